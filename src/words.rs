@@ -1,4 +1,9 @@
 //! The words of the field as types: pure, total, without effects.
 
+pub mod challenge;
 pub mod clock;
+pub mod credential;
+pub mod error_body;
 pub mod kid;
+pub mod route;
+pub mod scope;

@@ -1,0 +1,114 @@
+//! What a client says who it is.
+
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+
+/// The `Authorization` of a request, unverified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// No `Authorization`.
+    None,
+    /// RFC 7617; the whole header value as it came.
+    Basic(&'a HeaderValue),
+    /// RFC 6750; the token without the scheme and the white space around it. May be empty.
+    Bearer(&'a str),
+    /// `Harbor-Secret`: Harbor's own components (contract F4).
+    HarborSecret,
+    /// Any other scheme.
+    Other,
+}
+
+/// More than one `Authorization`: two readers could take different ones (CVE-2025-64527).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than one Authorization header")]
+pub struct SeveralAuthorizations;
+
+/// A bearer that means nothing: no parser of core's accepts it, so the request is served as anonymous or
+/// challenged with `Basic` (C4, C5). Without any header core would challenge every read (C2).
+pub const BLANK: HeaderValue = HeaderValue::from_static("Bearer blank");
+
+impl<'a> Credential<'a> {
+    /// Reads the `Authorization` of a request. Schemes are compared without case (RFC 9110, 11.1).
+    pub fn of(headers: &'a HeaderMap) -> Result<Self, SeveralAuthorizations> {
+        let mut all = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = all.next() else { return Ok(Self::None) };
+        if all.next().is_some() {
+            return Err(SeveralAuthorizations);
+        }
+        Ok(Self::read(value))
+    }
+
+    fn read(value: &'a HeaderValue) -> Self {
+        let bytes = value.as_bytes();
+        let end = bytes.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(bytes.len());
+        let scheme = &bytes[..end];
+        if scheme.eq_ignore_ascii_case(b"basic") {
+            Self::Basic(value)
+        } else if scheme.eq_ignore_ascii_case(b"bearer") {
+            // Bytes past ASCII are in no token: an empty one verifies as little.
+            Self::Bearer(value.to_str().map_or("", |text| text[end..].trim_matches([' ', '\t'])))
+        } else if scheme.eq_ignore_ascii_case(b"harbor-secret") {
+            Self::HarborSecret
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// The user name of a Basic credential, for fairness among names (A7); `None` where it can't be read.
+pub fn basic_user(value: &HeaderValue) -> Option<String> {
+    use base64::Engine as _;
+    let text = value.to_str().ok()?;
+    let encoded = text.get(5..)?.trim_matches([' ', '\t']);
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    let colon = decoded.iter().position(|b| *b == b':')?;
+    Some(String::from_utf8_lossy(&decoded[..colon]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[&'static str]) -> Result<String, SeveralAuthorizations> {
+        let mut headers = HeaderMap::new();
+        for v in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_static(v));
+        }
+        Credential::of(&headers).map(|c| match c {
+            Credential::None => "none".to_owned(),
+            Credential::Basic(_) => "basic".to_owned(),
+            Credential::Bearer(t) => format!("bearer[{t}]"),
+            Credential::HarborSecret => "secret".to_owned(),
+            Credential::Other => "other".to_owned(),
+        })
+    }
+
+    #[test]
+    fn each_form_of_authorization_is_told_apart() {
+        let table: [(&[&'static str], &str); 11] = [
+            (&[], "none"),
+            (&["Basic YTpi"], "basic"),
+            (&["bAsIc YTpi"], "basic"),
+            (&["Bearer a.b.c"], "bearer[a.b.c]"),
+            (&["bearer  a.b.c "], "bearer[a.b.c]"),
+            (&["BEARER\ta.b.c"], "bearer[a.b.c]"),
+            (&["Bearer"], "bearer[]"),
+            (&["Bearer a, Bearer b"], "bearer[a, Bearer b]"),
+            (&["Harbor-Secret x"], "secret"),
+            (&["Negotiate x"], "other"),
+            (&[""], "other"),
+        ];
+        for (values, want) in table {
+            assert_eq!(of(values).as_deref(), Ok(want), "{values:?}");
+        }
+        assert_eq!(of(&["Basic YTpi", "Bearer x"]), Err(SeveralAuthorizations));
+    }
+
+    #[test]
+    fn a_name_is_read_up_to_the_first_colon() {
+        let user = |v: &'static str| basic_user(&HeaderValue::from_static(v));
+        assert_eq!(user("Basic cm9ib3QkY2k6YTpi").as_deref(), Some("robot$ci"));
+        for unreadable in ["Basic", "Basic !!", "Basic YWI="] {
+            assert_eq!(user(unreadable), None, "{unreadable}");
+        }
+    }
+}

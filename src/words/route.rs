@@ -1,0 +1,306 @@
+//! What a request is for, by method and path alone.
+
+use std::borrow::Cow;
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+/// What a request is for. Total: whatever is no other route is the portal's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// `/v2` and below.
+    Registry(Registry<'a>),
+    /// `/service/token`.
+    Token,
+    /// Harbor's log-in and log-out pages: `/c/login`, `/c/log_out`, `/c/oidc/…`.
+    UiLogin,
+    /// What else core answers: `/api/…`, `/c/…`, `/service/…`.
+    Api,
+    /// Static pages: all the rest.
+    Portal,
+    /// `/v1/` and `/service/notifications`: for Harbor's own components, never from a public listener (A26).
+    Components,
+    /// `/.tidegate/…`: ours.
+    Own,
+}
+
+/// A request to the registry API (OCI distribution specification 1.1, *Endpoints*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry<'a> {
+    /// Which endpoint of the registry API.
+    pub kind: Kind,
+    /// The repository's whole name, project first; empty where the path names none.
+    pub repository: Cow<'a, str>,
+}
+
+/// The endpoints of the registry API that differ in what they need or in what may be sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `/v2/`.
+    Base,
+    /// `/v2/_catalog`.
+    Catalog,
+    /// `…/manifests/{reference}`.
+    Manifest,
+    /// `…/blobs/{digest}`.
+    Blob,
+    /// `…/blobs/uploads/`: opens an upload.
+    UploadOpen,
+    /// `…/blobs/uploads/{uuid}`: a step of an upload.
+    Upload,
+    /// `…/tags/list`.
+    Tags,
+    /// `…/referrers/{digest}`.
+    Referrers,
+    /// Anything else below `/v2`.
+    Other,
+}
+
+/// A path that two readers could read differently; it is refused with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AmbiguousPath {
+    /// A segment `.` or `..`, plain or encoded.
+    #[error("path has a dot segment")]
+    DotSegment,
+    /// Two slashes side by side, plain or encoded.
+    #[error("path has an empty segment")]
+    EmptySegment,
+    /// NUL, a control character, a backslash or bytes that are not UTF-8.
+    #[error("path has a byte that no path of Harbor has")]
+    StrangeByte,
+    /// Not absolute: `*`, an authority, nothing.
+    #[error("request target is not an absolute path")]
+    NotAbsolute,
+}
+
+impl<'a> Route<'a> {
+    /// The route of a path as it came, still encoded. Harbor matches the decoded path (Go's `URL.Path`), so
+    /// that is what is read here; what goes up is the path as it came.
+    pub fn of(path: &'a str) -> Result<Self, AmbiguousPath> {
+        let plain = decoded(path)?;
+        Ok(match plain {
+            Cow::Borrowed(p) => classify(p),
+            Cow::Owned(p) => classify(&p).into_owned(),
+        })
+    }
+
+    /// The name of the route in metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Route::Registry(_) => "registry",
+            Route::Token => "token",
+            Route::UiLogin => "ui_login",
+            Route::Api => "api",
+            Route::Portal => "portal",
+            Route::Components => "components",
+            Route::Own => "own",
+        }
+    }
+
+    fn into_owned(self) -> Route<'static> {
+        match self {
+            Route::Registry(r) => {
+                Route::Registry(Registry { kind: r.kind, repository: Cow::Owned(r.repository.into_owned()) })
+            }
+            Route::Token => Route::Token,
+            Route::UiLogin => Route::UiLogin,
+            Route::Api => Route::Api,
+            Route::Portal => Route::Portal,
+            Route::Components => Route::Components,
+            Route::Own => Route::Own,
+        }
+    }
+}
+
+impl Registry<'_> {
+    /// Harbor's project: the repository's first segment.
+    pub fn project(&self) -> &str {
+        project_of(&self.repository)
+    }
+
+    /// Whether a request with a body may be kept whole and sent twice after it got no answer (A22).
+    pub fn opens_upload(&self, method: &Method) -> bool {
+        self.kind == Kind::UploadOpen && method == Method::POST
+    }
+}
+
+/// Harbor's project of a repository's name: its first segment.
+pub fn project_of(repository: &str) -> &str {
+    repository.split('/').next().unwrap_or_default()
+}
+
+fn decoded(path: &str) -> Result<Cow<'_, str>, AmbiguousPath> {
+    if !path.starts_with('/') {
+        return Err(AmbiguousPath::NotAbsolute);
+    }
+    let plain = if has_percent(path) {
+        percent_decode_str(path).decode_utf8().map_err(|_| AmbiguousPath::StrangeByte)?
+    } else {
+        Cow::Borrowed(path)
+    };
+    let mut segment = 1;
+    let bytes = plain.as_bytes();
+    for end in 1..=bytes.len() {
+        match bytes.get(end) {
+            Some(b'/') | None => {
+                check_segment(&bytes[segment..end], end == bytes.len())?;
+                segment = end + 1;
+            }
+            Some(b'\\' | 0..=31 | 127) => return Err(AmbiguousPath::StrangeByte),
+            Some(_) => {}
+        }
+    }
+    Ok(plain)
+}
+
+fn check_segment(segment: &[u8], last: bool) -> Result<(), AmbiguousPath> {
+    match segment {
+        b"." | b".." => Err(AmbiguousPath::DotSegment),
+        b"" if !last => Err(AmbiguousPath::EmptySegment),
+        _ => Ok(()),
+    }
+}
+
+fn has_percent(path: &str) -> bool {
+    path.as_bytes().contains(&b'%')
+}
+
+fn classify(path: &str) -> Route<'_> {
+    if let Some(rest) = path.strip_prefix("/v2/") {
+        return Route::Registry(registry(rest));
+    }
+    let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+    match path {
+        "/v2" => Route::Registry(Registry { kind: Kind::Other, repository: Cow::Borrowed("") }),
+        "/service/token" => Route::Token,
+        "/c/login" | "/c/log_out" => Route::UiLogin,
+        _ if below("/c/oidc") => Route::UiLogin,
+        _ if below("/v1") || below("/service/notifications") => Route::Components,
+        _ if below("/api") || below("/c") || below("/service") => Route::Api,
+        _ if below("/.tidegate") => Route::Own,
+        _ => Route::Portal,
+    }
+}
+
+fn registry(rest: &str) -> Registry<'_> {
+    let (kind, repository) = match rest {
+        "" => (Kind::Base, ""),
+        "_catalog" => (Kind::Catalog, ""),
+        _ => repository_route(rest).unwrap_or((Kind::Other, first_segment(rest))),
+    };
+    Registry { kind, repository: Cow::Borrowed(repository) }
+}
+
+/// The last marker wins, as in distribution: a repository may be called `a/blobs/b`.
+fn repository_route(rest: &str) -> Option<(Kind, &str)> {
+    if let Some((repository, tail)) = rest.rsplit_once("/blobs/uploads") {
+        match tail {
+            "" | "/" => return Some((Kind::UploadOpen, repository)),
+            _ if tail.starts_with('/') && !tail[1..].contains('/') => {
+                return Some((Kind::Upload, repository));
+            }
+            _ => {}
+        }
+    }
+    if let Some(repository) = rest.strip_suffix("/tags/list") {
+        return Some((Kind::Tags, repository));
+    }
+    let (head, _reference) = rest.rsplit_once('/')?;
+    let (repository, marker) = head.rsplit_once('/')?;
+    match marker {
+        "manifests" => Some((Kind::Manifest, repository)),
+        "blobs" => Some((Kind::Blob, repository)),
+        "referrers" => Some((Kind::Referrers, repository)),
+        _ => None,
+    }
+}
+
+/// Of an endpoint that is not known, the project alone can be read.
+fn first_segment(rest: &str) -> &str {
+    project_of(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(path: &str) -> (Kind, String) {
+        match Route::of(path).expect(path) {
+            Route::Registry(r) => (r.kind, r.repository.into_owned()),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_registry_api_is_read_as_distribution_reads_it() {
+        let table = [
+            ("/v2/", Kind::Base, ""),
+            ("/v2", Kind::Other, ""),
+            ("/v2/_catalog", Kind::Catalog, ""),
+            ("/v2/p/r/manifests/latest", Kind::Manifest, "p/r"),
+            ("/v2/p/r/manifests/sha256:ab", Kind::Manifest, "p/r"),
+            ("/v2/p/r/x/blobs/sha256:ab", Kind::Blob, "p/r/x"),
+            ("/v2/p/r/blobs/uploads/", Kind::UploadOpen, "p/r"),
+            ("/v2/p/r/blobs/uploads", Kind::UploadOpen, "p/r"),
+            ("/v2/p/r/blobs/uploads/uuid", Kind::Upload, "p/r"),
+            ("/v2/p/r/tags/list", Kind::Tags, "p/r"),
+            ("/v2/p/r/referrers/sha256:ab", Kind::Referrers, "p/r"),
+            ("/v2/p%2Fr/manifests/latest", Kind::Manifest, "p/r"),
+            ("/v2/p/manifests/blobs/sha256:ab", Kind::Blob, "p/manifests"),
+            ("/v2/p/r/unheard", Kind::Other, "p"),
+        ];
+        for (path, want, repository) in table {
+            assert_eq!(kind(path), (want, repository.to_owned()), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_routes_by_prefix_of_whole_segments() {
+        let table = [
+            ("/service/token", Route::Token),
+            ("/service/token/", Route::Api),
+            ("/service/notifications/tasks/1", Route::Components),
+            ("/v1/x", Route::Components),
+            ("/v1x", Route::Portal),
+            ("/c/oidc/login", Route::UiLogin),
+            ("/c/userExists", Route::Api),
+            ("/api/v2.0/ping", Route::Api),
+            ("/apiary", Route::Portal),
+            ("/", Route::Portal),
+            ("/.tidegate/jwks.json", Route::Own),
+        ];
+        for (path, want) in table {
+            assert_eq!(Route::of(path), Ok(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_two_readings_is_refused() {
+        use AmbiguousPath::{DotSegment, EmptySegment, NotAbsolute, StrangeByte};
+        let table = [
+            ("/c/../v2/", DotSegment),
+            ("/c/%2e%2e/v2/", DotSegment),
+            ("/v2/./x", DotSegment),
+            ("/v2/..", DotSegment),
+            ("//v2/", EmptySegment),
+            ("/v2/%2fx", EmptySegment),
+            ("/v2//x", EmptySegment),
+            ("/v2/a%00b", StrangeByte),
+            ("/v2/a%5cb", StrangeByte),
+            ("/v2/a\\b", StrangeByte),
+            ("/v2/%ff", StrangeByte),
+            ("*", NotAbsolute),
+            ("", NotAbsolute),
+        ];
+        for (path, want) in table {
+            assert_eq!(Route::of(path), Err(want), "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn routing_is_total(path in "\\PC{0,200}") {
+            let _ = Route::of(&path);
+        }
+    }
+}
