@@ -16,4 +16,6 @@
 //! Groups import only what stands before them: words <- decisions <- edges <- flow <- app.
 //! Words and decisions hold no socket, file, clock or `async`.
 
+pub mod decisions;
+pub mod edges;
 pub mod words;

@@ -1,0 +1,186 @@
+//! Keys: bytes in, keys out. The algorithm belongs to the key, never to a token's header.
+
+mod der;
+mod fault;
+mod half;
+mod jwks;
+mod pem;
+
+use std::fmt;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+pub use self::fault::{Caution, KeyFault, SignFault};
+use self::half::{PrivateHalf, PublicHalf};
+use crate::words::kid::Kid;
+
+/// Bytes of the longest key file or JWKS that is read: a ring of 200 RSA-4096 keys fits.
+pub const LONGEST_FILE: usize = 1 << 20;
+
+/// The one signature algorithm of a key (RFC 7518, 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// RSA with PKCS#1 v1.5 padding over SHA-256: what Harbor core signs with.
+    Rs256,
+    /// ECDSA over P-256 with SHA-256: plain registries only, core can't sign with it (K8).
+    Es256,
+}
+
+impl Algorithm {
+    /// As it stands in a token's header.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+        }
+    }
+}
+
+/// A key with its public half and perhaps its private one. Two keys are the same when their SPKI is.
+pub struct Key {
+    kid: Kid,
+    thumbprint: Kid,
+    declared: Option<Kid>,
+    spki_digest: [u8; 32],
+    public: PublicHalf,
+    private: Option<PrivateHalf>,
+}
+
+impl Key {
+    fn new(public: PublicHalf, private: Option<PrivateHalf>) -> Self {
+        let mut spki_digest = [0; 32];
+        spki_digest.copy_from_slice(digest(&SHA256, public.spki()).as_ref());
+        let kid = Kid::libtrust(public.spki());
+        Self { kid, thumbprint: public.thumbprint(), declared: None, spki_digest, public, private }
+    }
+
+    /// The libtrust id, Harbor's own name of the key (contract K2).
+    pub fn kid(&self) -> &Kid {
+        &self.kid
+    }
+
+    /// The RFC 7638 thumbprint, distribution 3's name of the key.
+    pub fn thumbprint(&self) -> &Kid {
+        &self.thumbprint
+    }
+
+    /// The `kid` that a JWKS document gave the key, where it is neither of the names above.
+    pub fn declared(&self) -> Option<&Kid> {
+        self.declared.as_ref()
+    }
+
+    /// The one algorithm that this key verifies and signs with.
+    pub fn algorithm(&self) -> Algorithm {
+        self.public.algorithm()
+    }
+
+    /// The key's identity: SHA-256 of its SubjectPublicKeyInfo in DER, written anew from the numbers, so
+    /// that no odd encoding makes a second identity (A9).
+    pub fn spki_digest(&self) -> &[u8; 32] {
+        &self.spki_digest
+    }
+
+    /// SubjectPublicKeyInfo in DER, for the JWKS and archives.
+    pub fn spki(&self) -> &[u8] {
+        self.public.spki()
+    }
+
+    /// The public numbers, big-endian: RSA modulus and exponent, or P-256 x and y.
+    pub fn numbers(&self) -> (&[u8], &[u8]) {
+        self.public.numbers()
+    }
+
+    /// Whether the private half is here.
+    pub fn can_sign(&self) -> bool {
+        self.private.is_some()
+    }
+
+    /// What Harbor core itself can't do with this key; `None` for PKCS#1 RSA and for public halves.
+    pub fn caution(&self) -> Option<Caution> {
+        self.private.as_ref().and_then(PrivateHalf::caution)
+    }
+
+    /// Whether `signature` (base64url without padding, RFC 7515, 2) over `message` is this key's. Padding,
+    /// white space, another alphabet, changed unused bits or a wrong length verify nothing.
+    pub fn verifies(&self, message: &[u8], signature: &str) -> bool {
+        self.public.verifies(message, signature)
+    }
+
+    /// The base64url signature over `message`. RSA-2048 takes about a millisecond: not on a worker.
+    pub fn sign(&self, message: &[u8]) -> Result<String, SignFault> {
+        self.private.as_ref().ok_or(SignFault::NoPrivateHalf)?.sign(message)
+    }
+
+    /// The same key without its private half.
+    pub fn without_private(&self) -> Self {
+        Self {
+            kid: self.kid.clone(),
+            thumbprint: self.thumbprint.clone(),
+            declared: self.declared.clone(),
+            spki_digest: self.spki_digest,
+            public: self.public.clone(),
+            private: None,
+        }
+    }
+
+    /// The name that a document gave it; dropped where it is one of the key's own names.
+    fn named(mut self, declared: Option<Kid>) -> Self {
+        self.declared = declared.filter(|name| *name != self.kid && *name != self.thumbprint);
+        self
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.spki_digest == other.spki_digest
+    }
+}
+
+impl Eq for Key {}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let half = if self.can_sign() { "private" } else { "public" };
+        write!(f, "Key({}, {}, {half})", self.kid, self.algorithm().as_str())
+    }
+}
+
+/// The keys of one file: PEM blocks (PKCS#1, PKCS#8, SEC 1, certificates, SPKI or PKCS#1 public keys) in
+/// their order, or a JWKS document. A key that comes twice (a private key beside its certificate) is one.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
+    if bytes.len() > LONGEST_FILE {
+        return Err(KeyFault::TooLarge);
+    }
+    let Some(first) = bytes.iter().find(|b| !b.is_ascii_whitespace()) else {
+        return Err(KeyFault::Empty);
+    };
+    let keys = if *first == b'{' { jwks::parse(bytes)? } else { pem::parse(bytes)? };
+    if keys.iter().any(|key| is_published_default(key.kid().as_str())) {
+        return Err(KeyFault::PublishedDefault);
+    }
+    Ok(once_each(keys))
+}
+
+/// The libtrust id of the key that Harbor's chart once shipped to everyone (GHSA-5jw3-3rpx-7p27): whoever
+/// read the chart can sign with it, so nobody may verify with it.
+pub const PUBLISHED_DEFAULT: &str = "7WMA:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW";
+
+/// Whether `kid` names [`PUBLISHED_DEFAULT`].
+pub fn is_published_default(kid: &str) -> bool {
+    kid == PUBLISHED_DEFAULT
+}
+
+fn once_each(keys: Vec<Key>) -> Vec<Key> {
+    let mut once: Vec<Key> = Vec::with_capacity(keys.len());
+    for key in keys {
+        match once.iter_mut().find(|known| **known == key) {
+            Some(known) if !known.can_sign() && key.can_sign() => *known = key,
+            Some(_) => {}
+            None => once.push(key),
+        }
+    }
+    once
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! One ring out of what all sources hold: each key once, each name once.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Change, Entry, Keeper, Listed, Overlap, Policy, Ring, SourceName, State,
+    keeper::{Former, Holding},
+};
+use crate::{
+    decisions::key::Key,
+    words::{clock::UnixTime, kid::Kid},
+};
+
+/// The ring at `now`, with the generation left at zero.
+pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
+    let mut tombstones = keeper.tombstones.clone();
+    let banned = keeper.holdings.iter().filter(|h| h.listing.state == Some(Listed::Retired));
+    for key in banned.flat_map(|h| &h.current) {
+        if !tombstones.contains(key) {
+            tombstones.push(Arc::new(key.without_private()));
+        }
+    }
+    let current = keeper.holdings.iter().flat_map(|h| h.current.iter().map(|k| current(h, k, policy)));
+    let former = keeper.holdings.iter().flat_map(|h| h.former.iter().map(|f| former(h, f)));
+    let past = keeper.past.iter().map(|(key, source)| plain(key, State::Retired, source));
+    let mut entries = once_each(current.chain(former).chain(past), now);
+    for entry in &mut entries {
+        if tombstones.contains(&entry.key) {
+            entry.state = State::Retired;
+        }
+        if entry.state(now) == State::Retired && entry.key.can_sign() {
+            entry.key = Arc::new(entry.key.without_private());
+        }
+    }
+    let names = names(&entries, now);
+    Ring { generation: 0, as_of: now, entries, names, tombstones }
+}
+
+fn current(holding: &Holding, key: &Arc<Key>, policy: &Policy) -> Entry {
+    let Holding { listing, since, name, .. } = holding;
+    let state = match listing.state {
+        None | Some(Listed::Signing) => State::Signing,
+        Some(_) if policy.overlap == Overlap::Off => State::Retired,
+        Some(Listed::Announced) => State::Announced,
+        Some(Listed::Verifying) => {
+            State::Verifying { until: listing.until.unwrap_or(UnixTime(i64::MAX)), signed_until: *since }
+        }
+        Some(Listed::Retired) => State::Retired,
+    };
+    let aliases = holding.alias_of(key).cloned().into_iter().collect();
+    let (key, source) = (Arc::clone(key), name.clone());
+    Entry { key, state, from: listing.from, until: listing.until, aliases, source }
+}
+
+fn former(holding: &Holding, former: &Former) -> Entry {
+    let Former { signed_until, until, .. } = *former;
+    plain(&former.key, State::Verifying { until, signed_until }, &holding.name)
+}
+
+fn plain(key: &Arc<Key>, state: State, source: &SourceName) -> Entry {
+    let (key, source) = (Arc::clone(key), source.clone());
+    Entry {
+        aliases: key.declared().cloned().into_iter().collect(),
+        key,
+        state,
+        from: None,
+        until: None,
+        source,
+    }
+}
+
+/// A key that several sources list is one entry: the widest state counts, but for a ban, which
+/// the tombstones see to; a private half from anywhere; all aliases.
+fn once_each(entries: impl Iterator<Item = Entry>, now: UnixTime) -> Vec<Entry> {
+    let mut once: Vec<Entry> = Vec::new();
+    let mut places: HashMap<[u8; 32], usize> = HashMap::new();
+    for entry in entries {
+        let Some(known) = places.get(entry.key.spki_digest()).and_then(|at| once.get_mut(*at)) else {
+            places.insert(*entry.key.spki_digest(), once.len());
+            once.push(entry);
+            continue;
+        };
+        let mut aliases = std::mem::take(&mut known.aliases);
+        aliases.extend(entry.aliases.iter().filter(|a| !aliases.contains(a)).cloned().collect::<Vec<_>>());
+        let signer = [&known.key, &entry.key].into_iter().find(|key| key.can_sign()).cloned();
+        if width(entry.state(now)) > width(known.state(now)) {
+            *known = entry;
+        }
+        known.aliases = aliases;
+        known.key = signer.unwrap_or_else(|| Arc::clone(&known.key));
+    }
+    once
+}
+
+/// How much a state lets pass, for the comparison of two.
+fn width(state: State) -> (u8, UnixTime, UnixTime) {
+    match state {
+        State::Retired => (0, UnixTime(0), UnixTime(0)),
+        State::Announced => (1, UnixTime(0), UnixTime(0)),
+        State::Verifying { until, signed_until } => (2, until, signed_until),
+        State::Signing => (3, UnixTime(0), UnixTime(0)),
+    }
+}
+
+/// Own names first, then aliases; where a replaced key and its successor share one, the wider state has it.
+fn names(entries: &[Entry], now: UnixTime) -> HashMap<Kid, usize> {
+    let mut names = HashMap::with_capacity(entries.len() * 2);
+    for (at, entry) in entries.iter().enumerate() {
+        names.insert(entry.key.kid().clone(), at);
+        names.insert(entry.key.thumbprint().clone(), at);
+    }
+    let mut order: Vec<_> = entries.iter().enumerate().collect();
+    order.sort_by_key(|(_, entry)| std::cmp::Reverse(width(entry.state(now))));
+    for (at, entry) in order {
+        for alias in &entry.aliases {
+            names.entry(alias.clone()).or_insert(at);
+        }
+    }
+    names
+}
+
+/// A name that two different keys would have, among a source's own keys or between them and others'.
+pub(super) fn clash(own: &[(&Key, Option<&Kid>)], others: &[(&Key, Option<&Kid>)]) -> Option<Kid> {
+    let mut owners: HashMap<&Kid, &Key> = HashMap::new();
+    for (key, alias) in others.iter().chain(own) {
+        for name in [Some(key.kid()), Some(key.thumbprint()), *alias].into_iter().flatten() {
+            if owners.insert(name, key).is_some_and(|owner| owner != *key) {
+                return Some(name.clone());
+            }
+        }
+    }
+    None
+}
+
+/// What differs between two rings, key by key.
+pub(super) fn changes(before: &Ring, after: &Ring, now: UnixTime) -> Vec<Change> {
+    let was = |entry: &Entry| before.find(entry.key.kid().as_str()).map(|e| e.state(before.as_of));
+    let changed = after.entries.iter().filter(|entry| {
+        let state = entry.state(now);
+        was(entry).map_or(state != State::Retired, |was| was.as_str() != state.as_str())
+    });
+    let became = changed.map(|entry| Change::Became {
+        kid: entry.key.kid().clone(),
+        source: entry.source.clone(),
+        state: entry.state(now),
+    });
+    became.collect()
+}
+
+/// The ring that follows: a new generation where something that was remembered of a token may be wrong.
+pub(super) fn succeed(before: &Arc<Ring>, mut after: Ring) -> Arc<Ring> {
+    let same = before.names == after.names
+        && before.tombstones == after.tombstones
+        && before.entries.len() == after.entries.len()
+        && before.entries.iter().zip(&after.entries).all(|(b, a)| holds(b, before.as_of, a, after.as_of));
+    after.generation = before.generation + u64::from(!same);
+    Arc::new(after)
+}
+
+/// Whether what verified by `before` verifies by `after`, and nothing more but for a longer window.
+fn holds(before: &Entry, then: UnixTime, after: &Entry, now: UnixTime) -> bool {
+    let states = match (before.state(then), after.state(now)) {
+        (
+            State::Verifying { until: b_until, signed_until: b_signed },
+            State::Verifying { until: a_until, signed_until: a_signed },
+        ) => a_until >= b_until && a_signed >= b_signed,
+        (before, after) => before == after,
+    };
+    states && before.key == after.key && before.key.can_sign() == after.key.can_sign()
+}

@@ -1,0 +1,282 @@
+//! How the ring changes: a source shows its keys or a fault, time passes, an operator retires a key.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Ring, SourceName, State, assemble};
+use crate::{
+    decisions::key::{Key, KeyFault},
+    words::{clock::UnixTime, kid::Kid},
+};
+
+/// How long a replaced key goes on verifying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// Until the last token that it can have signed has expired.
+    #[default]
+    Auto,
+    /// Not at all, unless a source lists it: for those who rotate because a key leaked.
+    Listed,
+    /// Not at all: only signing keys verify, whatever a source lists.
+    Off,
+}
+
+/// The rules of the ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    pub overlap: Overlap,
+    /// Harbor's `token_expiration`, 30 minutes by default (K6).
+    pub token_lifetime: Duration,
+    /// The skew allowed between our clock and core's, 60 s by default.
+    pub leeway: Duration,
+}
+
+impl Policy {
+    /// From the moment a key stopped signing to the end of its last token.
+    pub fn window(&self) -> Duration {
+        self.token_lifetime.saturating_add(self.leeway)
+    }
+}
+
+/// The state that a source's configuration sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    Announced,
+    Signing,
+    Verifying,
+    /// Banned: a tombstone for as long as it is listed (A9).
+    Retired,
+}
+
+/// What the configuration says about a source.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// `None` = signing, and verifying once it is replaced.
+    pub state: Option<Listed>,
+    /// One more name for the source's one key.
+    pub alias: Option<Kid>,
+    /// Announced before this moment.
+    pub from: Option<UnixTime>,
+    /// Retired from this moment on.
+    pub until: Option<UnixTime>,
+    /// Public halves alone are a fault.
+    pub needs_private: bool,
+}
+
+/// What happened, for the log; in the order in which it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A key is new to the ring, or changed its state.
+    Became { kid: Kid, source: SourceName, state: State },
+    /// A source can't be used any more; its former keys stay.
+    Broke { source: SourceName, fault: KeyFault },
+    /// A source that was broken is in use again.
+    Mended { source: SourceName },
+}
+
+/// Why a key was not retired.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RetireFault {
+    #[error("no key of the ring has this name")]
+    Unknown,
+}
+
+/// One source as it was last seen.
+#[derive(Debug)]
+pub(super) struct Holding {
+    pub(super) name: SourceName,
+    pub(super) listing: Listing,
+    pub(super) current: Vec<Arc<Key>>,
+    pub(super) former: Vec<Former>,
+    /// When the source was first seen with these keys; a key listed as verifying signs no more since then.
+    pub(super) since: UnixTime,
+    pub(super) broken: Option<(KeyFault, UnixTime)>,
+}
+
+/// A key that its source replaced. Its private half stays in memory (never in a store) as long as it
+/// verifies, so that tokens can be re-signed for an endpoint that still holds it.
+#[derive(Debug)]
+pub(super) struct Former {
+    pub(super) key: Arc<Key>,
+    pub(super) signed_until: UnixTime,
+    pub(super) until: UnixTime,
+}
+
+/// The ring's one owner. All methods are total, and time is an argument.
+#[derive(Debug)]
+pub struct Keeper {
+    policy: Policy,
+    pub(super) holdings: Vec<Holding>,
+    /// Retired now, by the digest of the SPKI; public halves only. Nothing brings them back (A9).
+    pub(super) tombstones: Vec<Arc<Key>>,
+    /// Retired by time or replacement, so that a refusal can name the state; the last [`Self::PAST`].
+    pub(super) past: Vec<(Arc<Key>, SourceName)>,
+    ring: Arc<Ring>,
+}
+
+impl Keeper {
+    /// Retired keys that are still known by name.
+    pub const PAST: usize = 64;
+
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, holdings: vec![], tombstones: vec![], past: vec![], ring: Arc::default() }
+    }
+
+    /// The ring as it is.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// Says what the configuration says about a source; order of declaration is the order of entries.
+    pub fn declare(&mut self, source: &SourceName, listing: Listing) {
+        let now = UnixTime::default();
+        self.holding(source, now).listing = listing;
+    }
+
+    /// Sources that can't be used now: since when, and why.
+    pub fn faults(&self) -> impl Iterator<Item = (&SourceName, &KeyFault, UnixTime)> {
+        self.holdings.iter().filter_map(|h| h.broken.as_ref().map(|(fault, since)| (&h.name, fault, *since)))
+    }
+
+    /// A source was read. Keys replace what it had before (an empty list: it was taken away on purpose); a
+    /// fault leaves them as they were.
+    pub fn observe(
+        &mut self,
+        source: &SourceName,
+        read: Result<Vec<Key>, KeyFault>,
+        now: UnixTime,
+    ) -> (Arc<Ring>, Vec<Change>) {
+        let read = read.and_then(|keys| self.check(source, keys));
+        let mut changes = Vec::new();
+        let policy = self.policy;
+        let holding = self.holding(source, now);
+        match read {
+            Ok(keys) => {
+                if holding.broken.take().is_some() {
+                    changes.push(Change::Mended { source: source.clone() });
+                }
+                let dropped = holding.replace(keys, &policy, now);
+                self.past.extend(dropped.into_iter().map(|key| (key, source.clone())));
+            }
+            Err(fault) => {
+                let known = holding.broken.as_ref().is_some_and(|(known, _)| *known == fault);
+                if !known {
+                    let since = holding.broken.as_ref().map_or(now, |(_, since)| *since);
+                    holding.broken = Some((fault.clone(), since));
+                    changes.push(Change::Broke { source: source.clone(), fault });
+                }
+            }
+        }
+        changes.extend(self.refresh(now).1);
+        (Arc::clone(&self.ring), changes)
+    }
+
+    /// Endpoints were seen to hold these keys (by a probe whose signature verified, A12): a key that our file
+    /// replaced but a replica still signs with hasn't stopped signing, and its window moves on.
+    pub fn observe_held<'a>(&mut self, held: impl IntoIterator<Item = &'a Kid>, now: UnixTime) {
+        let window = self.policy.window();
+        for kid in held {
+            for holding in &mut self.holdings {
+                for former in holding.former.iter_mut().filter(|f| f.key.kid() == kid && now < f.until) {
+                    former.signed_until = former.signed_until.max(now);
+                    former.until = former.until.max(now.plus(window));
+                }
+                let verifying = holding.listing.state == Some(Listed::Verifying);
+                if verifying && holding.current.iter().any(|key| key.kid() == kid) {
+                    holding.since = holding.since.max(now);
+                }
+            }
+        }
+        self.refresh(now);
+    }
+
+    /// Time passed: windows that ended retire their keys and drop their private halves.
+    pub fn refresh(&mut self, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        for holding in &mut self.holdings {
+            let over = holding.former.extract_if(.., |former| former.until <= now);
+            self.past.extend(over.map(|f| (Arc::new(f.key.without_private()), holding.name.clone())));
+        }
+        let surplus = self.past.len().saturating_sub(Self::PAST);
+        self.past.drain(..surplus);
+        let next = assemble::ring(self, &self.policy, now);
+        let changes = assemble::changes(&self.ring, &next, now);
+        self.ring = assemble::succeed(&self.ring, next);
+        (Arc::clone(&self.ring), changes)
+    }
+
+    /// Retires a key at once, by any of its names. Its digest beats every source from now on (A9).
+    pub fn retire_now(&mut self, name: &str, now: UnixTime) -> Result<(Arc<Ring>, Vec<Change>), RetireFault> {
+        let entry = self.ring.find(name).ok_or(RetireFault::Unknown)?;
+        let key = Arc::new(entry.key().without_private());
+        Ok(self.ban(key, now))
+    }
+
+    /// Retires a key at once that another replica or an archive names; it need not be in the ring.
+    pub fn ban(&mut self, key: Arc<Key>, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        for holding in &mut self.holdings {
+            holding.former.retain(|former| former.key != key);
+        }
+        if !self.tombstones.contains(&key) {
+            self.tombstones.push(key);
+        }
+        self.refresh(now)
+    }
+
+    fn holding(&mut self, source: &SourceName, now: UnixTime) -> &mut Holding {
+        let at = self.holdings.iter().position(|h| h.name == *source).unwrap_or_else(|| {
+            self.holdings.push(Holding::empty(source.clone(), now));
+            self.holdings.len() - 1
+        });
+        &mut self.holdings[at]
+    }
+
+    /// One name, one key: an alias or a JWKS's `kid` must not be any name of another current key.
+    fn check(&self, source: &SourceName, keys: Vec<Key>) -> Result<Vec<Key>, KeyFault> {
+        let own = self.holdings.iter().find(|h| h.name == *source).map(|h| &h.listing);
+        let alias = own.and_then(|listing| listing.alias.as_ref());
+        if alias.is_some() && keys.len() > 1 {
+            return Err(KeyFault::AliasOfMany);
+        }
+        let lacks = !keys.is_empty() && !keys.iter().any(Key::can_sign);
+        if lacks && own.is_some_and(|listing| listing.needs_private) {
+            return Err(KeyFault::PublicOnly);
+        }
+        let others = self.holdings.iter().filter(|h| h.name != *source);
+        let others: Vec<_> = others.flat_map(|h| h.current.iter().map(|k| (&**k, h.alias_of(k)))).collect();
+        let own: Vec<_> = keys.iter().map(|key| (key, alias.or(key.declared()))).collect();
+        match assemble::clash(&own, &others) {
+            Some(name) => Err(KeyFault::NameTaken(name)),
+            None => Ok(keys),
+        }
+    }
+}
+
+impl Holding {
+    fn empty(name: SourceName, now: UnixTime) -> Self {
+        let listing = Listing::default();
+        Self { name, listing, current: vec![], former: vec![], since: now, broken: None }
+    }
+
+    pub(super) fn alias_of<'a>(&'a self, key: &'a Key) -> Option<&'a Kid> {
+        self.listing.alias.as_ref().or(key.declared())
+    }
+
+    /// Takes the keys that were read; gives back the public halves of those that are retired by it.
+    fn replace(&mut self, keys: Vec<Key>, policy: &Policy, now: UnixTime) -> Vec<Arc<Key>> {
+        let keys: Vec<_> = keys.into_iter().map(Arc::new).collect();
+        if self.current.iter().all(|key| !keys.contains(key)) {
+            self.since = now;
+        }
+        let signed = matches!(self.listing.state, None | Some(Listed::Signing))
+            && self.listing.from.is_none_or(|from| from <= now);
+        let gone: Vec<_> = self.current.drain(..).filter(|key| !keys.contains(key)).collect();
+        self.former.retain(|former| !keys.contains(&former.key));
+        self.current = keys;
+        if !signed || policy.overlap != Overlap::Auto {
+            return gone.iter().map(|key| Arc::new(key.without_private())).collect();
+        }
+        let until = now.plus(policy.window());
+        let until = self.listing.until.map_or(until, |end| end.min(until));
+        self.former.extend(gone.into_iter().map(|key| Former { key, signed_until: now, until }));
+        Vec::new()
+    }
+}

@@ -1,0 +1,1 @@
+//! What touches the world: files, sockets, certificates. No `if` about policy here.
