@@ -183,4 +183,6 @@ fn once_each(keys: Vec<Key>) -> Vec<Key> {
 }
 
 #[cfg(test)]
+pub(crate) mod forge;
+#[cfg(test)]
 mod tests;

@@ -1,1 +1,324 @@
+use super::*;
+use crate::decisions::key::{
+    KeyFault,
+    forge::{ec, rsa},
+};
 
+const MINUTE: i64 = 60;
+/// Token lifetime and leeway of [`keeper`].
+const WINDOW: i64 = 31 * MINUTE;
+const T0: UnixTime = UnixTime(1_000_000);
+
+fn at(seconds: i64) -> UnixTime {
+    UnixTime(T0.0 + seconds)
+}
+
+fn keeper(overlap: Overlap) -> Keeper {
+    let (token_lifetime, leeway) = (std::time::Duration::from_mins(30), std::time::Duration::from_mins(1));
+    Keeper::new(Policy { overlap, token_lifetime, leeway })
+}
+
+fn file() -> SourceName {
+    SourceName::new("/etc/core/private_key.pem")
+}
+
+fn other() -> SourceName {
+    SourceName::new("/etc/tidegate/other.pem")
+}
+
+fn keys<const N: usize>(which: [usize; N]) -> Result<Vec<Key>, KeyFault> {
+    Ok(which.into_iter().map(|n| rsa(n).key()).collect())
+}
+
+fn kid(which: usize) -> Kid {
+    rsa(which).key().kid().clone()
+}
+
+fn state(ring: &Ring, which: usize, seconds: i64) -> Option<State> {
+    ring.find(kid(which).as_str()).map(|entry| entry.state(at(seconds)))
+}
+
+fn verifying(signed_until: i64) -> Option<State> {
+    Some(State::Verifying { until: at(signed_until + WINDOW), signed_until: at(signed_until) })
+}
+
+fn listing(state: Option<Listed>) -> Listing {
+    Listing { state, ..Listing::default() }
+}
+
+#[test]
+fn a_replaced_key_verifies_until_its_last_token_expired() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    let (ring, changes) = keeper.observe(&file(), keys([1]), at(100));
+    assert_eq!(state(&ring, 1, 100), Some(State::Signing));
+    assert_eq!(state(&ring, 0, 100), verifying(100));
+    assert_eq!(changes.len(), 2);
+    assert!(ring.signer(kid(0).as_str()).is_some(), "an endpoint that still holds it gets its signature");
+
+    let (ring, changes) = keeper.refresh(at(100 + WINDOW - 1));
+    assert_eq!((state(&ring, 0, 100 + WINDOW - 1), changes), (verifying(100), vec![]));
+    assert_eq!(state(&ring, 0, 100 + WINDOW), Some(State::Retired), "a ring read late retires it by itself");
+
+    let (later, changes) = keeper.refresh(at(100 + WINDOW));
+    assert_eq!(changes, [Change::Became { kid: kid(0), source: file(), state: State::Retired }]);
+    assert!(later.generation() > ring.generation());
+    let retired = later.find(kid(0).as_str()).unwrap();
+    assert!(!retired.key().can_sign(), "its private half is gone from memory");
+    assert!(later.signer(kid(0).as_str()).is_none());
+    assert!(!later.forbids(b"m", &rsa(0).key().sign(b"m").unwrap()), "time makes no tombstone");
+}
+
+#[test]
+fn overlap_listed_and_off_end_a_replaced_key_at_once() {
+    for overlap in [Overlap::Listed, Overlap::Off] {
+        let mut keeper = keeper(overlap);
+        keeper.observe(&file(), keys([0]), at(0));
+        let (ring, _) = keeper.observe(&file(), keys([1]), at(1));
+        assert_eq!(state(&ring, 0, 1), Some(State::Retired), "{overlap:?}");
+    }
+}
+
+#[test]
+fn a_listed_key_verifies_unless_overlap_is_off() {
+    for (overlap, expected) in [
+        (Overlap::Auto, State::Verifying { until: UnixTime(i64::MAX), signed_until: at(5) }),
+        (Overlap::Listed, State::Verifying { until: UnixTime(i64::MAX), signed_until: at(5) }),
+        (Overlap::Off, State::Retired),
+    ] {
+        let mut keeper = keeper(overlap);
+        keeper.declare(&other(), listing(Some(Listed::Verifying)));
+        let (ring, _) = keeper.observe(&other(), keys([0]), at(5));
+        assert_eq!(state(&ring, 0, 5), Some(expected), "{overlap:?}");
+    }
+}
+
+#[test]
+fn replaced_twice_within_a_second_keeps_every_key() {
+    let mut keeper = keeper(Overlap::Auto);
+    for which in [0, 1, 2] {
+        keeper.observe(&file(), keys([which]), at(0));
+    }
+    let ring = keeper.ring();
+    assert_eq!([0, 1, 2].map(|n| state(ring, n, 0)), [verifying(0), verifying(0), Some(State::Signing)]);
+}
+
+#[test]
+fn a_key_that_comes_back_signs_again() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&file(), keys([1]), at(10));
+    let (ring, _) = keeper.observe(&file(), keys([0]), at(20));
+    assert_eq!(state(&ring, 0, 20), Some(State::Signing));
+    assert_eq!(state(&ring, 1, 20), verifying(20));
+    assert_eq!(ring.entries().count(), 2);
+}
+
+#[test]
+fn a_broken_source_keeps_the_ring_that_worked() {
+    let mut keeper = keeper(Overlap::Auto);
+    let (before, _) = keeper.observe(&file(), keys([0]), at(0));
+    let (ring, changes) = keeper.observe(&file(), Err(KeyFault::Empty), at(10));
+    assert_eq!(changes, [Change::Broke { source: file(), fault: KeyFault::Empty }]);
+    assert_eq!(state(&ring, 0, 10), Some(State::Signing));
+    assert_eq!(ring.generation(), before.generation());
+    assert_eq!(keeper.observe(&file(), Err(KeyFault::Empty), at(11)).1, [], "logged once");
+    keeper.observe(&file(), Err(KeyFault::Missing), at(12));
+    assert_eq!(keeper.faults().collect::<Vec<_>>(), [(&file(), &KeyFault::Missing, at(10))]);
+    assert_eq!(keeper.refresh(at(10 * WINDOW)).1, [], "a signing key has no end");
+
+    let (ring, changes) = keeper.observe(&file(), keys([0]), at(20));
+    assert_eq!(changes, [Change::Mended { source: file() }]);
+    assert_eq!(ring.generation(), before.generation(), "remembered tokens stay good");
+    assert_eq!(keeper.faults().count(), 0);
+}
+
+#[test]
+fn from_and_until_move_the_state_by_time() {
+    let mut keeper = keeper(Overlap::Auto);
+    let times = |from: i64, until: i64| Listing {
+        from: Some(at(from)),
+        until: Some(at(until)),
+        ..Listing::default()
+    };
+    keeper.declare(&file(), times(100, 200));
+    keeper.declare(&other(), Listing { state: Some(Listed::Announced), ..times(150, 300) });
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&other(), keys([1]), at(0));
+    for (now, first, second) in [
+        (99, State::Announced, State::Announced),
+        (100, State::Signing, State::Announced),
+        (199, State::Signing, State::Signing),
+        (200, State::Retired, State::Signing),
+        (300, State::Retired, State::Retired),
+    ] {
+        assert_eq!(
+            [0, 1].map(|n| state(keeper.ring(), n, now).unwrap()),
+            [first, second],
+            "at {now}, read late"
+        );
+        let (ring, _) = keeper.refresh(at(now));
+        assert_eq!([0, 1].map(|n| state(&ring, n, now).unwrap()), [first, second], "at {now}");
+        let can_sign = [0, 1].map(|n| ring.signer(kid(n).as_str()).is_some());
+        assert_eq!(can_sign, [first, second].map(|s| s != State::Retired));
+    }
+}
+
+#[test]
+fn a9_a_key_retired_now_is_forbidden_whatever_source_brings_it_back() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    let alarm = keeper.retire_now("no such key", at(1)).unwrap_err();
+    assert_eq!(alarm, RetireFault::Unknown);
+    let before = keeper.ring().generation();
+    let (ring, changes) = keeper.retire_now(rsa(0).key().thumbprint().as_str(), at(1)).unwrap();
+    assert_eq!(changes, [Change::Became { kid: kid(0), source: file(), state: State::Retired }]);
+    assert!(ring.generation() > before);
+
+    keeper.observe(&file(), keys([1]), at(2));
+    keeper.observe(&file(), keys([0]), at(3));
+    let (ring, _) = keeper.observe(&other(), keys([0]), at(4));
+    assert_eq!(state(&ring, 0, 4), Some(State::Retired));
+    assert!(ring.signer(kid(0).as_str()).is_none());
+    assert!(ring.forbids(b"m", &rsa(0).key().sign(b"m").unwrap()));
+    assert!(!ring.forbids(b"m", &rsa(1).key().sign(b"m").unwrap()));
+    assert!(ring.has_keys());
+}
+
+#[test]
+fn a9_a_key_listed_as_retired_is_banned_while_it_is_listed() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.declare(&other(), listing(Some(Listed::Retired)));
+    keeper.observe(&file(), keys([0]), at(0));
+    let (ring, _) = keeper.observe(&other(), keys([0]), at(1));
+    assert_eq!(state(&ring, 0, 1), Some(State::Retired));
+    assert!(ring.forbids(b"m", &rsa(0).key().sign(b"m").unwrap()));
+}
+
+#[test]
+fn a9_a_key_banned_by_others_needs_no_entry() {
+    let mut keeper = keeper(Overlap::Auto);
+    let (ring, _) = keeper.ban(Arc::new(rsa(0).key().without_private()), at(0));
+    assert!(ring.forbids(b"m", &rsa(0).key().sign(b"m").unwrap()));
+    let (ring, _) = keeper.observe(&file(), keys([0]), at(1));
+    assert_eq!(state(&ring, 0, 1), Some(State::Retired));
+}
+
+#[test]
+fn the_same_key_from_two_sources_is_one_entry_with_its_private_half() {
+    let mut keeper = keeper(Overlap::Auto);
+    let public = Ok(vec![rsa(0).key().without_private()]);
+    keeper.declare(&other(), listing(Some(Listed::Announced)));
+    keeper.observe(&other(), public, at(0));
+    assert!(keeper.ring().signer(kid(0).as_str()).is_none());
+    let (ring, _) = keeper.observe(&file(), keys([0]), at(0));
+    assert_eq!(ring.entries().count(), 1);
+    assert_eq!(state(&ring, 0, 0), Some(State::Signing), "the widest state counts");
+    assert!(ring.signer(kid(0).as_str()).is_some());
+    let (ring, _) = keeper.observe(&file(), keys([1]), at(1));
+    assert_eq!(state(&ring, 0, 1), verifying(1), "still listed, and still within its window");
+}
+
+#[test]
+fn every_name_finds_the_key() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.declare(&file(), Listing { alias: Kid::parse("core-2026"), ..Listing::default() });
+    let (ring, _) = keeper.observe(&file(), keys([0]), at(0));
+    let key = rsa(0).key();
+    for name in [key.kid().as_str(), key.thumbprint().as_str(), "core-2026"] {
+        assert_eq!(**ring.find(name).unwrap().key(), key, "{name}");
+    }
+    for stranger in ["", "core-2027", "../core-2026", &"x".repeat(10_000)] {
+        assert!(ring.find(stranger).is_none());
+    }
+    assert_eq!(ring.find("core-2026").unwrap().alias().map(Kid::as_str), Some("core-2026"));
+    let (ring, _) = keeper.observe(&file(), keys([1]), at(1));
+    assert_eq!(**ring.find("core-2026").unwrap().key(), rsa(1).key(), "the alias goes to the successor");
+}
+
+#[test]
+fn two_keys_under_one_name_are_a_fault_that_changes_nothing() {
+    let mut keeper = keeper(Overlap::Auto);
+    let alias = |name: &str| Listing { alias: Kid::parse(name), ..Listing::default() };
+    keeper.declare(&file(), alias("core"));
+    keeper.observe(&file(), keys([0]), at(0));
+    for name in ["core", kid(0).as_str()] {
+        keeper.declare(&other(), alias(name));
+        let (ring, changes) = keeper.observe(&other(), keys([1]), at(1));
+        let fault = KeyFault::NameTaken(Kid::parse(name).unwrap());
+        assert_eq!(changes, [Change::Broke { source: other(), fault }]);
+        assert_eq!(ring.entries().count(), 1);
+    }
+    keeper.declare(&other(), alias("two"));
+    let (_, changes) = keeper.observe(&other(), keys([1, 2]), at(2));
+    assert_eq!(changes, [Change::Broke { source: other(), fault: KeyFault::AliasOfMany }]);
+    let (ring, _) = keeper.observe(&other(), keys([0]), at(3));
+    assert_eq!(ring.entries().count(), 1, "one key with two aliases is no clash");
+    assert!(ring.find("two").is_some() && ring.find("core").is_some());
+}
+
+#[test]
+fn a_public_key_where_a_private_one_is_needed_is_a_fault() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.declare(&file(), Listing { needs_private: true, ..Listing::default() });
+    let (_, changes) = keeper.observe(&file(), Ok(vec![rsa(0).key().without_private()]), at(0));
+    assert_eq!(changes, [Change::Broke { source: file(), fault: KeyFault::PublicOnly }]);
+}
+
+#[test]
+fn a_key_that_a_replica_still_holds_goes_on_signing() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    let (ring, _) = keeper.observe(&file(), keys([1]), at(10));
+    keeper.observe_held([&kid(0), &kid(1), &kid(3)], at(500));
+    assert_eq!(state(keeper.ring(), 0, 500), verifying(500));
+    assert_eq!(keeper.ring().generation(), ring.generation(), "a window that grew forgets no token");
+    keeper.refresh(at(500 + WINDOW));
+    keeper.observe_held([&kid(0)], at(500 + WINDOW));
+    assert_eq!(state(keeper.ring(), 0, 500 + WINDOW), Some(State::Retired), "what ended doesn't come back");
+}
+
+#[test]
+fn a_key_that_never_signed_has_no_window() {
+    for listed in [Listed::Announced, Listed::Verifying] {
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.declare(&file(), listing(Some(listed)));
+        keeper.observe(&file(), keys([0]), at(0));
+        let (ring, _) = keeper.observe(&file(), keys([1]), at(1));
+        assert_eq!(state(&ring, 0, 1), Some(State::Retired), "{listed:?}");
+    }
+}
+
+#[test]
+fn a_file_taken_out_of_a_folder_counts_as_replaced() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    let (ring, _) = keeper.observe(&file(), Ok(vec![]), at(10));
+    assert_eq!(state(&ring, 0, 10), verifying(10));
+}
+
+#[test]
+fn an_explicit_end_bounds_the_window_of_a_replaced_key() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.declare(&file(), Listing { until: Some(at(60)), ..Listing::default() });
+    keeper.observe(&file(), keys([0]), at(0));
+    let (ring, _) = keeper.observe(&file(), keys([1]), at(10));
+    assert_eq!(state(&ring, 0, 10), Some(State::Verifying { until: at(60), signed_until: at(10) }));
+}
+
+#[test]
+fn only_the_last_retired_keys_are_remembered() {
+    let mut keeper = keeper(Overlap::Off);
+    let key = Arc::new(rsa(0).key());
+    keeper.past = vec![(key, file()); 3 * Keeper::PAST];
+    keeper.refresh(at(0));
+    assert_eq!(keeper.past.len(), Keeper::PAST);
+}
+
+#[test]
+fn an_empty_ring_finds_and_signs_nothing() {
+    let ring = Ring::default();
+    assert!(!ring.has_keys() && ring.find("x").is_none() && ring.signer("x").is_none());
+    assert!(!ring.forbids(b"m", &ec().key().sign(b"m").unwrap()));
+    assert!(Ring::default_key_named("7WMA:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW"));
+}
