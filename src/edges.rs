@@ -1,1 +1,3 @@
 //! What touches the world: files, sockets, certificates. No `if` about policy here.
+
+pub mod key_source;

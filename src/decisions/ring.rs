@@ -3,10 +3,14 @@
 
 mod assemble;
 mod keeper;
+mod rules;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-pub use self::keeper::{Change, Keeper, Listed, Listing, Overlap, Policy, RetireFault};
+pub use self::{
+    keeper::{Change, Keeper, RetireFault},
+    rules::{Listed, Listing, Overlap, Policy},
+};
 use super::key::{self, Key};
 use crate::words::{clock::UnixTime, kid::Kid};
 

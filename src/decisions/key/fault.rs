@@ -41,6 +41,8 @@ pub enum KeyFault {
     Directory,
     #[error("the path is a FIFO, a socket or a device")]
     NoRegularFile,
+    #[error("the folder holds more than {0} files")]
+    TooMany(usize),
     #[error("reading failed: {0}")]
     Read(String),
     #[error("the JWKS document is not valid: {0}")]
@@ -82,6 +84,7 @@ impl KeyFault {
             }
             Self::Directory => "use `folder` in place of `file` for a directory of keys",
             Self::NoRegularFile => "give a regular file",
+            Self::TooMany(_) => "give a folder of keys only",
             Self::Read(_) => "check the disk and the mount",
             Self::Jwks(_) => "give a JWKS of RSA or P-256 signature keys, each `kid` once (RFC 7517)",
             Self::NameTaken(_) => "give each key a name of its own, or drop one of the two",

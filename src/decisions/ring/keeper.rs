@@ -1,66 +1,12 @@
 //! How the ring changes: a source shows its keys or a fault, time passes, an operator retires a key.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use super::{Ring, SourceName, State, assemble};
+use super::{Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble};
 use crate::{
     decisions::key::{Key, KeyFault},
     words::{clock::UnixTime, kid::Kid},
 };
-
-/// How long a replaced key goes on verifying.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Overlap {
-    /// Until the last token that it can have signed has expired.
-    #[default]
-    Auto,
-    /// Not at all, unless a source lists it: for those who rotate because a key leaked.
-    Listed,
-    /// Not at all: only signing keys verify, whatever a source lists.
-    Off,
-}
-
-/// The rules of the ring.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    pub overlap: Overlap,
-    /// Harbor's `token_expiration`, 30 minutes by default (K6).
-    pub token_lifetime: Duration,
-    /// The skew allowed between our clock and core's, 60 s by default.
-    pub leeway: Duration,
-}
-
-impl Policy {
-    /// From the moment a key stopped signing to the end of its last token.
-    pub fn window(&self) -> Duration {
-        self.token_lifetime.saturating_add(self.leeway)
-    }
-}
-
-/// The state that a source's configuration sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listed {
-    Announced,
-    Signing,
-    Verifying,
-    /// Banned: a tombstone for as long as it is listed (A9).
-    Retired,
-}
-
-/// What the configuration says about a source.
-#[derive(Clone, Debug, Default)]
-pub struct Listing {
-    /// `None` = signing, and verifying once it is replaced.
-    pub state: Option<Listed>,
-    /// One more name for the source's one key.
-    pub alias: Option<Kid>,
-    /// Announced before this moment.
-    pub from: Option<UnixTime>,
-    /// Retired from this moment on.
-    pub until: Option<UnixTime>,
-    /// Public halves alone are a fault.
-    pub needs_private: bool,
-}
 
 /// What happened, for the log; in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +72,11 @@ impl Keeper {
         &self.ring
     }
 
+    /// Other rules, for what happens from now on; windows that are open keep their end.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// Says what the configuration says about a source; order of declaration is the order of entries.
     pub fn declare(&mut self, source: &SourceName, listing: Listing) {
         let now = UnixTime::default();
@@ -172,7 +123,11 @@ impl Keeper {
 
     /// Endpoints were seen to hold these keys (by a probe whose signature verified, A12): a key that our file
     /// replaced but a replica still signs with hasn't stopped signing, and its window moves on.
-    pub fn observe_held<'a>(&mut self, held: impl IntoIterator<Item = &'a Kid>, now: UnixTime) {
+    pub fn observe_held<'a>(
+        &mut self,
+        held: impl IntoIterator<Item = &'a Kid>,
+        now: UnixTime,
+    ) -> (Arc<Ring>, Vec<Change>) {
         let window = self.policy.window();
         for kid in held {
             for holding in &mut self.holdings {
@@ -186,7 +141,7 @@ impl Keeper {
                 }
             }
         }
-        self.refresh(now);
+        self.refresh(now)
     }
 
     /// Time passed: windows that ended retire their keys and drop their private halves.

@@ -26,6 +26,7 @@ fn other() -> SourceName {
     SourceName::new("/etc/tidegate/other.pem")
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what the keeper takes")]
 fn keys<const N: usize>(which: [usize; N]) -> Result<Vec<Key>, KeyFault> {
     Ok(which.into_iter().map(|n| rsa(n).key()).collect())
 }
@@ -38,6 +39,7 @@ fn state(ring: &Ring, which: usize, seconds: i64) -> Option<State> {
     ring.find(kid(which).as_str()).map(|entry| entry.state(at(seconds)))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a look-up gives")]
 fn verifying(signed_until: i64) -> Option<State> {
     Some(State::Verifying { until: at(signed_until + WINDOW), signed_until: at(signed_until) })
 }

@@ -1,0 +1,230 @@
+//! Key files: told of changes by the kernel and looked at every half second, because a mount whose inode
+//! changed and a network file system tell nothing.
+
+mod look;
+mod read;
+mod told;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{Notify, watch},
+    task::spawn_blocking,
+    time,
+};
+use tracing::{error, info, warn};
+
+use self::look::{Looker, Patience, Sight};
+use crate::{
+    decisions::{
+        key::{Key, KeyFault},
+        ring::{Change, Keeper, Listing, Policy, RetireFault, Ring, SourceName},
+    },
+    words::{
+        clock::{Clock, UnixTime},
+        kid::Kid,
+    },
+};
+
+/// One configured source of keys.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub place: Place,
+    pub listing: Listing,
+}
+
+/// Where a source's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// One file of PEM blocks, or a JWKS.
+    File(PathBuf),
+    /// Every file of a folder whose name doesn't begin with a dot, as Kubernetes mounts a Secret.
+    Folder(PathBuf),
+    /// A JWKS file and nothing else.
+    Jwks(PathBuf),
+}
+
+/// Something that an operator should mend; serving goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    pub path: String,
+    pub cause: String,
+    pub remedy: &'static str,
+    pub since: UnixTime,
+    /// A warning leaves the source in use; an alarm means that its former keys are in use.
+    pub is_warning: bool,
+}
+
+/// The current ring and alarms, shared by all workers, and what makes the next ones. Its locks are never held
+/// over an await and never taken by a request; the keeper's is never held over a read of a file.
+#[derive(Debug)]
+pub struct KeyShelf {
+    ring: ArcSwap<Ring>,
+    alarms: ArcSwap<Vec<Alarm>>,
+    looker: Mutex<Looker>,
+    keeper: Mutex<Keeper>,
+    reconfigured: Notify,
+}
+
+impl KeyShelf {
+    /// Nothing is read yet: see [`load_once`].
+    pub fn new(policy: Policy, sources: Vec<Source>) -> Self {
+        let keeper = Keeper::new(policy);
+        Self {
+            ring: ArcSwap::new(Arc::clone(keeper.ring())),
+            alarms: ArcSwap::default(),
+            looker: Mutex::new(Looker::new(sources)),
+            keeper: Mutex::new(keeper),
+            reconfigured: Notify::new(),
+        }
+    }
+
+    /// The ring as it is now: take it once for each plan (A19).
+    pub fn ring(&self) -> Arc<Ring> {
+        self.ring.load_full()
+    }
+
+    /// Alarms and warnings of all sources, for `status`, `check` and readiness.
+    pub fn alarms(&self) -> Arc<Vec<Alarm>> {
+        self.alarms.load_full()
+    }
+
+    /// Takes another configuration. Keys of sources that are gone from it count as replaced; what was retired
+    /// stays retired.
+    pub fn reconfigure(&self, policy: Policy, sources: Vec<Source>, now: UnixTime) {
+        let mut looker = lock(&self.looker);
+        let sights = looker.reconfigure(sources, now);
+        lock(&self.keeper).set_policy(policy);
+        self.apply(sights, looker.warnings(), now);
+        self.reconfigured.notify_one();
+    }
+
+    /// Retires a key at once, by any of its names (A9).
+    pub fn retire_now(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.retire_now(name, now)?;
+        self.ring.store(ring);
+        changes.iter().for_each(tell);
+        Ok(())
+    }
+
+    /// Retires at once a key that another replica or an archive names.
+    pub fn ban(&self, key: Arc<Key>, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.ban(key, now);
+        self.ring.store(ring);
+        changes.iter().for_each(tell);
+    }
+
+    /// Endpoints hold these keys, by a probe whose signature verified: see [`Keeper::observe_held`].
+    pub fn note_held<'a>(&self, held: impl IntoIterator<Item = &'a Kid>, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.observe_held(held, now);
+        self.ring.store(ring);
+        changes.iter().for_each(tell);
+    }
+
+    fn look(&self, patience: Patience, now: UnixTime) {
+        let mut looker = lock(&self.looker);
+        let sights = looker.look(patience, now);
+        self.apply(sights, looker.warnings(), now);
+    }
+
+    /// Gives the keeper what was seen, publishes what came of it, then tells of it. The keeper's lock spans
+    /// the publication, so that a ring never follows its successor.
+    fn apply(&self, sights: Vec<Sight>, mut alarms: Vec<Alarm>, now: UnixTime) {
+        let mut changes = Vec::new();
+        let mut keeper = lock(&self.keeper);
+        for Sight { name, listing, read } in sights {
+            if let Some(listing) = listing {
+                keeper.declare(&name, listing);
+            }
+            changes.extend(keeper.observe(&name, read, now).1);
+        }
+        let (ring, by_time) = keeper.refresh(now);
+        changes.extend(by_time);
+        alarms.extend(keeper.faults().map(Alarm::of));
+        let told = self.alarms.swap(Arc::new(alarms.clone()));
+        self.ring.store(ring);
+        drop(keeper);
+        changes.iter().for_each(tell);
+        alarms.iter().filter(|alarm| alarm.is_warning && !told.contains(alarm)).for_each(Alarm::tell);
+    }
+}
+
+/// What these locks guard is whole at every step, so that a panic elsewhere doesn't end rotation.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads all sources once, for the start and for `tidegate check`; gives back what is wrong with them.
+pub fn load_once(shelf: &KeyShelf, now: UnixTime) -> Arc<Vec<Alarm>> {
+    shelf.look(Patience::None, now);
+    shelf.alarms()
+}
+
+/// Keeps the shelf up to date until `stop` is true or its sender is gone: at once when the kernel tells of a
+/// change, and every `reread_every` (half a second). Files are read off the runtime's thread.
+pub async fn run(
+    shelf: Arc<KeyShelf>,
+    clock: Clock,
+    reread_every: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut told = told::of(lock(&shelf.looker).sources());
+    let mut tick = time::interval(reread_every.max(Duration::from_millis(1)));
+    tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        let patience = tokio::select! {
+            _ = tick.tick() => Patience::None,
+            () = told.change() => Patience::UntilTick,
+            () = shelf.reconfigured.notified() => {
+                told = told::of(lock(&shelf.looker).sources());
+                Patience::None
+            }
+            () = stopped(&mut stop) => return,
+        };
+        let (shelf, clock) = (Arc::clone(&shelf), clock.clone());
+        if let Err(failure) = spawn_blocking(move || shelf.look(patience, clock.now())).await {
+            error!(error = %failure, "a look at the key files failed; the next one tries again");
+        }
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, which is a stop too.
+    stop.wait_for(|stop| *stop).await.ok();
+}
+
+impl Alarm {
+    fn of((source, fault, since): (&SourceName, &KeyFault, UnixTime)) -> Self {
+        let (path, cause) = (source.to_string(), fault.to_string());
+        Self { path, cause, remedy: fault.remedy(), since, is_warning: false }
+    }
+
+    fn tell(&self) {
+        warn!(key.path = %self.path, key.cause = %self.cause, key.remedy = self.remedy, "a key file works, but look at it");
+    }
+}
+
+/// One line for each change, in full sentences.
+fn tell(change: &Change) {
+    match change {
+        Change::Became { kid, source, state } => {
+            info!(key.kid = %kid, key.path = %source, key.state = state.as_str(), "a key changed its state");
+        }
+        Change::Broke { source, fault } => error!(
+            key.path = %source, key.cause = %fault, key.remedy = fault.remedy(),
+            "a key source can't be used; the keys that it gave before stay in use"
+        ),
+        Change::Mended { source } => info!(key.path = %source, "a key source is in use again"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! One look at all sources: what changed since the last one goes to the keeper.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Alarm, Place, Source,
+    read::{self, Read, Stamp},
+};
+use crate::{
+    decisions::{
+        key::{self, Key, KeyFault},
+        ring::{Listing, SourceName},
+    },
+    words::clock::UnixTime,
+};
+
+/// Files read of one folder.
+const FILES_OF_A_FOLDER: usize = 256;
+
+/// When a new fault counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// At once.
+    None,
+    /// At the next tick: the kernel told of a change, and the writer may be in the middle of it.
+    UntilTick,
+}
+
+/// What one look found out about one source.
+pub(super) struct Sight {
+    pub(super) name: SourceName,
+    /// `None` where the source was taken away: what was said about it still counts.
+    pub(super) listing: Option<Listing>,
+    pub(super) read: Result<Vec<Key>, KeyFault>,
+}
+
+/// What was seen at the last look.
+#[derive(Debug, Default)]
+pub(super) struct Looker {
+    sources: Vec<Source>,
+    seen: HashMap<PathBuf, Seen>,
+}
+
+/// A path as it was at the last look.
+#[derive(Debug)]
+struct Seen {
+    /// `None` where it couldn't be read; it is tried again at every look.
+    stamp: Option<Stamp>,
+    digest: [u8; 32],
+    warnings: Vec<Alarm>,
+}
+
+impl Looker {
+    pub(super) fn new(sources: Vec<Source>) -> Self {
+        Self { sources, seen: HashMap::new() }
+    }
+
+    pub(super) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Takes other sources; what is configured no more counts as taken away on purpose.
+    pub(super) fn reconfigure(&mut self, sources: Vec<Source>, now: UnixTime) -> Vec<Sight> {
+        let before = std::mem::replace(self, Self::new(sources));
+        let mut sights = self.look(Patience::None, now);
+        let gone = before.seen.keys().filter(|path| !self.seen.contains_key(*path));
+        sights.extend(gone.map(|path| Sight::gone(path)));
+        sights
+    }
+
+    /// What changed since the last look.
+    pub(super) fn look(&mut self, patience: Patience, now: UnixTime) -> Vec<Sight> {
+        let mut look = Look { seen: &mut self.seen, patience, now, sights: Vec::new() };
+        for Source { place, listing } in &self.sources {
+            match place {
+                Place::File(path) => look.file(path, listing, key::parse),
+                Place::Jwks(path) => look.file(path, listing, jwks_only),
+                Place::Folder(path) => look.folder(path, listing),
+            }
+        }
+        look.sights
+    }
+
+    pub(super) fn warnings(&self) -> Vec<Alarm> {
+        self.seen.values().flat_map(|seen| seen.warnings.iter().cloned()).collect()
+    }
+}
+
+impl Sight {
+    fn gone(path: &Path) -> Self {
+        Self { name: name_of(path), listing: None, read: Ok(Vec::new()) }
+    }
+}
+
+/// One look while it runs.
+struct Look<'a> {
+    seen: &'a mut HashMap<PathBuf, Seen>,
+    patience: Patience,
+    now: UnixTime,
+    sights: Vec<Sight>,
+}
+
+type Parse = fn(&[u8]) -> Result<Vec<Key>, KeyFault>;
+
+impl Look<'_> {
+    fn file(&mut self, path: &Path, listing: &Listing, parse: Parse) {
+        let before = self.seen.get_mut(path).filter(|seen| seen.stamp.is_some());
+        let known = before.as_ref().and_then(|seen| seen.stamp);
+        if known.is_some_and(|stamp| Stamp::of(path) == Some(stamp) && !stamp.is_fresh(self.now.0)) {
+            return;
+        }
+        let read = match (read::read(path), before) {
+            (Ok(read), Some(seen)) if seen.digest == read.digest => {
+                seen.stamp = Some(read.stamp);
+                return;
+            }
+            (read, _) => read,
+        };
+        match read.and_then(|read| parse(&read.bytes).map(|keys| (read, keys))) {
+            Ok((read, keys)) => self.found(path, listing, keys, &read),
+            Err(fault) => self.failed(path, listing, fault),
+        }
+    }
+
+    fn found(&mut self, path: &Path, listing: &Listing, keys: Vec<Key>, read: &Read) {
+        let warnings = warnings(path, &keys, read, self.now);
+        self.seen.insert(path.to_owned(), Seen { stamp: Some(read.stamp), digest: read.digest, warnings });
+        self.sights.push(Sight { name: name_of(path), listing: Some(listing.clone()), read: Ok(keys) });
+    }
+
+    fn failed(&mut self, path: &Path, listing: &Listing, fault: KeyFault) {
+        if self.patience == Patience::UntilTick {
+            return;
+        }
+        self.seen.insert(path.to_owned(), Seen { stamp: None, digest: [0; 32], warnings: Vec::new() });
+        self.sights.push(Sight { name: name_of(path), listing: Some(listing.clone()), read: Err(fault) });
+    }
+
+    /// Each file is a source of its own; one that was taken away counts as replaced. A folder that can't be
+    /// read, or holds nothing any more, leaves all as it was.
+    fn folder(&mut self, folder: &Path, listing: &Listing) {
+        let files = match files_of(folder) {
+            Ok(files) => files,
+            Err(fault) => return self.failed(folder, listing, fault),
+        };
+        if self.seen.remove(folder).is_some() {
+            self.sights.push(Sight::gone(folder));
+        }
+        for file in &files {
+            self.file(file, listing, key::parse);
+        }
+        let gone = |path: &&PathBuf| path.parent() == Some(folder) && !files.contains(path);
+        for path in self.seen.keys().filter(gone).cloned().collect::<Vec<_>>() {
+            self.seen.remove(&path);
+            self.sights.push(Sight::gone(&path));
+        }
+    }
+}
+
+fn name_of(path: &Path) -> SourceName {
+    SourceName::new(&path.to_string_lossy())
+}
+
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
+    let entries = std::fs::read_dir(folder).map_err(|error| read::fault(&error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| read::fault(&error))?.path();
+        let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if !is_hidden && !path.is_dir() {
+            files.push(path);
+        }
+        if files.len() > FILES_OF_A_FOLDER {
+            return Err(KeyFault::TooMany(FILES_OF_A_FOLDER));
+        }
+    }
+    files.sort();
+    if files.is_empty() { Err(KeyFault::Empty) } else { Ok(files) }
+}
+
+fn jwks_only(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
+    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'{') | None => key::parse(bytes),
+        Some(_) => Err(KeyFault::Jwks("it is no JSON object")),
+    }
+}
+
+fn warnings(path: &Path, keys: &[Key], read: &Read, now: UnixTime) -> Vec<Alarm> {
+    let alarm = |cause: String, remedy| Alarm {
+        path: path.to_string_lossy().into_owned(),
+        cause,
+        remedy,
+        since: now,
+        is_warning: true,
+    };
+    let cautions = keys.iter().filter_map(Key::caution).map(|c| alarm(c.to_string(), c.remedy()));
+    let mut warnings: Vec<_> = cautions.collect();
+    if read.is_world_readable && keys.iter().any(Key::can_sign) {
+        let remedy = "`chmod 640`, or `defaultMode: 0440` with `fsGroup: 10000` in Kubernetes";
+        warnings.push(alarm("the private key is readable by the world".to_owned(), remedy));
+    }
+    warnings
+}

@@ -1,0 +1,105 @@
+//! Reading one key file without ever blocking on it or taking more than 1 MiB.
+
+use std::{
+    fs::{File, Metadata, OpenOptions, metadata},
+    io::{self, ErrorKind, Read as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use zeroize::Zeroizing;
+
+use crate::decisions::key::{KeyFault, LONGEST_FILE};
+
+/// `O_NONBLOCK` of Linux on the architectures that we build for: a FIFO without a writer opens at once.
+const NONBLOCK: i32 = 0o4000;
+
+/// What tells one content of a path from the next, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A file as it was read.
+pub(super) struct Read {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) digest: [u8; 32],
+    pub(super) stamp: Stamp,
+    pub(super) is_world_readable: bool,
+}
+
+impl Stamp {
+    /// The stamp of what the path leads to now, through symbolic links; `None` where it can't be had.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        metadata(path).ok().as_ref().map(Self::from)
+    }
+
+    /// Whether the file was changed in the two seconds before `now` (or later), so that another change could
+    /// have left the same stamp: clocks of file systems tick in steps.
+    pub(super) fn is_fresh(&self, now: i64) -> bool {
+        self.modified.0.max(self.changed.0) > now - 2
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(of: &Metadata) -> Self {
+        Self {
+            device: of.dev(),
+            inode: of.ino(),
+            size: of.size(),
+            modified: (of.mtime(), of.mtime_nsec()),
+            changed: (of.ctime(), of.ctime_nsec()),
+        }
+    }
+}
+
+/// The bytes of a regular file.
+pub(super) fn read(path: &Path) -> Result<Read, KeyFault> {
+    // Looked at before it is opened, because opening a device may do something; and after, because the path
+    // may lead elsewhere by then.
+    check(&metadata(path).map_err(|error| fault(&error))?)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(|error| fault(&error))?;
+    let meta = file.metadata().map_err(|error| fault(&error))?;
+    check(&meta)?;
+    let bytes = contents(&file).map_err(|error| fault(&error))?;
+    if bytes.len() > LONGEST_FILE {
+        return Err(KeyFault::TooLarge);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
+    let is_world_readable = meta.mode() & 0o004 != 0;
+    Ok(Read { bytes, digest: hash, stamp: Stamp::from(&meta), is_world_readable })
+}
+
+fn check(meta: &Metadata) -> Result<(), KeyFault> {
+    let kind = meta.file_type();
+    match () {
+        () if kind.is_dir() => Err(KeyFault::Directory),
+        () if kind.is_fifo() || kind.is_socket() || !kind.is_file() => Err(KeyFault::NoRegularFile),
+        () if meta.len() > LONGEST_FILE as u64 => Err(KeyFault::TooLarge),
+        () => Ok(()),
+    }
+}
+
+/// One byte more than may be, to see that there is more; in one allocation, so that no copy of a secret
+/// stays behind.
+fn contents(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_FILE + 2));
+    file.take(LONGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+pub(super) fn fault(error: &io::Error) -> KeyFault {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => KeyFault::Missing,
+        ErrorKind::PermissionDenied => KeyFault::Unreadable,
+        ErrorKind::IsADirectory => KeyFault::Directory,
+        kind => KeyFault::Read(kind.to_string()),
+    }
+}
