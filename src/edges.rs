@@ -1,3 +1,5 @@
 //! What touches the world: files, sockets, certificates. No `if` about policy here.
 
+pub mod alarm;
 pub mod key_source;
+mod small_file;

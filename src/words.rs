@@ -4,6 +4,7 @@ pub mod challenge;
 pub mod clock;
 pub mod credential;
 pub mod error_body;
+pub mod file_fault;
 pub mod kid;
 pub mod route;
 pub mod scope;

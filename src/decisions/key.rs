@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 pub use self::fault::{Caution, KeyFault, SignFault};
 use self::half::{PrivateHalf, PublicHalf};
-use crate::words::kid::Kid;
+use crate::words::{file_fault::FileFault, kid::Kid};
 
 /// Bytes of the longest key file or JWKS that is read: a ring of 200 RSA-4096 keys fits.
 pub const LONGEST_FILE: usize = 1 << 20;
@@ -149,10 +149,10 @@ impl fmt::Debug for Key {
 /// their order, or a JWKS document. A key that comes twice (a private key beside its certificate) is one.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
     if bytes.len() > LONGEST_FILE {
-        return Err(KeyFault::TooLarge);
+        return Err(KeyFault::File(FileFault::TooLarge));
     }
     let Some(first) = bytes.iter().find(|b| !b.is_ascii_whitespace()) else {
-        return Err(KeyFault::Empty);
+        return Err(KeyFault::File(FileFault::Empty));
     };
     let keys = if *first == b'{' { jwks::parse(bytes)? } else { pem::parse(bytes)? };
     if keys.iter().any(|key| is_published_default(key.kid().as_str())) {

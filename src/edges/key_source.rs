@@ -2,7 +2,6 @@
 //! changed and a network file system tell nothing.
 
 mod look;
-mod read;
 mod told;
 
 use std::{
@@ -20,6 +19,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::look::{Looker, Patience, Sight};
+pub use super::alarm::Alarm;
 use crate::{
     decisions::{
         key::{Key, KeyFault},
@@ -47,17 +47,6 @@ pub enum Place {
     Folder(PathBuf),
     /// A JWKS file and nothing else.
     Jwks(PathBuf),
-}
-
-/// Something that an operator should mend; serving goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alarm {
-    pub path: String,
-    pub cause: String,
-    pub remedy: &'static str,
-    pub since: UnixTime,
-    /// A warning leaves the source in use; an alarm means that its former keys are in use.
-    pub is_warning: bool,
 }
 
 /// The current ring and alarms, shared by all workers, and what makes the next ones. Its locks are never held

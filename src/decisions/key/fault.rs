@@ -1,12 +1,12 @@
 //! What can be wrong with a key, each with its cause and its remedy.
 
-use crate::words::kid::Kid;
+use crate::words::{file_fault::FileFault, kid::Kid};
 
 /// Why bytes, or a file, gave no keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
-    #[error("the file is empty")]
-    Empty,
+    #[error(transparent)]
+    File(#[from] FileFault),
     #[error("the file ends in the middle of a PEM block")]
     Cut,
     #[error("the file holds neither PEM blocks nor a JWKS document")]
@@ -31,20 +31,8 @@ pub enum KeyFault {
     PublishedDefault,
     #[error("the file holds public keys only, where a private key is needed")]
     PublicOnly,
-    #[error("the file is larger than 1 MiB")]
-    TooLarge,
-    #[error("the file is not there")]
-    Missing,
-    #[error("the file may not be read by this process")]
-    Unreadable,
-    #[error("the path is a directory")]
-    Directory,
-    #[error("the path is a FIFO, a socket or a device")]
-    NoRegularFile,
     #[error("the folder holds more than {0} files")]
     TooMany(usize),
-    #[error("reading failed: {0}")]
-    Read(String),
     #[error("the JWKS document is not valid: {0}")]
     Jwks(&'static str),
     #[error("two different keys are named `{0}`")]
@@ -57,7 +45,11 @@ impl KeyFault {
     /// What mends it, in words for the operator.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Empty | Self::Cut | Self::NoKeys | Self::Malformed(_) | Self::Inconsistent => {
+            Self::File(FileFault::Empty)
+            | Self::Cut
+            | Self::NoKeys
+            | Self::Malformed(_)
+            | Self::Inconsistent => {
                 "write the whole key beside the path and rename it over the path: `openssl genrsa -traditional 4096`"
             }
             Self::Encrypted => {
@@ -75,17 +67,11 @@ impl KeyFault {
             Self::PublicOnly => {
                 "give the file that core signs with (TOKEN_PRIVATE_KEY_PATH), not its certificate"
             }
-            Self::TooLarge => "give a file of keys only, at most 1 MiB",
-            Self::Missing => {
+            Self::File(FileFault::Missing) => {
                 "check the path and the mount; core's key is at /etc/core/private_key.pem by default"
             }
-            Self::Unreadable => {
-                "run as core's uid (10000), or set `fsGroup`/`defaultMode` so that tidegate may read it"
-            }
-            Self::Directory => "use `folder` in place of `file` for a directory of keys",
-            Self::NoRegularFile => "give a regular file",
+            Self::File(fault) => fault.remedy(),
             Self::TooMany(_) => "give a folder of keys only",
-            Self::Read(_) => "check the disk and the mount",
             Self::Jwks(_) => "give a JWKS of RSA or P-256 signature keys, each `kid` once (RFC 7517)",
             Self::NameTaken(_) => "give each key a name of its own, or drop one of the two",
             Self::AliasOfMany => "set `alias` on a file with one key",

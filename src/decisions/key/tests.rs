@@ -149,8 +149,8 @@ fn broken_files_have_a_fault_of_their_own() {
     let encrypted = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
     let pkcs8_encrypted = armour("ENCRYPTED PRIVATE KEY", b"whatever");
     let rows: Vec<(Vec<u8>, KeyFault)> = vec![
-        (vec![], KeyFault::Empty),
-        (b" \n\t".into(), KeyFault::Empty),
+        (vec![], KeyFault::File(FileFault::Empty)),
+        (b" \n\t".into(), KeyFault::File(FileFault::Empty)),
         (half.into(), KeyFault::Cut),
         (pkcs1[..pkcs1.len() - 40].into(), KeyFault::Cut),
         (torn.into(), KeyFault::Malformed("the block is no base64")),
@@ -165,7 +165,7 @@ fn broken_files_have_a_fault_of_their_own() {
         (encrypted.into(), KeyFault::Encrypted),
         (pkcs8_encrypted.into(), KeyFault::Encrypted),
         (armour("DH PARAMETERS", b"x").into(), KeyFault::OtherBlock("DH PARAMETERS".replace(' ', ""))),
-        (vec![b'A'; LONGEST_FILE + 1], KeyFault::TooLarge),
+        (vec![b'A'; LONGEST_FILE + 1], KeyFault::File(FileFault::TooLarge)),
     ];
     for (bytes, expected) in rows {
         assert_eq!(fault(&bytes), expected, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]));

@@ -3,6 +3,7 @@ use crate::decisions::key::{
     KeyFault,
     forge::{ec, rsa},
 };
+use crate::words::file_fault::FileFault;
 
 const MINUTE: i64 = 60;
 /// Token lifetime and leeway of [`keeper`].
@@ -120,13 +121,13 @@ fn a_key_that_comes_back_signs_again() {
 fn a_broken_source_keeps_the_ring_that_worked() {
     let mut keeper = keeper(Overlap::Auto);
     let (before, _) = keeper.observe(&file(), keys([0]), at(0));
-    let (ring, changes) = keeper.observe(&file(), Err(KeyFault::Empty), at(10));
-    assert_eq!(changes, [Change::Broke { source: file(), fault: KeyFault::Empty }]);
+    let (ring, changes) = keeper.observe(&file(), Err(KeyFault::File(FileFault::Empty)), at(10));
+    assert_eq!(changes, [Change::Broke { source: file(), fault: KeyFault::File(FileFault::Empty) }]);
     assert_eq!(state(&ring, 0, 10), Some(State::Signing));
     assert_eq!(ring.generation(), before.generation());
-    assert_eq!(keeper.observe(&file(), Err(KeyFault::Empty), at(11)).1, [], "logged once");
-    keeper.observe(&file(), Err(KeyFault::Missing), at(12));
-    assert_eq!(keeper.faults().collect::<Vec<_>>(), [(&file(), &KeyFault::Missing, at(10))]);
+    assert_eq!(keeper.observe(&file(), Err(KeyFault::File(FileFault::Empty)), at(11)).1, [], "logged once");
+    keeper.observe(&file(), Err(KeyFault::File(FileFault::Missing)), at(12));
+    assert_eq!(keeper.faults().collect::<Vec<_>>(), [(&file(), &KeyFault::File(FileFault::Missing), at(10))]);
     assert_eq!(keeper.refresh(at(10 * WINDOW)).1, [], "a signing key has no end");
 
     let (ring, changes) = keeper.observe(&file(), keys([0]), at(20));

@@ -5,16 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    Alarm, Place, Source,
-    read::{self, Read, Stamp},
-};
+use super::{Alarm, Place, Source};
 use crate::{
     decisions::{
         key::{self, Key, KeyFault},
         ring::{Listing, SourceName},
     },
-    words::clock::UnixTime,
+    edges::small_file::{self, Read, Stamp},
+    words::{clock::UnixTime, file_fault::FileFault},
 };
 
 /// Files read of one folder.
@@ -112,7 +110,7 @@ impl Look<'_> {
         if known.is_some_and(|stamp| Stamp::of(path) == Some(stamp) && !stamp.is_fresh(self.now.0)) {
             return;
         }
-        let read = match (read::read(path), before) {
+        let read = match (small_file::read(path).map_err(KeyFault::from), before) {
             (Ok(read), Some(seen)) if seen.digest == read.digest => {
                 seen.stamp = Some(read.stamp);
                 return;
@@ -165,10 +163,10 @@ fn name_of(path: &Path) -> SourceName {
 }
 
 fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
-    let entries = std::fs::read_dir(folder).map_err(|error| read::fault(&error))?;
+    let entries = std::fs::read_dir(folder).map_err(|error| small_file::fault(&error))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| read::fault(&error))?.path();
+        let path = entry.map_err(|error| small_file::fault(&error))?.path();
         let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
         if !is_hidden && !path.is_dir() {
             files.push(path);
@@ -178,7 +176,7 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
         }
     }
     files.sort();
-    if files.is_empty() { Err(KeyFault::Empty) } else { Ok(files) }
+    if files.is_empty() { Err(KeyFault::File(FileFault::Empty)) } else { Ok(files) }
 }
 
 fn jwks_only(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {

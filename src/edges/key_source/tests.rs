@@ -16,6 +16,7 @@ use crate::decisions::{
     },
     ring::{Listed, Overlap, State},
 };
+use crate::{edges::small_file, words::file_fault::FileFault};
 
 fn policy() -> Policy {
     Policy { overlap: Overlap::Auto, token_lifetime: Duration::from_mins(30), leeway: Duration::from_mins(1) }
@@ -182,17 +183,17 @@ async fn every_breakage_keeps_the_ring_names_path_cause_and_remedy_and_mends_by_
     let following = Following::of(file_of, Duration::from_millis(20)).await;
     let (file, pem) = (following.file(), rsa(0).pkcs1_pem());
     let breakages: [Breakage; 6] = [
-        (|file| write(file, ""), KeyFault::Empty),
+        (|file| write(file, ""), KeyFault::File(FileFault::Empty)),
         (|file| write(file, &rsa(0).pkcs1_pem()[..800]), KeyFault::Cut),
         (|file| write(file, [0xde, 0xad].repeat(400)), KeyFault::NoKeys),
-        (|file| fs::remove_file(file).unwrap(), KeyFault::Missing),
-        (|file| fs::create_dir(file).unwrap(), KeyFault::Directory),
+        (|file| fs::remove_file(file).unwrap(), KeyFault::File(FileFault::Missing)),
+        (|file| fs::create_dir(file).unwrap(), KeyFault::File(FileFault::Directory)),
         (
             |file| {
                 fs::remove_dir(file).unwrap();
                 write(file, vec![b'A'; 100 << 20]);
             },
-            KeyFault::TooLarge,
+            KeyFault::File(FileFault::TooLarge),
         ),
     ];
     for (breakage, fault) in breakages {
@@ -274,13 +275,17 @@ fn a_fifo_never_blocks_and_is_no_key() {
     let fifo = folder.path().join("private_key.pem");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let shelf = KeyShelf::new(policy(), vec![source(Place::File(fifo))]);
-    assert_eq!(load_once(&shelf, UnixTime(0))[0].cause, KeyFault::NoRegularFile.to_string());
+    assert_eq!(load_once(&shelf, UnixTime(0))[0].cause, KeyFault::File(FileFault::NoRegularFile).to_string());
 }
 
 #[test]
 fn an_unreadable_file_says_so() {
     let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-    assert_eq!(read::fault(&denied), KeyFault::Unreadable, "root reads mode 000, so the error is made here");
+    assert_eq!(
+        small_file::fault(&denied),
+        FileFault::Unreadable,
+        "root reads mode 000, so the error is made here"
+    );
 }
 
 #[test]
@@ -323,7 +328,7 @@ fn an_empty_folder_keeps_the_keys_that_it_gave() {
     let shelf = KeyShelf::new(policy(), vec![Source { place, listing }]);
     load_once(&shelf, UnixTime(0));
     fs::remove_file(&path).unwrap();
-    assert_eq!(load_once(&shelf, UnixTime(1))[0].cause, KeyFault::Empty.to_string());
+    assert_eq!(load_once(&shelf, UnixTime(1))[0].cause, KeyFault::File(FileFault::Empty).to_string());
     assert_eq!(shelf.ring().entries().next().map(|entry| entry.state(UnixTime(1))), Some(State::Signing));
     write(&path, rsa(0).pkcs1_pem());
     assert_eq!(*load_once(&shelf, UnixTime(2)), []);

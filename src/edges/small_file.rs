@@ -1,4 +1,4 @@
-//! Reading one key file without ever blocking on it or taking more than 1 MiB.
+//! Reading one small file of keys or certificates without ever blocking on it or taking more than 1 MiB.
 
 use std::{
     fs::{File, Metadata, OpenOptions, metadata},
@@ -10,14 +10,17 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
-use crate::decisions::key::{KeyFault, LONGEST_FILE};
+use crate::words::file_fault::FileFault;
+
+/// Bytes of the longest file that is read.
+const LONGEST: usize = 1 << 20;
 
 /// `O_NONBLOCK` of Linux on the architectures that we build for: a FIFO without a writer opens at once.
 const NONBLOCK: i32 = 0o4000;
 
 /// What tells one content of a path from the next, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -26,22 +29,22 @@ pub(super) struct Stamp {
 }
 
 /// A file as it was read.
-pub(super) struct Read {
-    pub(super) bytes: Zeroizing<Vec<u8>>,
-    pub(super) digest: [u8; 32],
-    pub(super) stamp: Stamp,
-    pub(super) is_world_readable: bool,
+pub(crate) struct Read {
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
+    pub(crate) digest: [u8; 32],
+    pub(crate) stamp: Stamp,
+    pub(crate) is_world_readable: bool,
 }
 
 impl Stamp {
     /// The stamp of what the path leads to now, through symbolic links; `None` where it can't be had.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         metadata(path).ok().as_ref().map(Self::from)
     }
 
     /// Whether the file was changed in the two seconds before `now` (or later), so that another change could
     /// have left the same stamp: clocks of file systems tick in steps.
-    pub(super) fn is_fresh(&self, now: i64) -> bool {
+    pub(crate) fn is_fresh(&self, now: i64) -> bool {
         self.modified.0.max(self.changed.0) > now - 2
     }
 }
@@ -59,7 +62,7 @@ impl From<&Metadata> for Stamp {
 }
 
 /// The bytes of a regular file.
-pub(super) fn read(path: &Path) -> Result<Read, KeyFault> {
+pub(crate) fn read(path: &Path) -> Result<Read, FileFault> {
     // Looked at before it is opened, because opening a device may do something; and after, because the path
     // may lead elsewhere by then.
     check(&metadata(path).map_err(|error| fault(&error))?)?;
@@ -68,8 +71,8 @@ pub(super) fn read(path: &Path) -> Result<Read, KeyFault> {
     let meta = file.metadata().map_err(|error| fault(&error))?;
     check(&meta)?;
     let bytes = contents(&file).map_err(|error| fault(&error))?;
-    if bytes.len() > LONGEST_FILE {
-        return Err(KeyFault::TooLarge);
+    if bytes.len() > LONGEST {
+        return Err(FileFault::TooLarge);
     }
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
@@ -77,12 +80,12 @@ pub(super) fn read(path: &Path) -> Result<Read, KeyFault> {
     Ok(Read { bytes, digest: hash, stamp: Stamp::from(&meta), is_world_readable })
 }
 
-fn check(meta: &Metadata) -> Result<(), KeyFault> {
+fn check(meta: &Metadata) -> Result<(), FileFault> {
     let kind = meta.file_type();
     match () {
-        () if kind.is_dir() => Err(KeyFault::Directory),
-        () if kind.is_fifo() || kind.is_socket() || !kind.is_file() => Err(KeyFault::NoRegularFile),
-        () if meta.len() > LONGEST_FILE as u64 => Err(KeyFault::TooLarge),
+        () if kind.is_dir() => Err(FileFault::Directory),
+        () if kind.is_fifo() || kind.is_socket() || !kind.is_file() => Err(FileFault::NoRegularFile),
+        () if meta.len() > LONGEST as u64 => Err(FileFault::TooLarge),
         () => Ok(()),
     }
 }
@@ -90,16 +93,16 @@ fn check(meta: &Metadata) -> Result<(), KeyFault> {
 /// One byte more than may be, to see that there is more; in one allocation, so that no copy of a secret
 /// stays behind.
 fn contents(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_FILE + 2));
-    file.take(LONGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 2));
+    file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-pub(super) fn fault(error: &io::Error) -> KeyFault {
+pub(crate) fn fault(error: &io::Error) -> FileFault {
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => KeyFault::Missing,
-        ErrorKind::PermissionDenied => KeyFault::Unreadable,
-        ErrorKind::IsADirectory => KeyFault::Directory,
-        kind => KeyFault::Read(kind.to_string()),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => FileFault::Missing,
+        ErrorKind::PermissionDenied => FileFault::Unreadable,
+        ErrorKind::IsADirectory => FileFault::Directory,
+        kind => FileFault::Read(kind.to_string()),
     }
 }
