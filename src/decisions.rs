@@ -1,4 +1,7 @@
-//! What decides: pure functions over words, time as an argument, no socket, file, clock or `async`.
+//! Decisions: pure functions on data, `now` as an argument, tested by tables.
 
 pub mod key;
+pub mod plan;
+pub mod refusal;
 pub mod ring;
+pub mod token;

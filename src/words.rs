@@ -6,5 +6,6 @@ pub mod credential;
 pub mod error_body;
 pub mod file_fault;
 pub mod kid;
+pub mod reason;
 pub mod route;
 pub mod scope;

@@ -134,6 +134,13 @@ impl Ring {
         self.names.get(name).and_then(|at| self.entries.get(*at))
     }
 
+    /// The one key that signs now; `None` where several do: a token without a name is never tried by turns.
+    pub fn only_signer(&self) -> Option<Kid> {
+        let mut signing = self.entries.iter().filter(|e| e.state(self.as_of) == State::Signing);
+        let first = signing.next()?;
+        signing.next().is_none().then(|| first.key.kid().clone())
+    }
+
     /// The key of this name with its private half, for an endpoint that holds it. Announced keys count (an
     /// endpoint may be ahead of us) and verifying ones (it may be behind); retired ones never do.
     pub fn signer(&self, kid: &str) -> Option<&Arc<Key>> {

@@ -1,0 +1,78 @@
+//! Whether an answer of core's may mean that its key has changed, and what follows.
+
+use http::{HeaderMap, Method, StatusCode, header::WWW_AUTHENTICATE};
+
+use super::plan::{Plan, Step};
+use crate::words::{
+    challenge::Challenge,
+    kid::Kid,
+    route::{Kind, Registry},
+};
+
+/// Sends of one request at most, whatever the number of keys and endpoints (A6).
+pub const SENDS: usize = 3;
+
+/// What an answer to a planned bearer says about the endpoint's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Harbor's answer, whatever it is: it goes to the client.
+    Answer,
+    /// It also proves that the endpoint holds the key that the plan counted on (A12).
+    Confirms,
+    /// Refused with the words of a changed key (C4): ask before it goes to the client.
+    Suspect,
+}
+
+/// Reads the head of an answer to `plan`.
+pub fn read(plan: &Plan, registry: &Registry<'_>, method: &Method, status: StatusCode, headers: &HeaderMap) -> Reading {
+    if plan.counts_on().is_none() {
+        return Reading::Answer;
+    }
+    if status.is_success() {
+        let anonymous_could = method == Method::GET || method == Method::HEAD;
+        let proves = registry.kind == Kind::Base || !anonymous_could;
+        return if proves { Reading::Confirms } else { Reading::Answer };
+    }
+    let basic = || headers.get(WWW_AUTHENTICATE).is_some_and(|v| Challenge::of(v) == Challenge::Basic);
+    if status == StatusCode::UNAUTHORIZED && basic() { Reading::Suspect } else { Reading::Answer }
+}
+
+/// Whether a public read that was answered 404 or 200 as anonymous could hide a changed key is not asked:
+/// the answer is the same for everybody (C5). What can be told is told by this: the bearer on `/v2/` itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckAnswer {
+    /// 200: the key is held, the refusal was Harbor's judgement.
+    Held,
+    /// 401: the key is not held any more.
+    NotHeld,
+    /// Anything else tells nothing.
+    Unclear,
+}
+
+impl CheckAnswer {
+    /// Reads the status of `GET /v2/` with the planned bearer.
+    pub fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::OK => Self::Held,
+            StatusCode::UNAUTHORIZED => Self::NotHeld,
+            _ => Self::Unclear,
+        }
+    }
+}
+
+/// What to do after a suspect refusal, once the endpoint was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Harbor's refusal goes to the client.
+    Stands,
+    /// Plan again with what is known now.
+    PlanAgain,
+}
+
+/// A refusal stands where the key is held after all (A6), or where the budget of sends is spent. `held_now`
+/// is what a probe after the refusal found.
+pub fn after(plan: &Plan, held_now: Option<&Kid>, sends: usize) -> Next {
+    let unchanged = held_now.is_some() && held_now == plan.counts_on();
+    let bearer = matches!(plan.step(), Step::AsCame | Step::Resign { .. });
+    if unchanged || sends >= SENDS || !bearer { Next::Stands } else { Next::PlanAgain }
+}

@@ -1,0 +1,5 @@
+//! Registry tokens: read, verified, signed again.
+
+pub mod claims;
+pub mod resign;
+pub mod verify;

@@ -1,0 +1,109 @@
+//! Re-signing: the same claims under another key (contract K4). Never a wider access, a later `exp` or another `iat`.
+
+use std::{fmt, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+    ser::SerializeMap,
+};
+use serde_json::value::RawValue;
+
+use super::claims;
+use crate::decisions::key::{Key, SignFault};
+
+/// What of the payload may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// `aud` becomes this plain string, as Harbor writes it; `None` leaves it.
+    pub audience: Option<&'a str>,
+    /// `nbf` goes back by this, for a core whose clock is behind and that has no leeway (V7).
+    pub not_before_back: Duration,
+}
+
+/// A token could not be signed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResignFault {
+    /// Not a token; can't happen to one that was verified.
+    #[error("not a token")]
+    Malformed,
+    /// The key can't sign.
+    #[error("the held key can't sign")]
+    Key,
+}
+
+impl From<SignFault> for ResignFault {
+    fn from(_: SignFault) -> Self {
+        Self::Key
+    }
+}
+
+/// Signs a **verified** token's claims with the key that an endpoint holds. Without a change the payload is
+/// the former one byte for byte. Takes 0.7 ms with RSA-2048: off the async workers.
+pub fn resign(verified: &str, held: &Key, change: &Change<'_>) -> Result<String, ResignFault> {
+    let token = claims::read(verified).map_err(|_| ResignFault::Malformed)?;
+    let header = format!(r#"{{"alg":"{}","kid":"{}","typ":"JWT"}}"#, held.algorithm().as_str(), held.kid());
+    let mut text = URL_SAFE_NO_PAD.encode(header);
+    text.push('.');
+    if change.audience.is_none() && change.not_before_back.is_zero() {
+        text.push_str(token.unverified_payload);
+    } else {
+        let payload = claims::bytes(token.unverified_payload).map_err(|_| ResignFault::Malformed)?;
+        text.push_str(&URL_SAFE_NO_PAD.encode(changed(&payload, change)?));
+    }
+    let signature = held.sign(text.as_bytes())?;
+    text.push('.');
+    text.push_str(&signature);
+    Ok(text)
+}
+
+fn changed(payload: &[u8], change: &Change<'_>) -> Result<Vec<u8>, ResignFault> {
+    let mut members: Members = serde_json::from_slice(payload).map_err(|_| ResignFault::Malformed)?;
+    for (name, value) in &mut members.0 {
+        let replacement = match (name.as_str(), change.audience) {
+            ("aud", Some(plain)) => serde_json::to_string(plain),
+            ("nbf", _) if !change.not_before_back.is_zero() => {
+                let nbf: i64 = serde_json::from_str(value.get()).map_err(|_| ResignFault::Malformed)?;
+                Ok(nbf.saturating_sub(change.not_before_back.as_secs() as i64).to_string())
+            }
+            _ => continue,
+        };
+        let text = replacement.map_err(|_| ResignFault::Malformed)?;
+        *value = RawValue::from_string(text).map_err(|_| ResignFault::Malformed)?;
+    }
+    serde_json::to_vec(&members).map_err(|_| ResignFault::Malformed)
+}
+
+/// An object's members in their order, each value as it was written.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        d.deserialize_map(InOrder)
+    }
+}
+
+impl Serialize for Members {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut map = s.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
