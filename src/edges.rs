@@ -3,3 +3,4 @@
 pub mod alarm;
 pub mod key_source;
 mod small_file;
+pub mod tls;
