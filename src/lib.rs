@@ -18,4 +18,5 @@
 
 pub mod decisions;
 pub mod edges;
+pub mod rehearsal;
 pub mod words;

@@ -1,0 +1,3 @@
+//! The rehearsal: an upgrade of Harbor in a box.
+
+pub mod harbor;
