@@ -16,6 +16,7 @@
 //! Groups import only what stands before them: words <- decisions <- edges <- flow <- app.
 //! Words and decisions hold no socket, file, clock or `async`.
 
+pub mod app;
 pub mod decisions;
 pub mod edges;
 pub mod rehearsal;

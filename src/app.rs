@@ -1,0 +1,3 @@
+//! The assembly: the only group that knows every concrete type.
+
+pub mod config;

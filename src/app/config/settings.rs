@@ -1,0 +1,285 @@
+//! What the process runs with: checked, plain data, nothing left to parse.
+//!
+//! Only [`super::load`] makes these values, so what their comments promise holds for whoever reads them.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+pub use super::{
+    address::{AdminAddress, EndpointUrl, Host, Scheme},
+    secret::{Material, Secret},
+};
+use crate::words::{clock::UnixTime, kid::Kid};
+
+/// The whole configuration of one process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub mode: Mode,
+    /// Name of the Harbor in front of which we stand; empty where it has none.
+    pub deployment: String,
+    /// Scheme, host and port under which clients reach us; `None` = scheme as Harbor's realm says, host as asked.
+    pub public_url: Option<EndpointUrl>,
+    /// [`Realm::Rewrite`] only together with `public_url`.
+    pub realm: Realm,
+    /// At least one; no address twice.
+    pub listeners: Vec<Listener>,
+    pub upstream: Upstream,
+    pub keys: Keys,
+    pub token: Token,
+    pub replay: Replay,
+    pub uploads: Uploads,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub admin: Admin,
+    pub log: Log,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Enforce,
+    /// Judges nothing and counts (rule A27).
+    Observe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Realm {
+    Keep,
+    Rewrite,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub scope: Scope,
+    /// HTTP/2 by prior knowledge on a plain address, by ALPN with TLS.
+    pub http2: bool,
+    /// A PROXY header is required, and only `trusted_proxies` (then not empty) may send it.
+    pub proxy_protocol: bool,
+    pub trusted_proxies: Vec<IpNet>,
+    pub tls: Option<ListenerTls>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Public,
+    /// `/v1/`, `/service/notifications` and `Harbor-Secret` pass (rule A26).
+    Cluster,
+}
+
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    pub certificate: Material,
+    pub key: Material,
+    /// Certificates of clients are asked for and must be signed by it.
+    pub client_ca: Option<Material>,
+    pub min: TlsVersion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Where everything but the paths of core goes; `None` = to the endpoints too.
+    pub portal: Option<EndpointUrl>,
+    /// At least one; no url twice.
+    pub endpoints: Vec<Endpoint>,
+    pub tls: UpstreamTls,
+    pub resolve_every: Duration,
+    pub probe: Probe,
+    pub pool: Pool,
+    pub timeouts: UpstreamTimeouts,
+}
+
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub url: EndpointUrl,
+    pub opaque: Opaque,
+}
+
+/// Whether several replicas, and so several keys, may answer behind one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opaque {
+    Auto,
+    Yes,
+    No,
+}
+
+/// TLS to every endpoint and to the portal with `https`.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamTls {
+    /// `None` = the platform's certificates.
+    pub ca: Option<Material>,
+    /// Certificate and private key that we show.
+    pub client: Option<(Material, Material)>,
+    /// `None` = the host of the endpoint's url.
+    pub server_name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    pub every: Duration,
+    /// At most `every`.
+    pub in_window: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Pool {
+    pub idle: Duration,
+    /// Connections of one endpoint over all workers; at least 1.
+    pub per_endpoint: usize,
+}
+
+/// Each but `connect` runs until the head of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamTimeouts {
+    pub connect: Duration,
+    pub token: Duration,
+    pub api: Duration,
+    pub registry: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// May be empty: tokens are then re-routed and replayed, never re-signed.
+    pub sources: Vec<KeySource>,
+    pub overlap: Overlap,
+    /// Harbor's `token_expiration`; at least a minute.
+    pub token_lifetime: Duration,
+    /// At most five minutes.
+    pub leeway: Duration,
+    pub reread_every: Duration,
+    pub accept_missing_kid: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct KeySource {
+    pub origin: KeyOrigin,
+    /// One more name under which tokens may name the key.
+    pub alias: Option<Kid>,
+    /// `None` = by the file's history and by `from` and `until`.
+    pub state: Option<KeyState>,
+    /// Before it the key is announced.
+    pub from: Option<UnixTime>,
+    /// After it the key is retired; later than `from`.
+    pub until: Option<UnixTime>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOrigin {
+    File(PathBuf),
+    /// Every `*.pem`, `*.key` and `*.crt` in it.
+    Folder(PathBuf),
+    JwksFile(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    Announced,
+    Signing,
+    Verifying,
+    Retired,
+}
+
+/// What becomes of a key that its file no longer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// It verifies until the last token that it can have signed has expired.
+    Auto,
+    /// Only what the sources list verifies.
+    Listed,
+    /// It ends at once.
+    Off,
+}
+
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub issuer: String,
+    pub service: String,
+    /// Zero = off.
+    pub cache: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Replay {
+    pub enabled: bool,
+    /// Credentials in memory, at least 1.
+    pub entries: usize,
+    /// Replays of one principal side by side, at least 1.
+    pub per_principal: usize,
+}
+
+/// In bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Uploads {
+    pub head: usize,
+    /// At least `head`.
+    pub heads_total: usize,
+}
+
+/// Sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub connections: usize,
+    /// At most `buffer`.
+    pub head: usize,
+    pub buffer: usize,
+    pub http2_streams: u32,
+    pub wrong_credentials: Rate,
+    pub unknown_kids: Rate,
+}
+
+/// So many in each `per`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub count: NonZeroU32,
+    pub per: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub handshake: Duration,
+    pub head: Duration,
+    pub idle: Duration,
+    /// A body that stands still, in either direction.
+    pub stall: Duration,
+    pub drain_delay: Duration,
+    pub drain: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub address: AdminAddress,
+    /// Names, lower case and without port, by which the listener may be asked beside its own address.
+    pub hosts: Vec<String>,
+    /// Without it a TCP address changes nothing and shows no user (rule A28).
+    pub token: Option<Material>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    pub level: Level,
+    pub format: LogFormat,
+    /// One line a request.
+    pub access: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
