@@ -1,0 +1,152 @@
+//! What a single value can't say about itself: the raw configuration becomes [`Settings`], and everything that doesn't
+//! fit together becomes a fault. No file is opened and nothing is resolved here.
+
+mod keys;
+mod listener;
+mod process;
+mod upstream;
+
+use std::collections::BTreeSet;
+
+use super::{
+    amounts::Span,
+    document::{Document, is_within},
+    faults::Fault,
+    raw,
+    secret::{Material, SecretText},
+    settings::{Mode, Realm, Settings},
+    written::Text,
+};
+
+/// Collects the faults of one configuration.
+pub struct Checker<'d> {
+    document: &'d Document,
+    taken_out: &'d BTreeSet<String>,
+    faults: Vec<Fault>,
+}
+
+/// Judges the whole. The settings are what they are; they may be used only where there are no faults.
+pub fn settings(
+    root: raw::Root,
+    document: &Document,
+    taken_out: &BTreeSet<String>,
+) -> (Settings, Vec<Fault>) {
+    let mut c = Checker { document, taken_out, faults: Vec::new() };
+    let settings = Settings {
+        mode: match root.mode {
+            raw::Mode::Enforce => Mode::Enforce,
+            raw::Mode::Observe => Mode::Observe,
+        },
+        deployment: deployment(&mut c, root.deployment),
+        realm: match root.realm {
+            raw::Realm::Keep => Realm::Keep,
+            raw::Realm::Rewrite => Realm::Rewrite,
+        },
+        public_url: root.public_url.0,
+        listeners: listener::listeners(&mut c, root.listener.0, &root.admin.address.0),
+        upstream: upstream::upstream(&mut c, root.upstream),
+        keys: keys::keys(&mut c, root.keys),
+        token: keys::token(&mut c, root.token),
+        replay: process::replay(&root.replay),
+        uploads: process::uploads(&mut c, &root.uploads),
+        limits: process::limits(&mut c, &root.limits),
+        timeouts: process::timeouts(&mut c, &root.timeouts),
+        admin: process::admin(&mut c, root.admin),
+        log: process::log(&root.log),
+    };
+    if settings.realm == Realm::Rewrite && settings.public_url.is_none() {
+        c.fault(
+            &["realm", "public_url"],
+            "\"rewrite\" without a public_url",
+            "the URL that the realm shall point to",
+            "set public_url, such as \"https://harbor.example.com\"",
+        );
+    }
+    (settings, c.faults)
+}
+
+fn deployment(c: &mut Checker<'_>, name: String) -> String {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if name.len() > 63 || !name.bytes().all(fits) {
+        let expected = "letters, digits, '.', '_' and '-', at most 63";
+        c.fault(&["deployment"], &format!("{name:?}"), expected, "");
+    }
+    name
+}
+
+impl Checker<'_> {
+    /// A fault at the first of `keys`, unless something at, in or around one of them was taken out: that
+    /// is no reason for a second complaint.
+    fn fault(&mut self, keys: &[&str], found: &str, expected: &str, remedy: &str) {
+        let Some(first) = keys.first() else { return };
+        let touched =
+            |key: &&str| self.taken_out.iter().any(|out| is_within(out, key) || is_within(key, out));
+        if keys.iter().any(touched) {
+            return;
+        }
+        self.faults.push(Fault {
+            place: self.document.place(first),
+            key: (*first).to_owned(),
+            found: found.to_owned(),
+            expected: expected.to_owned(),
+            remedy: remedy.to_owned(),
+        });
+    }
+
+    /// A time of `key` that is at least `least`.
+    fn at_least(&mut self, key: &str, span: &Text<Span>, least: Span) -> std::time::Duration {
+        use super::written::Written as _;
+        if span.0.duration() < least.duration() {
+            let expected = format!("{} or more", least.write());
+            self.fault(&[key], &format!("\"{}\"", span.0.write()), &expected, "");
+        }
+        span.0.duration()
+    }
+
+    /// The value at `key`, or the file at `key` + `_file`; both is a fault.
+    fn material(&mut self, key: &str, inline: SecretText, file: String) -> Option<Material> {
+        let key_of_file = format!("{key}_file");
+        match (inline.0, file.is_empty()) {
+            (Some(_), false) => {
+                let remedy = format!("remove {key} or {key_of_file}");
+                self.fault(&[&key_of_file, key], "a value and a file for one thing", "one of them", &remedy);
+                None
+            }
+            (Some(secret), true) => Some(Material::Inline(secret)),
+            (None, false) => Some(Material::File(file.into())),
+            (None, true) => None,
+        }
+    }
+
+    /// A certificate and its key at `table`: both or neither.
+    fn pair(
+        &mut self,
+        table: &str,
+        certificate: (String, String),
+        key: (SecretText, String),
+    ) -> Option<(Material, Material)> {
+        let certificate =
+            self.material(&format!("{table}.certificate"), SecretText::of(certificate.0), certificate.1);
+        let key = self.material(&format!("{table}.key"), key.0, key.1);
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (there, _) => {
+                let (found, missing) =
+                    if there.is_some() { ("certificate", "key") } else { ("key", "certificate") };
+                let missing_file = format!("{table}.{missing}_file");
+                let place = format!("{table}.{found}_file");
+                let keys =
+                    [&place, &missing_file, &format!("{table}.{missing}"), &format!("{table}.{found}")];
+                let keys = keys.map(String::as_str);
+                self.fault(
+                    &keys,
+                    &format!("a {found} without its {missing}"),
+                    "both",
+                    &format!("set {missing_file}"),
+                );
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
+
+/// Paths with `[]` for indices, and what they arrive with.
+const LATER: [(&str, &str); 16] = [
+    ("peers", "the exchange of keys between replicas"),
+    ("park", "holding requests while core restarts"),
+    ("uploads.memory_total", "resumed uploads"),
+    ("uploads.spool", "resumed uploads"),
+    ("uploads.spool_each", "resumed uploads"),
+    ("uploads.spool_total", "resumed uploads"),
+    ("grace", "answers while Harbor or the provider can't"),
+    ("store", "the shared store"),
+    ("oidc", "OIDC sessions"),
+    ("traces", "traces by OTLP"),
+    ("credential", "former secrets of robots"),
+    ("ramp", "a ramp between replicas"),
+    ("keys.keep_private", "the shared store"),
+    ("keys.sources[].pkcs11", "keys in PKCS#11 tokens"),
+    ("upstream.kind", "plain registries"),
+    ("upstream.endpoints[].side", "a ramp between replicas"),
+];
+
+/// What the key at this path arrives with, if it isn't there yet.
+pub fn feature(pattern: &str) -> Option<&'static str> {
+    LATER.iter().find(|(path, _)| *path == pattern).map(|(_, feature)| *feature)
+}
+
+/// Does a key at or below this path arrive later?
+pub fn covers(path: &str) -> bool {
+    let below =
+        |later: &str| path.strip_prefix(later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    LATER.iter().any(|(later, _)| below(later))
+}

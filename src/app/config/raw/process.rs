@@ -1,0 +1,179 @@
+//! `[replay]`, `[uploads]`, `[limits]`, `[timeouts]`, `[admin]` and `[log]`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::app::config::{
+    address::AdminAddress,
+    amounts::{Size, Span},
+    secret::SecretText,
+    settings::Rate,
+    written::Text,
+};
+
+/// Sending the credential that a token was issued for, where no key can help.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replay {
+    /// Whether credentials are held and sent at all.
+    pub enabled: bool,
+    /// Credentials held, in memory only.
+    pub entries: NonZeroUsize,
+    /// Replays of one principal side by side. Robots and local users may have `8`; a user's CLI secret makes Harbor
+    /// ask the identity provider each time.
+    pub per_principal: NonZeroUsize,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        const ENTRIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(99_999);
+        Self { enabled: true, entries: ENTRIES, per_principal: NonZeroUsize::MIN }
+    }
+}
+
+/// Bodies on their way up.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Uploads {
+    /// The beginning of a body that is kept for a second send; core refuses after reading up to 256 KiB.
+    pub head: Text<Size>,
+    /// All of them together.
+    pub heads_total: Text<Size>,
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Self { head: Text(Size::kib(320)), heads_total: Text(Size::mib(64)) }
+    }
+}
+
+/// What one client, and all of them, may use.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The most connections of clients.
+    pub connections: NonZeroUsize,
+    /// The longest head of a request; at most `buffer`.
+    pub head: Text<Size>,
+    /// The buffer of a connection; `8KiB` to `1MiB`.
+    pub buffer: Text<Size>,
+    /// Streams of one HTTP/2 connection.
+    pub http2_streams: NonZeroU32,
+    /// Wrong credentials that reach Harbor, for each principal and address.
+    pub wrong_credentials: Text<Rate>,
+    /// Looks for new keys when tokens name unknown ones.
+    pub unknown_kids: Text<Rate>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+        Self {
+            connections: NonZeroUsize::MIN.saturating_add(8_191),
+            head: Text(Size::kib(32)),
+            buffer: Text(Size::kib(64)),
+            http2_streams: NonZeroU32::MIN.saturating_add(127),
+            wrong_credentials: Text(Rate { count: TEN, per: Duration::from_mins(1) }),
+            unknown_kids: Text(Rate { count: NonZeroU32::MIN, per: Duration::from_secs(1) }),
+        }
+    }
+}
+
+/// How long clients may take, and how we stop.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// TLS and PROXY header.
+    pub handshake: Text<Span>,
+    /// The head of a request, from its first byte.
+    pub head: Text<Span>,
+    /// A connection between requests.
+    pub idle: Text<Span>,
+    /// A body that stands still, in either direction. One that moves may take as long as it takes.
+    pub stall: Text<Span>,
+    /// On SIGTERM, how long we still accept while readiness is off already. `0s` = not at all.
+    pub drain_delay: Text<Span>,
+    /// On SIGTERM, how long requests may still run after that. `0s` = not at all.
+    pub drain: Text<Span>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Text(Span::seconds(10)),
+            head: Text(Span::seconds(10)),
+            idle: Text(Span::seconds(75)),
+            stall: Text(Span::seconds(60)),
+            drain_delay: Text(Span::seconds(5)),
+            drain: Text(Span::seconds(300)),
+        }
+    }
+}
+
+/// The listener for operators: health, metrics, status, keys.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port, or `unix:/path` for a socket of mode 0600.
+    pub address: Text<AdminAddress>,
+    /// Names by which it may be asked beside `localhost` and its own address.
+    pub hosts: Vec<String>,
+    /// The bearer token for whatever changes state or shows users. Empty: a TCP address refuses that.
+    pub token: SecretText,
+    /// The file that holds it.
+    pub token_file: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: Text(AdminAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9180)))),
+            hosts: Vec::new(),
+            token: SecretText::default(),
+            token_file: String::new(),
+        }
+    }
+}
+
+/// What is written to standard output.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The least important events that are written.
+    pub level: Level,
+    /// How lines are written.
+    pub format: LogFormat,
+    /// One line a request.
+    pub access: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: Level::Info, format: LogFormat::Json, access: true }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum LogFormat {
+    Json,
+    Text,
+}

@@ -1,0 +1,290 @@
+//! What operators write, and what they are told.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::*;
+
+/// A configuration out of this text, these variables and these flags.
+#[derive(Default)]
+struct Written<'t> {
+    file: &'t str,
+    variables: &'t [(&'t str, &'t str)],
+    flags: Flags,
+}
+
+impl Written<'_> {
+    fn load(self) -> Result<Settings, Faults> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tidegate.toml");
+        std::fs::write(&path, self.file).expect("a file");
+        let environment = self.variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let mut loaded = load(&Sources { file: Some(path.clone()), environment, flags: self.flags });
+        if let Err(faults) = &mut loaded {
+            for fault in &mut faults.0 {
+                match &mut fault.place {
+                    Place::File { path, .. } | Place::Path(path) => *path = PathBuf::from("tidegate.toml"),
+                    _ => {}
+                }
+            }
+        }
+        loaded
+    }
+}
+
+fn file(text: &str) -> Result<Settings, Faults> {
+    Written { file: text, ..Written::default() }.load()
+}
+
+/// `line:column key` of each fault.
+fn places(loaded: Result<Settings, Faults>) -> Vec<String> {
+    let faults = loaded.expect_err("faults").0;
+    faults.into_iter().map(|fault| format!("{} {}", fault.place, fault.key)).collect()
+}
+
+fn variables(variables: &[(&str, &str)]) -> Result<Settings, Faults> {
+    Written { variables, ..Written::default() }.load()
+}
+
+#[test]
+fn a_harbor_alone_is_a_whole_configuration() {
+    let flags = Flags { harbor: Some("https://harbor.example".to_owned()), ..Flags::default() };
+    let settings = load(&Sources { flags, ..Sources::default() }).expect("settings");
+    assert_eq!(settings.upstream.endpoints[0].url.to_string(), "https://harbor.example");
+    assert_eq!(settings.listeners.len(), 1);
+    assert_eq!(settings.listeners[0].address, "[::]:8080".parse::<SocketAddr>().expect("an address"));
+    assert_eq!(settings.mode, Mode::Enforce);
+    assert_eq!(settings.token.cache, Duration::from_secs(45));
+    assert!(settings.keys.sources.is_empty());
+}
+
+#[test]
+fn every_fault_is_listed_at_once_with_its_place() {
+    let text = r#"mode = "enforced"
+realm = "rewrite"
+lisener = 1
+
+[upstream.probe]
+every = "5 sec"
+
+[[listener]]
+address = "localhost:8080"
+proxy_protocol = true
+
+[keys]
+sources = [{ file = "/a", folder = "/b" }, { fil = "/c" }]
+leeway = "10m"
+"#;
+    let faults = file(text).expect_err("faults");
+    insta::assert_snapshot!(faults, @r#"
+    tidegate.toml:1:1: mode
+      found     "enforced"
+      expected  "enforce" or "observe"
+      remedy    did you mean "enforce"?
+
+    tidegate.toml:2:1: realm
+      found     "rewrite" without a public_url
+      expected  the URL that the realm shall point to
+      remedy    set public_url, such as "https://harbor.example.com"
+
+    tidegate.toml:3:1: lisener
+      found     a key that nothing reads
+      remedy    did you mean listener?
+
+    tidegate.toml:6:1: upstream.probe.every
+      found     "5 sec"
+      expected  a time: a whole number and ms, s, m, h or d without a space, such as
+                "45s"
+      remedy    mend it, or remove it for the default "30s"
+
+    tidegate.toml:9:1: listener[0].address
+      found     "localhost:8080"
+      expected  an IP address and port such as "[::]:8080" or "127.0.0.1:8080", or
+                ":8080" for all addresses
+      remedy    mend it, or remove it for the default "[::]:8080"
+
+    tidegate.toml:10:1: listener[0].proxy_protocol
+      found     a PROXY header asked for, and nobody who may send it
+      expected  the networks of the load balancers
+      remedy    set trusted_proxies, such as ["10.0.0.0/8"]
+
+    tidegate.toml:13:12: keys.sources[0]
+      found     several of file, folder and jwks
+      expected  exactly one of them
+      remedy    write { file = "/path" }
+
+    tidegate.toml:13:46: keys.sources[1].fil
+      found     a key that nothing reads
+      remedy    did you mean file?
+
+    tidegate.toml:14:1: keys.leeway
+      found     "10m"
+      expected  at most 5m
+    "#);
+}
+
+#[test]
+fn broken_syntax_is_one_fault_and_the_rest_is_still_judged() {
+    let found = places(file("mode = \nrealm = \"kep\"\n[keys\nleeway = \"1x\"\n"));
+    assert!(found.contains(&"tidegate.toml:2:1 realm".to_owned()), "{found:?}");
+    assert!(found.iter().any(|place| place.starts_with("tidegate.toml:1:")), "{found:?}");
+    assert!(found.iter().any(|place| place.starts_with("tidegate.toml:3:")), "{found:?}");
+}
+
+#[test]
+fn flags_come_before_the_environment_before_the_file() {
+    let flags = Flags { listen: vec!["127.0.0.1:1".to_owned()], ..Flags::default() };
+    let written = Written {
+        file: "deployment = \"of-file\"\nmode = \"observe\"\n[[listener]]\naddress = \":2\"\n",
+        variables: &[("TIDEGATE_DEPLOYMENT", "7"), ("TIDEGATE_LISTENER", "[{ address = ':3' }]")],
+        flags,
+    };
+    let settings = written.load().expect("settings");
+    assert_eq!(settings.deployment, "7", "a text stays a text");
+    assert_eq!(settings.mode, Mode::Observe);
+    assert_eq!(settings.listeners[0].address.to_string(), "127.0.0.1:1");
+}
+
+#[test]
+fn the_environment_reaches_every_depth() {
+    let settings = variables(&[
+        ("TIDEGATE_UPSTREAM__PROBE__EVERY", "5s"),
+        ("TIDEGATE_UPSTREAM__POOL__PER_ENDPOINT", "7"),
+        ("TIDEGATE_KEYS__SOURCES", r#"[{ file = "/k", until = 2026-12-01T20:00:00Z }]"#),
+        ("TIDEGATE_LOG__ACCESS", "false"),
+        ("TIDEGATE_ADMIN__TOKEN", "true"),
+    ])
+    .expect("settings");
+    assert_eq!(settings.upstream.probe.every, Duration::from_secs(5));
+    assert_eq!(settings.upstream.pool.per_endpoint, 7);
+    assert_eq!(settings.keys.sources[0].until.map(|time| time.0), Some(1_796_155_200));
+    assert!(!settings.log.access);
+    assert_eq!(settings.admin.token, Some(Material::Inline(Secret::new("true".to_owned()))));
+}
+
+#[test]
+fn faults_of_the_environment_name_the_variable() {
+    let found = places(variables(&[
+        ("TIDEGATE_UPSTREAM__PROBE__EVERY", "soon"),
+        ("TIDEGATE_UPSTREAM__PROBE__EVRY", "5s"),
+        ("TIDEGATE_LOG__ACCESS", "yes"),
+        ("TIDEGATE_MODES", "observe"),
+    ]));
+    assert_eq!(
+        found,
+        [
+            "environment TIDEGATE_LOG__ACCESS log.access",
+            "environment TIDEGATE_MODES modes",
+            "environment TIDEGATE_UPSTREAM__PROBE__EVERY upstream.probe.every",
+            "environment TIDEGATE_UPSTREAM__PROBE__EVRY upstream.probe.evry",
+        ]
+    );
+}
+
+#[test]
+fn variables_that_kubernetes_sets_for_a_service_named_tidegate_are_none_of_ours() {
+    let set = [
+        ("TIDEGATE_PORT", "tcp://10.0.0.1:8080"),
+        ("TIDEGATE_SERVICE_HOST", "10.0.0.1"),
+        ("TIDEGATE_SERVICE_PORT_HTTP", "8080"),
+        ("TIDEGATE_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("TIDEGATE_ADMIN_PORT", "tcp://10.0.0.1:9180"),
+        ("TIDEGATE_CONFIG", "/etc/tidegate/tidegate.toml"),
+    ];
+    assert!(variables(&set).is_ok());
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_wherever_it_is_written() {
+    let text = "[store]\nurl = \"auto\"\n[uploads]\nspool = \"/x\"\n[[upstream.endpoints]]\nurl = \"http://c\"\nside = \"next\"\n";
+    let written =
+        Written { file: text, variables: &[("TIDEGATE_OIDC__ISSUER", "https://i")], ..Written::default() };
+    let faults = written.load().expect_err("faults").0;
+    let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["store", "uploads.spool", "upstream.endpoints[0].side", "oidc"]);
+    assert!(faults.iter().all(|fault| fault.found.contains("not available in this version")));
+}
+
+#[test]
+fn a_secret_is_a_value_or_a_file_and_never_shown() {
+    let both = "[admin]\ntoken = \"s3cret\"\ntoken_file = \"/t\"\n";
+    let faults = file(both).expect_err("faults");
+    assert_eq!(faults.0.len(), 1);
+    assert!(!format!("{faults} {faults:?}").contains("s3cret"));
+
+    let wrong_type = "[[listener]]\ntls = { key = [\"s3cret\"], certificate_file = \"/c\" }\n";
+    let faults = file(wrong_type).expect_err("faults");
+    assert!(!format!("{faults} {faults:?}").contains("s3cret"));
+
+    let mistyped = "[admin]\ntokn = \"s3cret\"\n";
+    let faults = file(mistyped).expect_err("faults");
+    assert!(!format!("{faults} {faults:?}").contains("s3cret"));
+
+    let right = file("[admin]\ntoken = \"s3cret\"\n").expect("settings");
+    assert!(!format!("{right:?}").contains("s3cret"));
+}
+
+#[test]
+fn what_does_not_fit_together_is_a_fault() {
+    for (text, key) in [
+        ("realm = \"rewrite\"", "realm"),
+        ("deployment = \"a b\"", "deployment"),
+        ("listener = []", "listener"),
+        ("[[listener]]\naddress = \":1\"\n[[listener]]\naddress = \"127.0.0.1:1\"", "listener[1].address"),
+        ("[[listener]]\naddress = \":9180\"", "listener[0].address"),
+        ("[[listener]]\nproxy_protocol = true", "listener[0].proxy_protocol"),
+        ("[[listener]]\ntls = {}", "listener[0].tls"),
+        ("[[listener]]\ntls = { key_file = \"/k\" }", "listener[0].tls.key_file"),
+        ("upstream.endpoints = []", "upstream.endpoints"),
+        ("upstream.endpoints = [{ opaque = \"yes\" }]", "upstream.endpoints[0].url"),
+        (
+            "upstream.endpoints = [{ url = \"http://c\" }, { url = \"http://C:80/\" }]",
+            "upstream.endpoints[1].url",
+        ),
+        ("upstream.tls.ca_file = \"/c\"", "upstream.tls"),
+        ("upstream.probe.in_window = \"1m\"", "upstream.probe.in_window"),
+        ("upstream.timeouts.api = \"0s\"", "upstream.timeouts.api"),
+        ("upstream.pool.per_endpoint = 0", "upstream.pool.per_endpoint"),
+        ("keys.sources = [{}]", "keys.sources[0]"),
+        ("keys.sources = [{ file = \"/a\" }, { file = \"/a\" }]", "keys.sources[1]"),
+        ("keys.sources = [{ folder = \"/a\", alias = \"x\" }]", "keys.sources[0].alias"),
+        ("keys.sources = [{ jwks = \"https://a/jwks\" }]", "keys.sources[0].jwks"),
+        ("keys.sources = [{ file = \"/a\", from = 2026-12-01T20:00:00 }]", "keys.sources[0].from"),
+        ("keys.leeway = \"10m\"", "keys.leeway"),
+        ("keys.token_lifetime = \"10s\"", "keys.token_lifetime"),
+        ("token.issuer = \"\"", "token.issuer"),
+        ("uploads.head = \"65MiB\"", "uploads.heads_total"),
+        ("limits.buffer = \"4KiB\"", "limits.buffer"),
+        ("limits.head = \"128KiB\"", "limits.head"),
+        ("limits.connections = -1", "limits.connections"),
+        ("timeouts.stall = \"0s\"", "timeouts.stall"),
+        ("admin.hosts = [\"http://x\"]", "admin.hosts[0]"),
+        ("admin.address = \"unix:tidegate.sock\"", "admin.address"),
+    ] {
+        let faults = file(text).expect_err(text).0;
+        let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(keys, [key], "{text}");
+    }
+}
+
+#[test]
+fn a_token_that_outlives_its_keys_window_is_a_fault() {
+    let sources = |until: &str| {
+        file(&format!(
+            "[keys]\nsources = [\n  {{ file = \"/a\", until = {until} }},\n  {{ file = \"/b\", from = 2026-12-01T20:00:00Z }},\n]\n"
+        ))
+    };
+    assert!(sources("2026-12-01T20:31:00Z").is_ok());
+    let faults = sources("2026-12-01T20:20:00Z").expect_err("faults");
+    assert_eq!(faults.0[0].place.to_string(), "tidegate.toml:3:18");
+    assert!(
+        faults.0[0].expected.contains("tokens issued in the last 660 s before the next key would die"),
+        "{faults}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let missing = Sources { file: Some("/nowhere/tidegate.toml".into()), ..Sources::default() };
+    let faults = load(&missing).expect_err("faults");
+    assert!(faults.to_string().starts_with("/nowhere/tidegate.toml\n  found     "), "{faults}");
+}
