@@ -1,0 +1,193 @@
+//! The listener for operators: health, metrics, status, keys.
+//!
+//! Rule A28: its `Host` must be one of ours and a foreign `Origin` is refused; only `/healthz`, `/readyz` and
+//! `/metrics` are open. All else asks for the token, on loopback too: core makes requests to URLs that users set.
+//! Who may open the Unix socket of mode 0600 needs none.
+
+mod answer;
+pub mod client;
+mod guard;
+mod listen;
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, service_fn};
+use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+
+use self::guard::Guard;
+pub use self::listen::Bound;
+use super::{
+    config,
+    status::{Readiness, Status},
+};
+
+/// What the listener asks of the process.
+pub trait Operator: Send + Sync + 'static {
+    fn readiness(&self) -> Readiness;
+
+    /// All metrics in the text format of `OpenMetrics`.
+    fn metrics(&self) -> String;
+
+    fn status(&self) -> Status;
+
+    /// Retires the key of this name at once: its tokens are refused from the next request on. `Err` where no key has it.
+    fn retire(&self, kid: &str) -> impl Future<Output = Result<(), UnknownKey>> + Send;
+}
+
+/// No key of the ring has that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no key of the ring has this name")]
+pub struct UnknownKey;
+
+/// Connections at a time; the next one waits for a place.
+const CONNECTIONS: usize = 64;
+/// Requests at a time over all of them.
+const REQUESTS: usize = 16;
+/// Of a request, and of a head.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A head that is longer is refused.
+const LONGEST_HEAD: usize = 16 * 1024;
+
+/// Where a connection came in.
+#[derive(Clone, Copy, Debug)]
+enum Peer {
+    /// Our own address of the connection, which is one of our names.
+    Tcp(SocketAddr),
+    Unix,
+}
+
+/// Serves until `stop` ends; requests that run then may end within [`PATIENCE`].
+pub async fn serve<O: Operator>(
+    bound: Bound,
+    settings: &config::Admin,
+    operator: Arc<O>,
+    stop: impl Future<Output = ()>,
+) {
+    let guard = Arc::new(Guard::new(settings));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let requests = GlobalConcurrencyLimitLayer::new(REQUESTS);
+    let (going_on, stopping) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accepted = async {
+            // The semaphore is never closed, so a place is only ever waited for.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            (place, bound.accept().await)
+        };
+        let (place, (stream, peer)) = tokio::select! {
+            () = &mut stop => break,
+            accepted = accepted => accepted,
+        };
+        let (guard, operator, requests) = (Arc::clone(&guard), Arc::clone(&operator), requests.clone());
+        let served = connection(stream, peer, guard, operator, requests, stopping.clone());
+        connections.spawn(async move {
+            served.await;
+            drop(place);
+        });
+    }
+    drop(going_on);
+    drop(bound);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
+        tracing::warn!("connections of the admin listener were cut: they didn't end in time");
+    }
+}
+
+async fn connection<O: Operator>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    guard: Arc<Guard>,
+    operator: Arc<O>,
+    requests: GlobalConcurrencyLimitLayer,
+    mut stopping: watch::Receiver<()>,
+) {
+    // Top is outermost. Nothing reads a request's body, so none needs a limit.
+    let service = ServiceBuilder::new()
+        .layer(CatchPanicLayer::new()) // a fault in one answer must not end the listener
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE)) // the wait below included
+        .layer(requests) // scrapes are cheap, but not free
+        .service(service_fn(move |request| {
+            let (guard, operator) = (Arc::clone(&guard), Arc::clone(&operator));
+            async move { Ok::<_, Infallible>(handle(request, peer, &guard, &*operator).await) }
+        }));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut served = std::pin::pin!(served);
+    let served = tokio::select! {
+        ended = served.as_mut() => ended,
+        // The sender sends nothing: it is dropped when we stop.
+        _ = stopping.changed() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection of the admin listener ended early");
+    }
+}
+
+async fn handle<O: Operator>(
+    request: Request<Incoming>,
+    peer: Peer,
+    guard: &Guard,
+    operator: &O,
+) -> Response<Full<Bytes>> {
+    let (head, _) = request.into_parts();
+    if let Err(refusal) = guard.names_us(&head, peer) {
+        return answer::refusal(refusal);
+    }
+    let path = head.uri.path();
+    let is_open = matches!(path, "/healthz" | "/readyz" | "/metrics");
+    if !is_open && let Err(refusal) = guard.may_operate(&head, peer).await {
+        tracing::warn!(method = %head.method, reason = %refusal, "the admin listener refused a request");
+        return answer::refusal(refusal);
+    }
+    let reads = head.method == Method::GET || head.method == Method::HEAD;
+    match path {
+        "/healthz" | "/readyz" | "/metrics" | "/v1/status" | "/v1/keys" if !reads => {
+            answer::method("GET, HEAD")
+        }
+        "/healthz" => answer::text(StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" => answer::readiness(&operator.readiness()),
+        "/metrics" => answer::metrics(operator.metrics()),
+        "/v1/status" => answer::json(StatusCode::OK, &operator.status()),
+        "/v1/keys" => answer::json(StatusCode::OK, &operator.status().keys),
+        _ => match path.strip_prefix("/v1/keys/").and_then(|rest| rest.strip_suffix("/retire")) {
+            Some(_) if head.method != Method::POST => answer::method("POST"),
+            Some(kid) => retire(kid, operator).await,
+            None => answer::error(StatusCode::NOT_FOUND, "no such path"),
+        },
+    }
+}
+
+async fn retire<O: Operator>(encoded: &str, operator: &O) -> Response<Full<Bytes>> {
+    let kid = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
+    match operator.retire(&kid).await {
+        Ok(()) => {
+            tracing::warn!(key.kid = %kid.escape_debug(), "an operator retired a key");
+            answer::json(StatusCode::OK, &operator.status().keys)
+        }
+        Err(unknown) => answer::error(StatusCode::NOT_FOUND, &unknown.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

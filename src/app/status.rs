@@ -1,0 +1,84 @@
+//! What a running process tells its operator: the answer of `/v1/status`, as it is shown by `tidegate status`.
+//!
+//! The names of the fields are an interface: scripts read them. A field may be added; none changes its meaning.
+
+pub mod render;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One process at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// `enforce` or `observe`.
+    pub mode: String,
+    /// Empty where it has no name.
+    pub deployment: String,
+    pub uptime_seconds: u64,
+    pub readiness: Readiness,
+    pub endpoints: Vec<Endpoint>,
+    pub keys: Vec<Key>,
+    /// Requests since the start, of all routes.
+    pub requests: u64,
+    /// Rescued requests since the start, by reason.
+    pub rescues: BTreeMap<String, u64>,
+    /// Answers of ours in place of Harbor's since the start, by reason.
+    pub rejections: BTreeMap<String, u64>,
+    pub alarms: Vec<Alarm>,
+}
+
+/// Whether new connections should come here; why not, where not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    pub ready: bool,
+    pub reasons: Vec<String>,
+}
+
+/// One address of Harbor core.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// As it is configured.
+    pub url: String,
+    /// Address and port that the name led to.
+    pub address: String,
+    pub healthy: bool,
+    pub held: Held,
+    /// Seconds since the last probe that was answered.
+    pub probed_seconds_ago: Option<u64>,
+}
+
+/// The key that an endpoint signs and verifies with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    Unknown,
+    One(String),
+    /// Several replicas answer behind the address.
+    Several(Vec<String>),
+    CannotSign,
+}
+
+/// One key of the ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    pub kid: String,
+    /// `announced`, `signing`, `verifying` or `retired`.
+    pub state: String,
+    /// Whether we hold its private half, and so can re-sign with it.
+    pub private: bool,
+    /// Seconds until its state ends; `None` where nothing ends it.
+    pub ends_in_seconds: Option<u64>,
+    /// The file or endpoint that it came from.
+    pub source: String,
+}
+
+/// Something that an operator should mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// A path or an endpoint.
+    pub subject: String,
+    pub cause: String,
+    pub remedy: String,
+}

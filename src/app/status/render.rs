@@ -1,0 +1,267 @@
+//! A status as text, at most 80 columns wide.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
+
+use super::{Alarm, Endpoint, Held, Key, Status};
+
+/// The whole screen.
+pub fn screen(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _ = write_screen(&mut text, status);
+    text
+}
+
+/// The ring alone, with names of keys in full, as `keys retire` wants them.
+pub fn key_list(keys: &[Key]) -> String {
+    let mut text = String::new();
+    for key in keys {
+        let _ = writeln!(text, "{:<59}  {:<9}  {}", key.kid, key.state, end(key.ends_in_seconds));
+        let half = if key.private { "private" } else { "public" };
+        let _ = writeln!(text, "    {half}, from {}", key.source);
+    }
+    if keys.is_empty() {
+        text.push_str("no keys: tokens are re-routed and replayed, never re-signed\n");
+    }
+    text
+}
+
+fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
+    let ready = if status.readiness.ready { "ready" } else { "NOT READY" };
+    write!(
+        text,
+        "tidegate {}  {}  {ready}  up {}",
+        status.version,
+        status.mode,
+        time(status.uptime_seconds)
+    )?;
+    if !status.deployment.is_empty() {
+        write!(text, "  {}", status.deployment)?;
+    }
+    text.push('\n');
+    for reason in &status.readiness.reasons {
+        folded(text, "  ", reason)?;
+    }
+    endpoints(text, &status.endpoints)?;
+    keys(text, &status.keys)?;
+    let rescued: u64 = status.rescues.values().sum();
+    counts(text, &format!("RESCUED  {rescued} of {} requests", status.requests), &status.rescues)?;
+    let rejected: u64 = status.rejections.values().sum();
+    if rejected > 0 {
+        counts(text, &format!("REJECTED  {rejected}"), &status.rejections)?;
+    }
+    alarms(text, &status.alarms)
+}
+
+fn endpoints(text: &mut String, endpoints: &[Endpoint]) -> fmt::Result {
+    writeln!(text, "\n{:<36}  {:<4}  {:<24}  PROBED", "ENDPOINT", "", "HELD KEY")?;
+    for endpoint in endpoints {
+        let name = format!("{} {}", endpoint.address, endpoint.url);
+        let health = if endpoint.healthy { "up" } else { "DOWN" };
+        let probed =
+            endpoint.probed_seconds_ago.map_or_else(|| "never".to_owned(), |s| format!("{}", Ago(s)));
+        writeln!(
+            text,
+            "{:<36}  {health:<4}  {:<24}  {probed}",
+            cut(&name, 36),
+            cut(&held(&endpoint.held), 24)
+        )?;
+    }
+    Ok(())
+}
+
+fn held(held: &Held) -> String {
+    match held {
+        Held::Unknown => "unknown".to_owned(),
+        Held::CannotSign => "CAN'T SIGN".to_owned(),
+        Held::One(kid) => cut(kid, 24),
+        Held::Several(kids) => {
+            let short: Vec<_> = kids.iter().map(|kid| kid.chars().take(4).collect::<String>()).collect();
+            format!("{}: {}", kids.len(), short.join(", "))
+        }
+    }
+}
+
+fn keys(text: &mut String, keys: &[Key]) -> fmt::Result {
+    writeln!(text, "\n{:<24}  {:<9}  {:<7}  {:<8}  SOURCE", "KEY", "STATE", "HALF", "ENDS IN")?;
+    for key in keys {
+        let half = if key.private { "private" } else { "public" };
+        let (kid, ends) = (cut(&key.kid, 24), end(key.ends_in_seconds));
+        writeln!(text, "{kid:<24}  {:<9}  {half:<7}  {ends:<8}  {}", key.state, cut_front(&key.source, 24))?;
+    }
+    if keys.is_empty() {
+        writeln!(text, "none: tokens are re-routed and replayed, never re-signed")?;
+    }
+    Ok(())
+}
+
+fn counts(text: &mut String, title: &str, by_reason: &BTreeMap<String, u64>) -> fmt::Result {
+    writeln!(text, "\n{title}")?;
+    for (reason, count) in by_reason.iter().filter(|(_, count)| **count > 0) {
+        writeln!(text, "  {:<40}  {count:>12}", cut(reason, 40))?;
+    }
+    Ok(())
+}
+
+fn alarms(text: &mut String, alarms: &[Alarm]) -> fmt::Result {
+    if alarms.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, "\nALARMS")?;
+    for alarm in alarms {
+        folded(text, "  ", &format!("{}: {}", alarm.subject, alarm.cause))?;
+        folded(text, "    remedy: ", &alarm.remedy)?;
+    }
+    Ok(())
+}
+
+/// `first` and then `words`, folded at 80 columns below themselves.
+fn folded(text: &mut String, first: &str, words: &str) -> fmt::Result {
+    let indent = first.chars().count();
+    let mut line = first.to_owned();
+    let mut width = indent;
+    for word in words.split(' ') {
+        let more = word.chars().count();
+        if width > indent && width + 1 + more > 80 {
+            writeln!(text, "{line}")?;
+            line = " ".repeat(indent);
+            width = indent;
+        } else if width > indent {
+            line.push(' ');
+            width += 1;
+        }
+        line.push_str(word);
+        width += more;
+    }
+    writeln!(text, "{line}")
+}
+
+/// At most `most` characters; what is cut off the end is shown as `…`.
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
+/// As [`cut`], at the front: of a path the end tells most.
+fn cut_front(text: &str, most: usize) -> String {
+    let length = text.chars().count();
+    if length <= most {
+        return text.to_owned();
+    }
+    std::iter::once('…').chain(text.chars().skip(length - most + 1)).collect()
+}
+
+fn end(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), time)
+}
+
+/// The two largest units.
+fn time(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+/// A time that has passed.
+struct Ago(u64);
+
+impl fmt::Display for Ago {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { f.write_str("now") } else { f.write_str(&time(self.0)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Readiness, *};
+
+    fn kid(first: &str) -> String {
+        format!("{first}:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW")
+    }
+
+    fn status() -> Status {
+        let endpoint = |address: &str, healthy, held| Endpoint {
+            url: "http://harbor-core.harbor.svc.cluster.local:8080".to_owned(),
+            address: address.to_owned(),
+            healthy,
+            held,
+            probed_seconds_ago: Some(75),
+        };
+        let key = |first: &str, state: &str, ends_in_seconds: Option<u64>| Key {
+            kid: kid(first),
+            state: state.to_owned(),
+            private: ends_in_seconds.is_none(),
+            ends_in_seconds,
+            source: "/etc/core/private_key.pem (former content)".to_owned(),
+        };
+        Status {
+            version: "0.1.0".to_owned(),
+            mode: "enforce".to_owned(),
+            deployment: "prod".to_owned(),
+            uptime_seconds: 11_520,
+            readiness: Readiness { ready: false, reasons: vec!["no endpoint answers".to_owned()] },
+            endpoints: vec![
+                endpoint("10.0.0.5:8080", true, Held::One(kid("AAAA"))),
+                endpoint("[2001:db8::1]:8080", false, Held::Several(vec![kid("AAAA"), kid("BBBB")])),
+            ],
+            keys: vec![key("AAAA", "signing", None), key("BBBB", "verifying", Some(1_620))],
+            requests: 20_311,
+            rescues: BTreeMap::from([("resign".to_owned(), 1_100), ("reroute".to_owned(), 104), ("replay".to_owned(), 0)]),
+            rejections: BTreeMap::new(),
+            alarms: vec![Alarm {
+                subject: "/etc/core/private_key.pem".to_owned(),
+                cause: "the file is empty".to_owned(),
+                remedy: "write the whole key beside the path and rename it over the path, so that nobody reads half"
+                    .to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_screen_shows_endpoints_keys_rescues_and_alarms() {
+        insta::assert_snapshot!(screen(&status()), @r"
+        tidegate 0.1.0  enforce  NOT READY  up 3h 12m  prod
+          no endpoint answers
+
+        ENDPOINT                                    HELD KEY                  PROBED
+        10.0.0.5:8080 http://harbor-core.ha…  up    AAAA:KVXO:KF25:35NA:GJ3…  1m 15s
+        [2001:db8::1]:8080 http://harbor-co…  DOWN  2: AAAA, BBBB             1m 15s
+
+        KEY                       STATE      HALF     ENDS IN   SOURCE
+        AAAA:KVXO:KF25:35NA:GJ3…  signing    private  -         …ey.pem (former content)
+        BBBB:KVXO:KF25:35NA:GJ3…  verifying  public   27m 0s    …ey.pem (former content)
+
+        RESCUED  1204 of 20311 requests
+          reroute                                            104
+          resign                                            1100
+
+        ALARMS
+          /etc/core/private_key.pem: the file is empty
+            remedy: write the whole key beside the path and rename it over the path, so
+                    that nobody reads half
+        ");
+    }
+
+    #[test]
+    fn no_line_is_longer_than_80_columns() {
+        let text = screen(&status()) + &key_list(&status().keys);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_the_same_after_its_way_as_json() {
+        let json = serde_json::to_string(&status()).expect("json");
+        assert_eq!(serde_json::from_str::<Status>(&json).expect("a status"), status());
+    }
+}
