@@ -2,5 +2,6 @@
 
 pub mod alarm;
 pub mod key_source;
+pub mod proxy_protocol;
 mod small_file;
 pub mod tls;
