@@ -2,4 +2,6 @@
 
 pub mod admin;
 pub mod config;
+mod log;
+pub mod serve;
 pub mod status;

@@ -1,7 +1,15 @@
 //! What touches the world: files, sockets, certificates. No `if` about policy here.
 
 pub mod alarm;
+pub mod fleet;
 pub mod key_source;
+pub mod listener;
+pub mod pool;
+pub mod probe;
 pub mod proxy_protocol;
+pub mod resolve;
+pub mod signer;
 mod small_file;
+pub mod telemetry;
 pub mod tls;
+pub mod wire;

@@ -19,5 +19,6 @@
 pub mod app;
 pub mod decisions;
 pub mod edges;
+pub mod flow;
 pub mod rehearsal;
 pub mod words;

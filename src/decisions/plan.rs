@@ -111,7 +111,14 @@ pub const LONGEST_HOLD: Duration = Duration::from_secs(10);
 /// Order of preference: the token as it came where the endpoint holds its key, signed again with the held
 /// key, the credential it was issued for, Harbor's refusal. `tried` are the ways that this request has
 /// already gone in vain.
-pub fn plan(judged: Judged<'_>, view: &View<'_>, ring: &Ring, means: Means, tried: &[Tried], now: UnixTime) -> Plan {
+pub fn plan(
+    judged: Judged<'_>,
+    view: &View<'_>,
+    ring: &Ring,
+    means: Means,
+    tried: &[Tried],
+    now: UnixTime,
+) -> Plan {
     match judged {
         Judged::Untouched => Plan::untouched(),
         Judged::Refused(_) => Plan::new(Step::Blank, None),
@@ -164,13 +171,18 @@ fn verified(
     if view.held.several() && means.body && replay {
         return Plan::new(Step::Replay, None);
     }
-    let by_key = view.held.kids().filter(|kid| !tried.contains(&Tried::Key((*kid).clone()))).find_map(|kid| {
-        let own = kid == claims.kid();
-        let signer = ring.signer(kid.as_str()).is_some();
-        let as_came = own && (back.is_zero() || !signer);
-        let step = if as_came { Some(Step::AsCame) } else { signer.then(|| Step::Resign { kid: kid.clone(), back }) };
-        step.map(|step| Plan::new(step, Some(kid.clone())))
-    });
+    let by_key =
+        view.held.kids().filter(|kid| !tried.contains(&Tried::Key((*kid).clone()))).find_map(|kid| {
+            let own = kid == claims.kid();
+            let signer = ring.signer(kid.as_str()).is_some();
+            let as_came = own && (back.is_zero() || !signer);
+            let step = if as_came {
+                Some(Step::AsCame)
+            } else {
+                signer.then(|| Step::Resign { kid: kid.clone(), back })
+            };
+            step.map(|step| Plan::new(step, Some(kid.clone())))
+        });
     match by_key {
         Some(plan) => plan,
         None if replay => Plan::new(Step::Replay, None),

@@ -24,7 +24,13 @@ pub enum Reading {
 }
 
 /// Reads the head of an answer to `plan`.
-pub fn read(plan: &Plan, registry: &Registry<'_>, method: &Method, status: StatusCode, headers: &HeaderMap) -> Reading {
+pub fn read(
+    plan: &Plan,
+    registry: &Registry<'_>,
+    method: &Method,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Reading {
     if plan.counts_on().is_none() {
         return Reading::Answer;
     }

@@ -58,6 +58,7 @@ pub struct KeyShelf {
     looker: Mutex<Looker>,
     keeper: Mutex<Keeper>,
     reconfigured: Notify,
+    looked: Notify,
 }
 
 impl KeyShelf {
@@ -70,6 +71,7 @@ impl KeyShelf {
             looker: Mutex::new(Looker::new(sources)),
             keeper: Mutex::new(keeper),
             reconfigured: Notify::new(),
+            looked: Notify::new(),
         }
     }
 
@@ -118,6 +120,16 @@ impl KeyShelf {
         changes.iter().for_each(tell);
     }
 
+    /// Asks for a look at all sources at once; [`KeyShelf::looked_within`] tells when it is done.
+    pub fn look_soon(&self) {
+        self.reconfigured.notify_one();
+    }
+
+    /// Waits for the end of the next look, at most so long.
+    pub async fn looked_within(&self, most: Duration) {
+        time::timeout(most, self.looked.notified()).await.ok();
+    }
+
     fn look(&self, patience: Patience, now: UnixTime) {
         let mut looker = lock(&self.looker);
         let sights = looker.look(patience, now);
@@ -141,6 +153,7 @@ impl KeyShelf {
         let told = self.alarms.swap(Arc::new(alarms.clone()));
         self.ring.store(ring);
         drop(keeper);
+        self.looked.notify_waiters();
         changes.iter().for_each(tell);
         alarms.iter().filter(|alarm| alarm.is_warning && !told.contains(alarm)).for_each(Alarm::tell);
     }

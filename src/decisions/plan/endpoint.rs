@@ -75,7 +75,13 @@ pub struct Choice {
 /// The endpoint for a request: a healthy one before an ejected one, then the one that can do most with the
 /// token as it is (holds its key, can be signed for, else any), turn and turn about among equals.
 /// `avoid` are endpoints that this request failed at. `None` only for a fleet of none.
-pub fn choose(judged: Judged<'_>, fleet: &impl Fleet, ring: &Ring, avoid: &[usize], turn: usize) -> Option<Choice> {
+pub fn choose(
+    judged: Judged<'_>,
+    fleet: &impl Fleet,
+    ring: &Ring,
+    avoid: &[usize],
+    turn: usize,
+) -> Option<Choice> {
     let count = fleet.count();
     let rank = |index: usize| {
         (avoid.contains(&index), fleet.standing(index), fitness(judged, fleet.view(index).held, ring))

@@ -152,7 +152,8 @@ pub fn read(text: &str) -> Result<UnverifiedToken<'_>, Malformed> {
     if payload.contains('.') {
         return Err(Malformed::Parts);
     }
-    let Object::<Header>(header) = serde_json::from_slice(&bytes(header_text)?).map_err(|_| Malformed::Header)?;
+    let Object::<Header>(header) =
+        serde_json::from_slice(&bytes(header_text)?).map_err(|_| Malformed::Header)?;
     if header.crit.is_some() {
         return Err(Malformed::Critical);
     }

@@ -1,0 +1,21 @@
+//! Events of the process, on standard error: JSON or text, one line each.
+
+use tracing_subscriber::{filter::LevelFilter, fmt};
+
+use super::config::{Level, Log, LogFormat};
+
+/// Starts the log. A second start in one process changes nothing.
+pub fn start(log: &Log) {
+    let level = match log.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let lines = fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let _ = match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => lines.try_init(),
+    };
+}

@@ -1,0 +1,177 @@
+//! `tidegate serve`: everything put together, and taken apart again in order.
+
+mod operator;
+mod reload;
+mod wiring;
+mod workers;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+
+use self::{operator::Process, wiring::Wired, workers::Workers};
+use super::{
+    admin,
+    config::{Settings, Sources},
+};
+use crate::{
+    edges::{
+        key_source,
+        listener::{Listener, Places},
+        probe::rounds::{Learn, Pace, Rounds},
+        resolve,
+        telemetry::access_log,
+    },
+    flow::context::Shared,
+    words::{clock::Clock, kid::Kid},
+};
+
+/// How long the first round of probes may hold up the start.
+const FIRST_ROUND: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM or SIGINT, then drains. Errors are of the start only.
+pub fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
+    super::log::start(&settings.log);
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("the control runtime did not start")?;
+    control.block_on(serve(settings, sources))
+}
+
+async fn serve(settings: Settings, sources: Sources) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    let Wired { shared, names, doors, alarms } = wiring::wire(&settings, &clock)?;
+    let (stop_background, stopped) = watch::channel(false);
+    let mut background = JoinSet::new();
+
+    let listeners = bind(&settings)?;
+    let admin =
+        admin::Bound::bind(&settings.admin.address).await.context("the admin listener can't be bound")?;
+
+    resolve::resolve(&shared.fleet, &names.load_full()).await;
+    let learner: Arc<dyn Learn> = Arc::new(Learner(shared.clone()));
+    let pace = Pace {
+        every: settings.upstream.probe.every,
+        in_window: settings.upstream.probe.in_window,
+        timeout: settings.upstream.probe.timeout,
+    };
+    let mut rounds = Rounds::new(shared.fleet.clone(), pace, clock.clone(), learner);
+    if tokio::time::timeout(FIRST_ROUND, rounds.round()).await.is_err() {
+        tracing::warn!("not every endpoint has answered its first probe; serving begins without");
+    }
+    background.spawn(stop_at(rounds.run(shared.probe_now.clone()), stopped.clone()));
+    background.spawn(key_source::run(
+        shared.keys.clone(),
+        clock.clone(),
+        settings.keys.reread_every,
+        stopped.clone(),
+    ));
+    background.spawn(resolve::run(
+        shared.fleet.clone(),
+        names.clone(),
+        settings.upstream.resolve_every,
+        shared.probe_now.clone(),
+        stopped.clone(),
+    ));
+    for door in &doors {
+        if let Some(tls) = &door.tls {
+            background.spawn(tls.clone().follow(clock.clone(), Duration::from_secs(1), stopped.clone()));
+        }
+    }
+
+    let writer = settings.log.access.then(|| access_log::Writer::start(std::io::stdout())).transpose()?;
+    let (drain, draining) = watch::channel(false);
+    let workers = Workers::start(&settings, &shared, doors, writer.as_ref(), &draining)?;
+    let places = Places::new(settings.limits.connections);
+    let (stop_accepting, accepting) = watch::channel(false);
+    for (number, listener) in listeners.into_iter().enumerate() {
+        tracing::info!(address = %listener.address()?, "listening");
+        background.spawn(listener.accept(places.clone(), accepting.clone(), workers.hand(number)));
+    }
+    let process = Arc::new(Process {
+        shared: shared.clone(),
+        counters: workers.counters(),
+        places: places.clone(),
+        alarms,
+        mode: settings.mode,
+        deployment: settings.deployment.clone(),
+        began: Instant::now(),
+        draining: draining.clone(),
+    });
+    let mut admin_stop = stopped.clone();
+    background.spawn(async move {
+        let asked = async move {
+            let _ = admin_stop.wait_for(|stop| *stop).await;
+        };
+        admin::serve(admin, &settings.admin, process, asked).await;
+    });
+    let reloading = reload::run(sources, shared.clone(), names, clock);
+    let told = until_told(reloading).await?;
+    tracing::info!(signal = told, "draining: readiness is off, requests that run may end");
+
+    drain.send_replace(true);
+    workers.drain(&stop_accepting, &places, settings.timeouts.drain_delay, settings.timeouts.drain).await;
+    if let Some(writer) = writer {
+        writer.finish();
+    }
+    stop_background.send_replace(true);
+    let ended = async { while background.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
+        tracing::warn!("some background task did not end in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
+    let bind = |l: &super::config::Listener| {
+        Listener::bind(l.address).with_context(|| format!("the address {} can't be bound", l.address))
+    };
+    settings.listeners.iter().map(bind).collect()
+}
+
+async fn stop_at(task: impl Future<Output = ()>, mut stopped: watch::Receiver<bool>) {
+    tokio::select! {
+        () = task => {}
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+}
+
+async fn until_told(reloading: impl Future<Output = ()>) -> anyhow::Result<&'static str> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+        () = reloading => Ok("reload ended"),
+    }
+}
+
+/// What the probes teach the process.
+struct Learner(Arc<Shared>);
+
+impl Learn for Learner {
+    fn lifetime(&self, lifetime: Duration) {
+        self.0.lifetime_seen.fetch_max(lifetime.as_secs(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn auth_mode(&self, mode: &str) {
+        // The first answer stands: a change of Harbor's mode makes all its users anew.
+        let _ = self.0.auth_mode.set(mode.into());
+    }
+
+    fn held(&self, kids: &[Kid]) {
+        self.0.keys.note_held(kids, self.0.clock.now());
+    }
+}

@@ -1,0 +1,171 @@
+//! What the process tells its operator.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use tokio::sync::watch;
+
+use super::wiring::Alarms;
+use crate::{
+    app::{
+        admin::{Operator, UnknownKey},
+        config::Mode,
+        status::{self, Readiness, Status},
+    },
+    decisions::{
+        plan::{Held, Standing},
+        ring::State,
+    },
+    edges::{
+        listener::Places,
+        telemetry::{
+            counters::{Counters, ROUTES, STATUSES},
+            exposition::{self, Gauges},
+        },
+    },
+    flow::context::Shared,
+    words::reason::{Reason, Rescue},
+};
+
+/// One serving process.
+pub(super) struct Process {
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Vec<Arc<Counters>>,
+    pub(super) places: Arc<Places>,
+    pub(super) alarms: Alarms,
+    pub(super) mode: Mode,
+    pub(super) deployment: String,
+    pub(super) began: Instant,
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+impl Operator for Process {
+    fn readiness(&self) -> Readiness {
+        let fleet = self.shared.fleet.snapshot();
+        let mut reasons = Vec::new();
+        if *self.draining.borrow() {
+            reasons.push("draining".to_owned());
+        }
+        if !fleet.statuses.iter().any(|s| s.standing == Standing::Healthy) {
+            reasons.push("no endpoint answers".to_owned());
+        }
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+
+    fn metrics(&self) -> String {
+        let fleet = self.shared.fleet.snapshot();
+        let ring = self.shared.keys.ring();
+        let now = self.shared.clock.now();
+        let gauges = Gauges {
+            keys: ring.entries().map(|e| (e.key().kid().to_string(), e.state(now).as_str())).collect(),
+            endpoints: fleet
+                .statuses
+                .iter()
+                .map(|s| {
+                    let kids = s.held.kids().map(ToString::to_string).collect();
+                    (s.endpoint.name.to_string(), s.standing == Standing::Healthy, kids)
+                })
+                .collect(),
+            signatures: self.shared.signer.signatures(),
+            signing_delay: self.shared.signer.delay().as_secs_f64(),
+            answers: self.shared.answers.count(),
+            replays: self.shared.replays.count(),
+            connections_refused: self.places.refused() as u64,
+            alarms: self.all_alarms().len() as u64,
+        };
+        // Writing to a string can't fail.
+        exposition::text(&self.counters, gauges).unwrap_or_default()
+    }
+
+    fn status(&self) -> Status {
+        let now = self.shared.clock.now();
+        let fleet = self.shared.fleet.snapshot();
+        let ring = self.shared.keys.ring();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: match self.mode {
+                Mode::Enforce => "enforce".to_owned(),
+                Mode::Observe => "observe".to_owned(),
+            },
+            deployment: self.deployment.clone(),
+            uptime_seconds: self.began.elapsed().as_secs(),
+            readiness: self.readiness(),
+            endpoints: fleet.statuses.iter().map(endpoint).collect(),
+            keys: ring.entries().map(|e| key(e, now)).collect(),
+            requests: self.requests(),
+            rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
+            rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
+            alarms: self.all_alarms(),
+        }
+    }
+
+    async fn retire(&self, kid: &str) -> Result<(), UnknownKey> {
+        self.shared.keys.retire_now(kid, self.shared.clock.now()).map_err(|_| UnknownKey)
+    }
+}
+
+impl Process {
+    fn requests(&self) -> u64 {
+        let places = (0..ROUTES.len()).flat_map(|route| (0..STATUSES).map(move |place| (route, place)));
+        places.map(|(route, place)| self.counters.iter().map(|c| c.requests(route, place)).sum::<u64>()).sum()
+    }
+
+    fn by_name<T: Copy>(
+        &self,
+        all: &[T],
+        name: fn(T) -> &'static str,
+        of: fn(&Counters, T) -> u64,
+    ) -> BTreeMap<String, u64> {
+        let counts =
+            all.iter().map(|item| (name(*item).to_owned(), self.counters.iter().map(|c| of(c, *item)).sum()));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn all_alarms(&self) -> Vec<status::Alarm> {
+        let files = self.shared.keys.alarms().to_vec().into_iter().chain((self.alarms)());
+        let files =
+            files.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
+        let fleet = self.shared.fleet.snapshot();
+        let endpoints: Vec<_> = fleet
+            .statuses
+            .iter()
+            .filter_map(|s| {
+                let cause = s.trouble.as_ref()?.to_string();
+                let remedy = if s.held == Held::CannotSign {
+                    "give core a PKCS#1 RSA key that its uid 10000 can read; clients with passwords go on meanwhile"
+                } else {
+                    "look at the endpoint's own log and at the network between"
+                };
+                Some(status::Alarm { subject: s.endpoint.name.to_string(), cause, remedy: remedy.to_owned() })
+            })
+            .collect();
+        files.chain(endpoints).collect()
+    }
+}
+
+fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {
+    status::Endpoint {
+        url: s.endpoint.authority.to_string(),
+        address: s.endpoint.address.to_string(),
+        healthy: s.standing == Standing::Healthy,
+        held: match &s.held {
+            Held::Unknown => status::Held::Unknown,
+            Held::One(kid) => status::Held::One(kid.to_string()),
+            Held::Several(kids) => status::Held::Several(kids.iter().map(ToString::to_string).collect()),
+            Held::CannotSign => status::Held::CannotSign,
+        },
+        probed_seconds_ago: s.probed.map(|at| at.elapsed().as_secs()),
+    }
+}
+
+fn key(entry: &crate::decisions::ring::Entry, now: crate::words::clock::UnixTime) -> status::Key {
+    let state = entry.state(now);
+    let ends =
+        if let State::Verifying { until, .. } = state { Some(until.since(now).as_secs()) } else { None };
+    status::Key {
+        kid: entry.key().kid().to_string(),
+        state: state.as_str().to_owned(),
+        private: entry.key().can_sign(),
+        ends_in_seconds: ends,
+        source: entry.source().to_string(),
+    }
+}

@@ -1,0 +1,255 @@
+//! Settings become the process's state.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+};
+
+use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
+use aws_lc_rs::{hmac, rand::SystemRandom};
+
+use crate::{
+    app::config::{self, Material, Settings},
+    decisions::{
+        ring::{Listed, Listing, Overlap, Policy as RingPolicy},
+        token::verify::Rules,
+    },
+    edges::{
+        alarm::Alarm,
+        fleet::{Opaque, Scheme, Shelf, UpstreamTls},
+        key_source::{self, KeyShelf, Place, Source},
+        resolve::{Named, Names},
+        signer::Signer,
+        tls,
+    },
+    flow::{
+        connection::Door,
+        context::{Policy, Shared},
+        known::KnownTokens,
+        relay::HeadBudget,
+        replay::Replays,
+        token_service::{Answers, WrongCredentials},
+    },
+    words::clock::Clock,
+};
+
+/// Verified tokens in memory at most; 2 KiB each.
+const KNOWN_TOKENS: u64 = 100_000;
+/// Token answers in memory at most.
+const ANSWERS: u64 = 100_000;
+/// Threads that sign.
+const SIGNERS: usize = 2;
+
+/// Everything that serving needs.
+pub(super) struct Wired {
+    pub(super) shared: Arc<Shared>,
+    pub(super) names: Arc<ArcSwap<Names>>,
+    pub(super) doors: Vec<Arc<Door>>,
+    pub(super) alarms: Alarms,
+}
+
+/// Faults of certificates, asked for when somebody looks.
+pub(super) type Alarms = Arc<dyn Fn() -> Vec<Alarm> + Send + Sync>;
+
+/// Builds it all; nothing listens yet.
+pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> {
+    let now = clock.now();
+    let keys = Arc::new(KeyShelf::new(ring_policy(settings), sources(settings)));
+    key_source::load_once(&keys, now);
+    if keys.ring().entries().any(|e| crate::decisions::ring::Ring::default_key_named(e.key().kid().as_str()))
+    {
+        bail!(
+            "a key file holds the key that Harbor's chart publishes: anybody can sign with it; make a key of your own"
+        );
+    }
+    let random = SystemRandom::new();
+    let fresh_key = || hmac::Key::generate(hmac::HMAC_SHA256, &random).context("no randomness");
+    let limits = &settings.limits;
+    let shared = Arc::new(Shared {
+        deployment: settings.deployment.clone().into(),
+        keys,
+        fleet: Arc::new(Shelf::default()),
+        policy: ArcSwap::from_pointee(policy(settings)),
+        known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
+        replays: Replays::new(settings.replay.entries as u64),
+        answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
+        wrong: WrongCredentials::new(
+            fresh_key()?,
+            limits.wrong_credentials.count.get(),
+            limits.wrong_credentials.per,
+        ),
+        signer: Signer::start(SIGNERS).context("the signing threads did not start")?,
+        heads: Arc::new(HeadBudget::new(settings.uploads.heads_total)),
+        clock: clock.clone(),
+        probe_now: Arc::default(),
+        lifetime_seen: AtomicU64::new(0),
+        auth_mode: OnceLock::new(),
+        looked: AtomicU64::new(0),
+    });
+    let upstream_tls = upstream_tls(settings, clock)?;
+    let doors = settings
+        .listeners
+        .iter()
+        .map(|l| door(l, clock).map(Arc::new))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let served: Vec<_> = doors.iter().filter_map(|d| d.tls.clone()).collect();
+    let client = upstream_tls.clone();
+    let alarms: Alarms = Arc::new(move || {
+        let of_doors = served.iter().flat_map(|tls| tls.alarms().to_vec());
+        of_doors.chain(client.iter().flat_map(|tls| tls.alarms().to_vec())).collect()
+    });
+    let names = Arc::new(ArcSwap::from_pointee(names(settings, upstream_tls.as_ref())));
+    Ok(Wired { shared, names, doors, alarms })
+}
+
+/// What the settings decide about requests.
+pub(super) fn policy(settings: &Settings) -> Policy {
+    let timeouts = &settings.upstream.timeouts;
+    Policy {
+        enforce: settings.mode == config::Mode::Enforce,
+        rules: Rules {
+            issuer: settings.token.issuer.clone(),
+            service: settings.token.service.clone(),
+            lifetime: settings.keys.token_lifetime,
+            leeway: settings.keys.leeway,
+            accept_missing_kid: settings.keys.accept_missing_kid,
+        },
+        public: settings.public_url.as_ref().map(|url| (scheme(url.scheme), authority(url).into())),
+        rewrite_realm: settings.realm == config::Realm::Rewrite,
+        token_timeout: timeouts.token,
+        api_timeout: timeouts.api,
+        registry_timeout: timeouts.registry,
+        replay: settings.replay.enabled,
+        replays_each: settings.replay.per_principal.max(REPLAYS_EACH),
+        head: settings.uploads.head,
+        answer_cache: settings.token.cache,
+    }
+}
+
+/// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
+const REPLAYS_EACH: usize = 8;
+
+fn authority(url: &config::EndpointUrl) -> String {
+    let host = match &url.host {
+        config::Host::Name(name) => name.clone(),
+        config::Host::Ip(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+        config::Host::Ip(ip) => ip.to_string(),
+    };
+    if url.port == url.scheme.default_port() { host } else { format!("{host}:{}", url.port) }
+}
+
+fn scheme(of: config::Scheme) -> Scheme {
+    match of {
+        config::Scheme::Http => Scheme::Http,
+        config::Scheme::Https => Scheme::Https,
+    }
+}
+
+/// The rules of the ring.
+pub(super) fn ring_policy(settings: &Settings) -> RingPolicy {
+    let overlap = match settings.keys.overlap {
+        config::Overlap::Auto => Overlap::Auto,
+        config::Overlap::Listed => Overlap::Listed,
+        config::Overlap::Off => Overlap::Off,
+    };
+    RingPolicy { overlap, token_lifetime: settings.keys.token_lifetime, leeway: settings.keys.leeway }
+}
+
+/// The sources of keys.
+pub(super) fn sources(settings: &Settings) -> Vec<Source> {
+    let place = |origin: &config::KeyOrigin| match origin {
+        config::KeyOrigin::File(path) => Place::File(path.clone()),
+        config::KeyOrigin::Folder(path) => Place::Folder(path.clone()),
+        config::KeyOrigin::JwksFile(path) => Place::Jwks(path.clone()),
+    };
+    let state = |state: config::KeyState| match state {
+        config::KeyState::Announced => Listed::Announced,
+        config::KeyState::Signing => Listed::Signing,
+        config::KeyState::Verifying => Listed::Verifying,
+        config::KeyState::Retired => Listed::Retired,
+    };
+    let source = |s: &config::KeySource| Source {
+        place: place(&s.origin),
+        listing: Listing {
+            state: s.state.map(state),
+            alias: s.alias.clone(),
+            from: s.from,
+            until: s.until,
+            needs_private: false,
+        },
+    };
+    settings.keys.sources.iter().map(source).collect()
+}
+
+fn file_of(material: &Material) -> anyhow::Result<PathBuf> {
+    match material {
+        Material::File(path) => Ok(path.clone()),
+        Material::Inline(_) => bail!(
+            "certificates and keys of TLS are read from files, so that they can be replaced while we run"
+        ),
+    }
+}
+
+fn upstream_tls(settings: &Settings, clock: &Clock) -> anyhow::Result<Option<Arc<tls::ClientTls>>> {
+    let upstream = &settings.upstream;
+    let urls = upstream.endpoints.iter().map(|e| &e.url).chain(&upstream.portal);
+    if !urls.clone().any(|url| url.scheme == config::Scheme::Https) {
+        return Ok(None);
+    }
+    let tls = &upstream.tls;
+    let client = tls::ClientSettings {
+        ca_file: tls.ca.as_ref().map(file_of).transpose()?,
+        certificate_file: tls.client.as_ref().map(|(c, _)| file_of(c)).transpose()?,
+        key_file: tls.client.as_ref().map(|(_, k)| file_of(k)).transpose()?,
+        server_name: tls.server_name.clone(),
+    };
+    Ok(Some(Arc::new(tls::client(client, clock.now()).context("upstream TLS")?)))
+}
+
+fn door(listener: &config::Listener, clock: &Clock) -> anyhow::Result<Door> {
+    let server = listener.tls.as_ref().map(|tls| {
+        let server = tls::ServerSettings {
+            certificate_file: file_of(&tls.certificate)?,
+            key_file: file_of(&tls.key)?,
+            client_ca_file: tls.client_ca.as_ref().map(file_of).transpose()?,
+            oldest: match tls.min {
+                config::TlsVersion::V1_2 => tls::Oldest::Tls12,
+                config::TlsVersion::V1_3 => tls::Oldest::Tls13,
+            },
+            http2: listener.http2,
+        };
+        tls::server(server, clock.now()).with_context(|| format!("TLS of the listener {}", listener.address))
+    });
+    Ok(Door {
+        cluster: listener.scope == config::Scope::Cluster,
+        http2: listener.http2 && listener.tls.is_none(),
+        proxy_protocol: listener.proxy_protocol,
+        trusted_proxies: listener.trusted_proxies.clone().into(),
+        tls: server.transpose()?.map(Arc::new),
+    })
+}
+
+/// The endpoints by name.
+pub(super) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls>>) -> Names {
+    let named = |url: &config::EndpointUrl, opaque| {
+        let host: Arc<str> = match &url.host {
+            config::Host::Name(name) => name.as_str().into(),
+            config::Host::Ip(ip) => ip.to_string().into(),
+        };
+        let upstream = tls.filter(|_| url.scheme == config::Scheme::Https);
+        let tls =
+            upstream.map(|client| Arc::new(UpstreamTls { client: client.clone(), name: (*host).into() }));
+        Named { host, port: url.port, opaque, tls }
+    };
+    let opaque = |o: config::Opaque| match o {
+        config::Opaque::Auto => Opaque::Auto,
+        config::Opaque::Yes => Opaque::Yes,
+        config::Opaque::No => Opaque::No,
+    };
+    let upstream = &settings.upstream;
+    Names {
+        cores: upstream.endpoints.iter().map(|e| named(&e.url, opaque(e.opaque))).collect(),
+        portal: upstream.portal.iter().map(|url| named(url, Opaque::No)).collect(),
+    }
+}

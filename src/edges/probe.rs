@@ -1,0 +1,105 @@
+//! Asking endpoints which key they hold (contract K11), how their clock stands and which Harbor they are.
+//! No secret, no database look-up, no log line at core; one session in Redis, whose `sid` we send back.
+
+pub mod reading;
+pub mod rounds;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use super::{fleet::Endpoint, pool};
+pub use reading::{Finding, read_key};
+
+/// The anonymous token request whose answer names the held key (K11).
+pub const KEY_TARGET: &str = "/service/token?service=harbor-registry&scope=registry:catalog:*";
+/// Bytes of an answer to us at most.
+pub const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// An answer to one of our own questions.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskFault {
+    /// Not within the time that was given.
+    #[error("no answer in time")]
+    Slow,
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] pool::ConnectFault),
+    /// The connection broke, or the answer was none.
+    #[error("the connection broke")]
+    Http(#[source] hyper::Error),
+    /// Longer than [`LONGEST_ANSWER`], or cut.
+    #[error("the answer is too long or broke off")]
+    Body,
+}
+
+/// One anonymous GET over a connection of its own, on any runtime.
+pub async fn ask(
+    endpoint: &Endpoint,
+    target: &str,
+    sid: Option<&str>,
+    within: Duration,
+) -> Result<Answer, AskFault> {
+    tokio::time::timeout(within, exchange(endpoint, target, sid)).await.map_err(|_| AskFault::Slow)?
+}
+
+async fn exchange(endpoint: &Endpoint, target: &str, sid: Option<&str>) -> Result<Answer, AskFault> {
+    let stream = pool::connect(endpoint).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(AskFault::Http)?;
+    let request = question(endpoint, target, sid);
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(AskFault::Http)?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|_| AskFault::Body)?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        // The connection may end with its answer already read; the exchange then has it.
+        _ = connection => exchange.await,
+    }
+}
+
+fn question(endpoint: &Endpoint, target: &str, sid: Option<&str>) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    if let Ok(uri) = target.parse() {
+        *request.uri_mut() = uri;
+    }
+    let headers = request.headers_mut();
+    if let Ok(host) = HeaderValue::from_str(&endpoint.authority) {
+        headers.insert(header::HOST, host);
+    }
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"))),
+    );
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(cookie) = sid.and_then(|sid| HeaderValue::from_str(&format!("sid={sid}")).ok()) {
+        headers.insert(header::COOKIE, cookie);
+    }
+    request
+}
+
+/// The `sid` that an answer set, to be sent back with the next question (T15).
+pub fn sid_of(headers: &HeaderMap) -> Option<Arc<str>> {
+    headers.get_all(header::SET_COOKIE).iter().find_map(|value| {
+        let text = value.to_str().ok()?.strip_prefix("sid=")?;
+        text.split(';').next().map(Arc::from)
+    })
+}

@@ -1,0 +1,287 @@
+//! The rounds of probes: at start, every few seconds while keys differ, rarely otherwise.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+
+use super::{Answer, Finding, KEY_TARGET, ask, read_key, reading, sid_of};
+use crate::{
+    decisions::plan::{Held, Standing},
+    edges::fleet::{Endpoint, Opaque, Scheme, Shelf, Status},
+    words::{challenge::Challenge, clock::Clock, kid::Kid},
+};
+
+/// How often, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between rounds while all is settled.
+    pub every: Duration,
+    /// Between rounds while keys differ, an endpoint is ejected or its key is not known.
+    pub in_window: Duration,
+    /// For one answer.
+    pub timeout: Duration,
+}
+
+/// What is learned of Harbor as a whole.
+pub trait Learn: Send + Sync {
+    /// A core issued a token that lives so long.
+    fn lifetime(&self, lifetime: Duration);
+    /// Harbor's authentication mode, from `systeminfo`.
+    fn auth_mode(&self, mode: &str);
+    /// Keys that endpoints hold now.
+    fn held(&self, kids: &[Kid]);
+}
+
+/// Asks all endpoints, again and again.
+pub struct Rounds {
+    shelf: Arc<Shelf>,
+    pace: Pace,
+    clock: Clock,
+    learn: Arc<dyn Learn>,
+    memory: HashMap<u64, Memory>,
+}
+
+/// What the rounds remember of one endpoint.
+#[derive(Default)]
+struct Memory {
+    sid: Option<Arc<str>>,
+    seen: VecDeque<Kid>,
+    asked_info: Option<(Instant, u64)>,
+}
+
+/// Probes of one endpoint that are remembered: an opaque endpoint that showed one key alone in all of them
+/// counts as settled again.
+const REMEMBERED: usize = 16;
+/// Probes in a first round and in a round after a surprise, each over a connection of its own.
+const BURST: usize = 6;
+/// `systeminfo` asks the database, so it is asked rarely.
+const INFO_EVERY: Duration = Duration::from_secs(300);
+
+impl Rounds {
+    /// Rounds over the endpoints of `shelf`.
+    pub fn new(shelf: Arc<Shelf>, pace: Pace, clock: Clock, learn: Arc<dyn Learn>) -> Self {
+        Self { shelf, pace, clock, learn, memory: HashMap::new() }
+    }
+
+    /// Goes round until the task is dropped; `now` asks for a round at once.
+    pub async fn run(mut self, now: Arc<Notify>) {
+        loop {
+            self.round().await;
+            let snapshot = self.shelf.snapshot();
+            let restless =
+                snapshot.unsettled() || snapshot.statuses.iter().any(|s| s.standing == Standing::Ejected);
+            let pause = if restless { self.pace.in_window } else { self.pace.every };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = now.notified() => {}
+            }
+        }
+    }
+
+    /// One round: every endpoint at once.
+    pub async fn round(&mut self) {
+        let snapshot = self.shelf.snapshot();
+        let mut memories = std::mem::take(&mut self.memory);
+        let mut visits = Vec::new();
+        for status in &snapshot.statuses {
+            let memory = memories.remove(&status.endpoint.id).unwrap_or_default();
+            visits.push(self.visit(status.clone(), memory));
+        }
+        self.memory = join_all(visits).await.into_iter().collect();
+        let snapshot = self.shelf.snapshot();
+        let mut kids: Vec<Kid> = snapshot.statuses.iter().flat_map(|s| s.held.kids().cloned()).collect();
+        kids.sort_unstable();
+        kids.dedup();
+        self.learn.held(&kids);
+        if snapshot.realm_scheme.is_none() {
+            self.learn_scheme().await;
+        }
+    }
+
+    async fn visit(&self, status: Status, mut memory: Memory) -> (u64, Memory) {
+        let id = status.endpoint.id;
+        let first = memory.seen.is_empty();
+        let count = match status.endpoint.opaque {
+            Opaque::No => 1,
+            Opaque::Auto | Opaque::Yes if first => BURST,
+            Opaque::Auto | Opaque::Yes => 2,
+        };
+        for _ in 0..count {
+            if !self.probe(&status.endpoint, &mut memory).await {
+                break;
+            }
+        }
+        self.judge_opacity(&status.endpoint, &memory);
+        let due =
+            memory.asked_info.is_none_or(|(at, epoch)| at.elapsed() > INFO_EVERY || epoch != status.epoch);
+        if due && !memory.seen.is_empty() {
+            let epoch = self.shelf.snapshot().by_id(id).map_or(0, |s| s.epoch);
+            memory.asked_info = Some((Instant::now(), epoch));
+            self.ask_info(&status.endpoint).await;
+        }
+        (id, memory)
+    }
+
+    /// One probe; `false` where the endpoint can't be reached.
+    async fn probe(&self, endpoint: &Arc<Endpoint>, memory: &mut Memory) -> bool {
+        let asked = self.clock.now_precise();
+        let answer = match ask(endpoint, KEY_TARGET, memory.sid.as_deref(), self.pace.timeout).await {
+            Ok(answer) => answer,
+            Err(fault) => {
+                self.out(endpoint, &fault.to_string());
+                return false;
+            }
+        };
+        if let Some(sid) = sid_of(&answer.headers) {
+            memory.sid = Some(sid);
+        }
+        match read_key(answer.status, &answer.body) {
+            Finding::Holds(held) => {
+                let ahead = reading::clock_ahead(held.issued, asked, self.clock.now_precise());
+                self.learn.lifetime(held.lifetime);
+                self.inn(endpoint, &held.kid, ahead);
+                memory.seen.push_back(held.kid);
+                if memory.seen.len() > REMEMBERED {
+                    memory.seen.pop_front();
+                }
+                true
+            }
+            Finding::CannotSign => {
+                self.shelf.change_status(endpoint.id, |status| {
+                    status.standing = Standing::Healthy;
+                    status.trouble = Some(
+                        "core can't sign: its key file is empty, broken, unreadable or no PKCS#1 RSA key"
+                            .into(),
+                    );
+                });
+                self.shelf.cannot_sign(endpoint);
+                true
+            }
+            Finding::Strange => {
+                self.out(
+                    endpoint,
+                    &format!("answers {} to a token request, as no Harbor core does", answer.status),
+                );
+                false
+            }
+        }
+    }
+
+    fn inn(&self, endpoint: &Endpoint, kid: &Kid, ahead: i64) {
+        self.shelf.confirm(endpoint, kid);
+        self.shelf.change_status(endpoint.id, |status| {
+            if status.standing == Standing::Ejected {
+                tracing::info!(endpoint = %endpoint.name, "the endpoint answers again and takes requests");
+            }
+            status.standing = Standing::Healthy;
+            status.clock_ahead = ahead;
+            status.probed = Some(Instant::now());
+            status.trouble = None;
+        });
+    }
+
+    fn out(&self, endpoint: &Endpoint, why: &str) {
+        let snapshot = self.shelf.snapshot();
+        let already = snapshot.by_id(endpoint.id).is_some_and(|s| s.standing == Standing::Ejected);
+        if !already {
+            tracing::warn!(endpoint = %endpoint.name, cause = why, "the endpoint takes no requests until a probe succeeds");
+        }
+        self.shelf.eject(endpoint, why);
+    }
+
+    /// A key that came back after another one was seen means replicas behind one address; an upgrade
+    /// changes a key once.
+    fn judge_opacity(&self, endpoint: &Endpoint, memory: &Memory) {
+        if endpoint.opaque == Opaque::No {
+            return;
+        }
+        let snapshot = self.shelf.snapshot();
+        let Some(status) = snapshot.by_id(endpoint.id) else { return };
+        let kids = by_last_seen(&memory.seen);
+        if !status.held.several() && came_back(&memory.seen) {
+            tracing::info!(endpoint = %endpoint.name, keys = kids.len(), "several replicas with different keys answer behind this address");
+            self.shelf.change_status(endpoint.id, |s| s.became_opaque(kids));
+        } else if status.held.several() && endpoint.opaque == Opaque::Auto && memory.seen.len() == REMEMBERED
+        {
+            if let [only] = &kids[..] {
+                let only = only.clone();
+                self.shelf.change_status(endpoint.id, |s| {
+                    s.held = Held::Unknown;
+                    s.learn(only);
+                });
+            }
+        }
+    }
+
+    async fn ask_info(&self, endpoint: &Endpoint) {
+        let Ok(answer) = ask(endpoint, "/api/v2.0/systeminfo", None, self.pace.timeout).await else { return };
+        let Ok(info) = serde_json::from_slice::<reading::SystemInfo>(&answer.body) else { return };
+        if let Some(mode) = &info.auth_mode {
+            self.learn.auth_mode(mode);
+        }
+        let (leeway, version) = (info.leeway(), info.harbor_version.map(Arc::from));
+        self.shelf.change_status(endpoint.id, |status| {
+            status.leeway = leeway;
+            status.version = version;
+        });
+    }
+
+    async fn learn_scheme(&self) {
+        let snapshot = self.shelf.snapshot();
+        let Some(status) = snapshot.statuses.iter().find(|s| s.standing == Standing::Healthy) else { return };
+        let Ok(answer) = ask(&status.endpoint, "/v2/", None, self.pace.timeout).await else { return };
+        if let Some(scheme) = realm_scheme(&answer) {
+            self.shelf.change(|snapshot| snapshot.realm_scheme = Some(scheme));
+        }
+    }
+}
+
+fn realm_scheme(answer: &Answer) -> Option<Scheme> {
+    let value = answer.headers.get(http::header::WWW_AUTHENTICATE)?;
+    match Challenge::of(value) {
+        Challenge::Bearer { realm, .. } if realm.starts_with("https:") => Some(Scheme::Https),
+        Challenge::Bearer { realm, .. } if realm.starts_with("http:") => Some(Scheme::Http),
+        _ => None,
+    }
+}
+
+/// Distinct keys, the last seen first.
+fn by_last_seen(seen: &VecDeque<Kid>) -> Vec<Kid> {
+    let mut kids: Vec<Kid> = Vec::new();
+    for kid in seen.iter().rev() {
+        if !kids.contains(kid) {
+            kids.push(kid.clone());
+        }
+    }
+    kids
+}
+
+fn came_back(seen: &VecDeque<Kid>) -> bool {
+    let turns = seen.iter().zip(seen.iter().skip(1)).filter(|(a, b)| a != b).count();
+    turns > by_last_seen(seen).len().saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(letters: &str) -> VecDeque<Kid> {
+        letters.chars().map(|c| Kid::parse(&c.to_string()).expect("a name")).collect()
+    }
+
+    #[test]
+    fn a_key_that_comes_back_means_several_replicas() {
+        for (letters, opaque) in
+            [("", false), ("AAAA", false), ("AABB", false), ("ABC", false), ("AABA", true), ("ABCB", true)]
+        {
+            assert_eq!(came_back(&seen(letters)), opaque, "{letters}");
+        }
+        let kids: Vec<_> = by_last_seen(&seen("ABAB")).iter().map(ToString::to_string).collect();
+        assert_eq!(kids, ["B", "A"]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Signing on threads of its own: a signature takes 0.7 ms with RSA-2048 and 3 ms with RSA-4096, which no
+//! worker may stand still for. First come, first served; one job a token and key.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::decisions::{
+    key::Key,
+    token::resign::{Change, ResignFault, resign},
+};
+
+/// A signature that was asked for.
+pub struct Job {
+    /// The verified token.
+    pub token: Box<str>,
+    /// The held key.
+    pub key: Arc<Key>,
+    /// `aud` becomes this plain string; `None` leaves it.
+    pub audience: Option<Arc<str>>,
+    /// How far `nbf` goes back.
+    pub not_before_back: Duration,
+}
+
+/// Why there is no signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignerFault {
+    /// See [`ResignFault`].
+    #[error(transparent)]
+    Resign(#[from] ResignFault),
+    /// The ring has no private half of the held key any more.
+    #[error("no private half of the held key")]
+    NoKey,
+    /// The signer is shutting down.
+    #[error("the signer has stopped")]
+    Stopped,
+}
+
+/// The threads that sign.
+pub struct Signer {
+    queue: crossbeam_channel::Sender<Queued>,
+    waiting: Arc<AtomicUsize>,
+    one_takes: Arc<AtomicU64>,
+    signatures: Arc<AtomicU64>,
+}
+
+struct Queued {
+    job: Job,
+    done: oneshot::Sender<Result<String, ResignFault>>,
+}
+
+impl Signer {
+    /// Starts `threads` of them. They end when the signer is dropped.
+    pub fn start(threads: usize) -> io::Result<Self> {
+        let (queue, jobs) = crossbeam_channel::unbounded::<Queued>();
+        let signer = Self {
+            queue,
+            waiting: Arc::default(),
+            one_takes: Arc::new(AtomicU64::new(1_000)),
+            signatures: Arc::default(),
+        };
+        for n in 0..threads.max(1) {
+            let jobs = jobs.clone();
+            let (waiting, one_takes) = (signer.waiting.clone(), signer.one_takes.clone());
+            let signatures = signer.signatures.clone();
+            thread::Builder::new().name(format!("signer-{n}")).spawn(move || {
+                while let Ok(queued) = jobs.recv() {
+                    let began = Instant::now();
+                    // Whoever asked may have left; what it asked for is wanted by its token's next use.
+                    let _ = queued.done.send(work(&queued.job));
+                    one_takes.store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+                    signatures.fetch_add(1, Ordering::Relaxed);
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+            })?;
+        }
+        Ok(signer)
+    }
+
+    /// Signs one token again.
+    pub async fn sign(&self, job: Job) -> Result<String, SignerFault> {
+        let (done, result) = oneshot::channel();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.queue.send(Queued { job, done }).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(SignerFault::Stopped);
+        }
+        Ok(result.await.map_err(|_| SignerFault::Stopped)??)
+    }
+
+    /// How long a job that is asked for now would wait.
+    pub fn delay(&self) -> Duration {
+        let waiting = self.waiting.load(Ordering::Relaxed) as u64;
+        Duration::from_micros(waiting.saturating_mul(self.one_takes.load(Ordering::Relaxed)))
+    }
+
+    /// Signatures made since the start.
+    pub fn signatures(&self) -> u64 {
+        self.signatures.load(Ordering::Relaxed)
+    }
+}
+
+fn work(job: &Job) -> Result<String, ResignFault> {
+    let change = Change { audience: job.audience.as_deref(), not_before_back: job.not_before_back };
+    resign(&job.token, &job.key, &change)
+}

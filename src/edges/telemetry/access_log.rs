@@ -1,0 +1,255 @@
+//! The access log: one JSON line a request, written by hand into a buffer of the worker and handed to a
+//! writer thread at 64 KiB or 100 ms. A writer that is behind loses lines, never requests; they are counted.
+
+use std::{
+    cell::RefCell,
+    io::{self, Write},
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::counters::Counters;
+
+/// Bytes of a worker's buffer.
+const BUFFER: usize = 64 * 1024;
+/// Buffers that may wait for the writer.
+const QUEUE: usize = 64;
+/// Longest text of a client's that is written.
+const LONGEST: usize = 256;
+
+/// What one line says. Queries are never in it (A29).
+#[derive(Clone, Debug)]
+pub struct Record<'a> {
+    /// Time of the request's end, since 1970.
+    pub at: Duration,
+    /// See `X-Request-ID`.
+    pub request_id: &'a str,
+    /// The client, or what a trusted proxy says it is.
+    pub client: IpAddr,
+    /// Request method.
+    pub method: &'a str,
+    /// Path without its query.
+    pub path: &'a str,
+    /// Route's name.
+    pub route: &'a str,
+    /// Status that the client got.
+    pub status: u16,
+    /// What became of it.
+    pub outcome: &'a str,
+    /// What went up; empty where nothing did.
+    pub plan: &'a str,
+    /// Rescue or refusal; empty mostly.
+    pub reason: &'a str,
+    /// Endpoint's name; empty where none was asked.
+    pub endpoint: &'a str,
+    /// Who it proved to be; empty where nothing was proved.
+    pub principal: &'a str,
+    /// `User-Agent`.
+    pub agent: &'a [u8],
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Sends to endpoints.
+    pub sends: u32,
+}
+
+/// The thread that writes.
+pub struct Writer {
+    full: Sender<Vec<u8>>,
+    empty: Receiver<Vec<u8>>,
+    done: Option<thread::JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts it. It ends when every [`AccessLog`] of it is gone.
+    pub fn start(mut out: impl Write + Send + 'static) -> io::Result<Self> {
+        let (full, lines) = crossbeam_channel::bounded::<Vec<u8>>(QUEUE);
+        let (back, empty) = crossbeam_channel::bounded(QUEUE);
+        let done = thread::Builder::new().name("access-log".into()).spawn(move || {
+            for mut buffer in lines {
+                // A log that can't be written must not stop what it is about.
+                let _ = out.write_all(&buffer).and_then(|()| out.flush());
+                buffer.clear();
+                let _ = back.try_send(buffer);
+            }
+        })?;
+        Ok(Self { full, empty, done: Some(done) })
+    }
+
+    /// A worker's end of the log.
+    pub fn log(&self, counters: Arc<Counters>) -> AccessLog {
+        let buffer = RefCell::new(Vec::with_capacity(BUFFER + 4096));
+        AccessLog { buffer, full: self.full.clone(), empty: self.empty.clone(), counters }
+    }
+
+    /// Waits until all that was handed over is written.
+    pub fn finish(mut self) {
+        let done = self.done.take();
+        drop(self);
+        if let Some(done) = done {
+            let _ = done.join();
+        }
+    }
+}
+
+/// One worker's access log.
+pub struct AccessLog {
+    buffer: RefCell<Vec<u8>>,
+    full: Sender<Vec<u8>>,
+    empty: Receiver<Vec<u8>>,
+    counters: Arc<Counters>,
+}
+
+impl AccessLog {
+    /// Appends a line.
+    pub fn write(&self, record: &Record<'_>) {
+        let mut buffer = self.buffer.borrow_mut();
+        line(&mut buffer, record);
+        if buffer.len() >= BUFFER {
+            drop(buffer);
+            self.flush();
+        }
+    }
+
+    /// Hands over what is buffered; called every 100 ms by the worker.
+    pub fn flush(&self) {
+        let mut buffer = self.buffer.borrow_mut();
+        if buffer.is_empty() {
+            return;
+        }
+        let fresh = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER + 4096));
+        let lines = std::mem::replace(&mut *buffer, fresh);
+        if let Err(TrySendError::Full(lost) | TrySendError::Disconnected(lost)) = self.full.try_send(lines) {
+            let count = lost.iter().filter(|b| **b == b'\n').count() as u64;
+            self.counters.log_dropped.fetch_add(count, Relaxed);
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn line(out: &mut Vec<u8>, r: &Record<'_>) {
+    let text = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
+        if !value.is_empty() {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":\"");
+            escape(out, value);
+            out.push(b'"');
+        }
+    };
+    // Writing to a vector can't fail.
+    let _ = write!(out, "{{\"time\":{}.{:03}", r.at.as_secs(), r.at.subsec_millis());
+    text(out, "request_id", r.request_id.as_bytes());
+    let _ = write!(out, ",\"client\":\"{}\"", r.client);
+    text(out, "method", r.method.as_bytes());
+    text(out, "path", r.path.as_bytes());
+    text(out, "route", r.route.as_bytes());
+    let _ = write!(out, ",\"status\":{}", r.status);
+    text(out, "outcome", r.outcome.as_bytes());
+    text(out, "plan", r.plan.as_bytes());
+    text(out, "reason", r.reason.as_bytes());
+    text(out, "endpoint", r.endpoint.as_bytes());
+    text(out, "principal", r.principal.as_bytes());
+    text(out, "agent", r.agent);
+    let _ = write!(
+        out,
+        ",\"bytes_in\":{},\"bytes_out\":{},\"sends\":{},\"duration_seconds\":{:.6}",
+        r.bytes_in,
+        r.bytes_out,
+        r.sends,
+        r.took.as_secs_f64()
+    );
+    out.extend_from_slice(b"}\n");
+}
+
+/// JSON's escapes for what a client sent; what is not ASCII or not printable is written as `\u00XX`.
+fn escape(out: &mut Vec<u8>, value: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for b in &value[..value.len().min(LONGEST)] {
+        match b {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *b]),
+            0x20..=0x7e => out.push(*b),
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record<'a>(path: &'a str, agent: &'a [u8]) -> Record<'a> {
+        Record {
+            at: Duration::from_millis(1_500),
+            request_id: "r-1",
+            client: IpAddr::from([127, 0, 0, 1]),
+            method: "GET",
+            path,
+            route: "registry",
+            status: 200,
+            outcome: "forwarded",
+            plan: "as_came",
+            reason: "",
+            endpoint: "core",
+            principal: "",
+            agent,
+            bytes_in: 0,
+            bytes_out: 2,
+            took: Duration::from_micros(1_250),
+            sends: 1,
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_json_object_whatever_a_client_sent() {
+        let long = vec![b'a'; 1_000_000];
+        for agent in [&b"curl"[..], b"a\r\nb\"\\\x1b[31m\xff", &long] {
+            let mut out = Vec::new();
+            line(&mut out, &record("/v2/\u{7}", agent));
+            assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1);
+            assert!(out.len() < 2_000 && out.is_ascii());
+            let value: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+            assert_eq!(value["status"], 200);
+            assert_eq!(value["time"], 1.5);
+            assert!(value.get("reason").is_none());
+        }
+    }
+
+    #[test]
+    fn lines_reach_the_writer_when_flushed() {
+        #[derive(Clone, Default)]
+        struct Shared(Arc<std::sync::Mutex<Vec<u8>>>);
+        impl Write for Shared {
+            fn write(&mut self, b: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("unpoisoned").extend_from_slice(b);
+                Ok(b.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let out = Shared::default();
+        let writer = Writer::start(out.clone()).expect("a thread");
+        let log = writer.log(Arc::default());
+        log.write(&record("/v2/", b""));
+        log.write(&record("/v2/", b""));
+        drop(log);
+        writer.finish();
+        assert_eq!(out.0.lock().expect("unpoisoned").iter().filter(|b| **b == b'\n').count(), 2);
+    }
+}

@@ -1,0 +1,354 @@
+//! Metrics in the text format of OpenMetrics: the workers' counters summed, endpoints and keys as they are now.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use super::counters::{BOUNDS, Counters, ROUTES, STATUSES};
+use crate::words::reason::{Outcome, Reason, Rescue};
+
+/// What a scrape shows beside the workers' counters.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Keys of the ring: name and state.
+    pub keys: Vec<(String, &'static str)>,
+    /// Endpoints: name, whether healthy, held keys, open connections are the workers' own.
+    pub endpoints: Vec<(String, bool, Vec<String>)>,
+    /// Signatures made since the start.
+    pub signatures: u64,
+    /// Jobs' present waiting time, seconds.
+    pub signing_delay: f64,
+    /// Token answers in memory.
+    pub answers: u64,
+    /// Credentials for replay in memory.
+    pub replays: u64,
+    /// Connections refused because all places were taken.
+    pub connections_refused: u64,
+    /// Alarms that stand.
+    pub alarms: u64,
+}
+
+/// One family of metrics: how it is documented and exposed.
+pub struct Family {
+    /// Name without suffix.
+    pub name: &'static str,
+    /// Help text.
+    pub help: &'static str,
+    /// Labels, in their order.
+    pub labels: &'static [&'static str],
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+}
+
+/// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
+pub const FAMILIES: [Family; 20] = [
+    Family {
+        name: "tidegate_requests",
+        help: "Answered requests",
+        labels: &["route", "status"],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_request_duration_seconds",
+        help: "From a request's head to its answer's end",
+        labels: &["route"],
+        kind: "histogram",
+    },
+    Family {
+        name: "tidegate_outcomes",
+        help: "Requests by what became of them",
+        labels: &["outcome"],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_rescued_requests",
+        help: "Requests that would have failed",
+        labels: &["reason"],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_rejections",
+        help: "Requests or tokens refused by us",
+        labels: &["reason"],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_connections",
+        help: "Open connections from clients",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_connections_refused",
+        help: "Connections closed because limits.connections were open",
+        labels: &[],
+        kind: "counter",
+    },
+    Family { name: "tidegate_received_bytes", help: "Bytes of request bodies", labels: &[], kind: "counter" },
+    Family { name: "tidegate_sent_bytes", help: "Bytes of answers' bodies", labels: &[], kind: "counter" },
+    Family {
+        name: "tidegate_token_cache_hits",
+        help: "Tokens whose verification was in memory",
+        labels: &[],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_token_cache_misses",
+        help: "Tokens that were verified",
+        labels: &[],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_token_answers",
+        help: "Token requests by where their answer came from",
+        labels: &["from"],
+        kind: "counter",
+    },
+    Family { name: "tidegate_signatures", help: "Tokens signed again", labels: &[], kind: "counter" },
+    Family {
+        name: "tidegate_signing_delay_seconds",
+        help: "How long a signature asked for now would wait",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family { name: "tidegate_kept", help: "Entries in memory", labels: &["what"], kind: "gauge" },
+    Family {
+        name: "tidegate_key_state",
+        help: "1 for the state that a key is in",
+        labels: &["kid", "state"],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_endpoint_up",
+        help: "1 where an endpoint takes requests",
+        labels: &["endpoint"],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_endpoint_held_key",
+        help: "1 for each key that an endpoint holds",
+        labels: &["endpoint", "kid"],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_alarms",
+        help: "Faults that an operator should mend",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_log_lines_dropped",
+        help: "Access log lines dropped because the writer was behind",
+        labels: &[],
+        kind: "counter",
+    },
+];
+
+/// Writes all metrics.
+pub fn text(workers: &[Arc<Counters>], gauges: Gauges) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape { workers: workers.to_vec(), gauges }));
+    let mut out = String::new();
+    encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+#[derive(Debug)]
+struct Scrape {
+    workers: Vec<Arc<Counters>>,
+    gauges: Gauges,
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counters").finish_non_exhaustive()
+    }
+}
+
+type Samples<'a> = Vec<(Vec<(&'static str, &'a str)>, f64)>;
+
+impl Scrape {
+    fn sum(&self, of: impl Fn(&Counters) -> u64) -> f64 {
+        self.workers.iter().map(|w| of(w)).sum::<u64>() as f64
+    }
+
+    fn closed_list<T: Copy>(
+        &self,
+        label: &'static str,
+        all: &'static [T],
+        name: impl Fn(T) -> &'static str,
+        of: impl Fn(&Counters, T) -> u64,
+    ) -> Samples<'_> {
+        all.iter().map(|item| (vec![(label, name(*item))], self.sum(|w| of(w, *item)))).collect()
+    }
+
+    fn samples(&self, family: &str) -> Samples<'_> {
+        let g = &self.gauges;
+        let one = |value: f64| vec![(Vec::new(), value)];
+        match family {
+            "tidegate_outcomes" => {
+                self.closed_list("outcome", Outcome::ALL, Outcome::name, Counters::outcomes)
+            }
+            "tidegate_rescued_requests" => {
+                self.closed_list("reason", Rescue::ALL, Rescue::name, Counters::rescues)
+            }
+            "tidegate_rejections" => self.closed_list("reason", Reason::ALL, Reason::name, Counters::reasons),
+            "tidegate_connections" => one(self.sum(|w| w.connections.load(Relaxed))),
+            "tidegate_connections_refused" => one(g.connections_refused as f64),
+            "tidegate_received_bytes" => one(self.sum(|w| w.bytes_up.load(Relaxed))),
+            "tidegate_sent_bytes" => one(self.sum(|w| w.bytes_down.load(Relaxed))),
+            "tidegate_token_cache_hits" => one(self.sum(|w| w.token_hits.load(Relaxed))),
+            "tidegate_token_cache_misses" => one(self.sum(|w| w.token_misses.load(Relaxed))),
+            "tidegate_token_answers" => vec![
+                (vec![("from", "memory")], self.sum(|w| w.answer_hits.load(Relaxed))),
+                (vec![("from", "harbor")], self.sum(|w| w.answer_misses.load(Relaxed))),
+            ],
+            "tidegate_signatures" => one(g.signatures as f64),
+            "tidegate_signing_delay_seconds" => one(g.signing_delay),
+            "tidegate_kept" => vec![
+                (vec![("what", "token_answers")], g.answers as f64),
+                (vec![("what", "replay_credentials")], g.replays as f64),
+            ],
+            "tidegate_key_state" => g
+                .keys
+                .iter()
+                .map(|(kid, state)| (vec![("kid", kid.as_str()), ("state", *state)], 1.0))
+                .collect(),
+            "tidegate_endpoint_up" => g
+                .endpoints
+                .iter()
+                .map(|(name, up, _)| (vec![("endpoint", name.as_str())], f64::from(u8::from(*up))))
+                .collect(),
+            "tidegate_endpoint_held_key" => g
+                .endpoints
+                .iter()
+                .flat_map(|(name, _, kids)| {
+                    kids.iter()
+                        .map(move |kid| (vec![("endpoint", name.as_str()), ("kid", kid.as_str())], 1.0))
+                })
+                .collect(),
+            "tidegate_alarms" => one(g.alarms as f64),
+            "tidegate_log_lines_dropped" => one(self.sum(|w| w.log_dropped.load(Relaxed))),
+            _ => Vec::new(),
+        }
+    }
+
+    fn requests(&self) -> BTreeMap<(usize, usize), u64> {
+        let mut all = BTreeMap::new();
+        for worker in &self.workers {
+            for route in 0..ROUTES.len() {
+                for place in 0..STATUSES {
+                    let count = worker.requests(route, place);
+                    if count > 0 {
+                        *all.entry((route, place)).or_insert(0) += count;
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for family in &FAMILIES {
+            let kind = match family.kind {
+                "counter" => MetricType::Counter,
+                "gauge" => MetricType::Gauge,
+                _ => MetricType::Histogram,
+            };
+            self.family(family, encoder.encode_descriptor(family.name, family.help, None, kind)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Scrape {
+    fn family(&self, family: &Family, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match family.name {
+            "tidegate_requests" => {
+                for ((route, place), count) in self.requests() {
+                    let status = (place + 100).to_string();
+                    let labels = [("route", ROUTES[route]), ("status", status.as_str())];
+                    encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+                }
+            }
+            "tidegate_request_duration_seconds" => {
+                for (route, name) in ROUTES.iter().enumerate() {
+                    let (buckets, sum) = self.durations(route);
+                    let count = buckets.iter().map(|(_, n)| n).sum();
+                    let labels = [("route", *name)];
+                    encoder
+                        .encode_family(&labels)?
+                        .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                }
+            }
+            name => {
+                for (labels, value) in self.samples(name) {
+                    let mut encoder = encoder.encode_family(&labels)?;
+                    if family.kind == "counter" {
+                        encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                    } else {
+                        encoder.encode_gauge(&value)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn durations(&self, route: usize) -> (Vec<(f64, u64)>, f64) {
+        let bounds = BOUNDS.iter().copied().chain([f64::MAX]);
+        let mut buckets: Vec<(f64, u64)> = bounds.map(|bound| (bound, 0)).collect();
+        let mut seconds = 0.0;
+        for worker in &self.workers {
+            let (counts, sum) = worker.durations(route);
+            seconds += sum;
+            buckets.iter_mut().zip(counts).for_each(|(bucket, count)| bucket.1 += count);
+        }
+        (buckets, seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn every_family_is_exposed_and_ends_as_openmetrics_does() {
+        let worker = Counters::default();
+        worker.answered(0, StatusCode::OK, Duration::from_millis(3), Outcome::Rescued);
+        worker.rescued(Rescue::Resign);
+        let gauges = Gauges {
+            keys: vec![("KID".into(), "signing")],
+            endpoints: vec![("core".into(), true, vec!["KID".into()])],
+            ..Gauges::default()
+        };
+        let text = text(&[Arc::new(worker)], gauges).expect("text");
+        for line in [
+            "tidegate_requests_total{route=\"registry\",status=\"200\"} 1",
+            "tidegate_rescued_requests_total{reason=\"resign\"} 1",
+            "tidegate_endpoint_held_key{endpoint=\"core\",kid=\"KID\"} 1",
+            "tidegate_request_duration_seconds_bucket{le=\"0.005\",route=\"registry\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        for family in &FAMILIES {
+            assert!(text.contains(&format!("# HELP {} ", family.name)), "{}", family.name);
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

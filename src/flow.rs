@@ -1,0 +1,16 @@
+//! A request's way through us: each step a plain function call, no step calling back.
+
+pub mod body;
+pub mod connection;
+pub mod context;
+pub mod headers;
+pub mod known;
+pub mod refused;
+pub mod registry;
+pub mod relay;
+pub mod replay;
+pub mod respond;
+pub mod send;
+pub mod service;
+pub mod story;
+pub mod token_service;

@@ -1,0 +1,185 @@
+//! What requests share: one process's state, one worker's, one connection's.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use ipnet::IpNet;
+use tokio::sync::Notify;
+
+use super::{
+    known::{Known, KnownTokens},
+    refused::Checks,
+    relay::{HeadBudget, UpBody},
+    replay::Replays,
+    token_service::{Answers, WrongCredentials},
+};
+use crate::{
+    decisions::token::verify::Rules,
+    edges::{
+        fleet::{Scheme, Shelf},
+        key_source::KeyShelf,
+        pool::Pool,
+        signer::Signer,
+        telemetry::{access_log::AccessLog, counters::Counters},
+        wire::{Phase, Pulse},
+    },
+    words::clock::Clock,
+};
+
+/// What a configuration decides about requests; swapped whole at a reload.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// `false`: observe mode, nothing is judged (A27).
+    pub enforce: bool,
+    /// What tokens must look like.
+    pub rules: Rules,
+    /// Where clients reach us, as scheme and authority; `None` = as asked.
+    pub public: Option<(Scheme, Box<str>)>,
+    /// Whether the realm of challenges becomes the public one.
+    pub rewrite_realm: bool,
+    /// To the head of `/service/token`'s answer.
+    pub token_timeout: Duration,
+    /// To the head of an answer of API, UI and portal.
+    pub api_timeout: Duration,
+    /// To the head of a registry answer.
+    pub registry_timeout: Duration,
+    /// Whether credentials are kept for replay.
+    pub replay: bool,
+    /// Replays of one principal at once, where Harbor's mode is not OIDC or the principal is a robot: 8.
+    pub replays_each: usize,
+    /// Bytes of a body's kept head.
+    pub head: usize,
+    /// How long a token answer may be given again; zero = never.
+    pub answer_cache: Duration,
+}
+
+/// The state of the process.
+pub struct Shared {
+    /// Names this process's caches (A2).
+    pub deployment: Box<str>,
+    /// The key ring.
+    pub keys: Arc<KeyShelf>,
+    /// The endpoints.
+    pub fleet: Arc<Shelf>,
+    /// See [`Policy`].
+    pub policy: ArcSwap<Policy>,
+    /// Verified tokens.
+    pub known: KnownTokens,
+    /// Credentials for replay.
+    pub replays: Replays,
+    /// Token answers.
+    pub answers: Arc<Answers>,
+    /// Limits on wrong credentials.
+    pub wrong: WrongCredentials,
+    /// Signatures.
+    pub signer: Signer,
+    /// Bytes of kept heads.
+    pub heads: Arc<HeadBudget>,
+    /// The time.
+    pub clock: Clock,
+    /// Asks for a round of probes at once.
+    pub probe_now: Arc<Notify>,
+    /// The longest `exp - iat` of a token that an endpoint issued, seconds: Harbor's own setting, where it is
+    /// longer than what the configuration says.
+    pub lifetime_seen: AtomicU64,
+    /// Harbor's authentication mode, once known.
+    pub auth_mode: OnceLock<Box<str>>,
+    /// When an unknown `kid` last made us look for keys, milliseconds since 1970.
+    pub looked: AtomicU64,
+}
+
+impl Shared {
+    /// The rules of now: a lifetime that Harbor itself uses is no forgery.
+    pub fn rules(&self, policy: &Policy) -> Rules {
+        let seen = Duration::from_secs(self.lifetime_seen.load(std::sync::atomic::Ordering::Relaxed));
+        let mut rules = policy.rules.clone();
+        rules.lifetime = rules.lifetime.max(seen);
+        rules
+    }
+}
+
+/// The state of one worker thread.
+pub struct Worker {
+    /// The process's.
+    pub shared: Arc<Shared>,
+    /// Its upstream connections.
+    pub pool: Rc<Pool<UpBody>>,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// Its access log; `None` = off.
+    pub log: Option<AccessLog>,
+    /// Checks of held keys that are under way.
+    pub checks: Checks,
+    /// When each endpoint was last looked at for several keys.
+    pub looks: RefCell<HashMap<u64, Instant>>,
+    /// Turn and turn about.
+    pub turn: Cell<usize>,
+    /// First half of its request ids.
+    pub id_prefix: Box<str>,
+    /// Second half.
+    pub next_id: Cell<u64>,
+}
+
+impl Worker {
+    /// A request id of our own.
+    pub fn new_id(&self) -> HeaderValue {
+        let n = self.next_id.get();
+        self.next_id.set(n + 1);
+        let text = format!("{}-{n:x}", self.id_prefix);
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+
+    /// The next turn among endpoints.
+    pub fn next_turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+}
+
+/// One connection from a client.
+pub struct Downstream {
+    /// The address at its other end, or in its PROXY header.
+    pub peer: IpAddr,
+    /// Whose forwarding headers count.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Whether it came by TLS.
+    pub tls: bool,
+    /// Whether Harbor's components may speak on it.
+    pub cluster: bool,
+    /// Its wire.
+    pub pulse: Rc<Pulse>,
+    /// Requests being served on it: more than one with HTTP/2 only.
+    pub in_flight: Cell<usize>,
+    /// Its last token: most requests of a connection carry the same one.
+    pub last: RefCell<Option<(Box<str>, Arc<Known>)>>,
+}
+
+impl Downstream {
+    /// A request's head has arrived.
+    pub fn begin(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.pulse.enter(Phase::Busy);
+    }
+
+    /// An answer has ended, or was given up.
+    pub fn end(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        if self.in_flight.get() == 0 {
+            self.pulse.enter(Phase::Idle);
+        }
+    }
+
+    /// Whether an address is a trusted proxy's.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+}

@@ -1,0 +1,341 @@
+//! What the headers of a request and of its answer become on the other side.
+
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{self, Entry},
+    uri::Authority,
+};
+
+use crate::{edges::fleet::Scheme, words::reason::Reason};
+
+/// What forwarding needs to know of the client's side.
+#[derive(Clone, Debug)]
+pub struct Origin<'a> {
+    /// The address at the other end of the connection, or in its PROXY header.
+    pub peer: IpAddr,
+    /// Whether the peer is a configured trusted proxy.
+    pub trusted: bool,
+    /// The scheme that the client used, as far as we can tell; a trusted proxy's word comes first.
+    pub scheme: Scheme,
+    /// `X-Request-ID` that goes up.
+    pub request_id: &'a HeaderValue,
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// Known to core, registry and clients alike.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-harbor-csrf-token");
+
+/// Hop by hop (RFC 9110, 7.6.1), and `Expect`, which makes core answer nonsense (U6): we answer it ourselves.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::EXPECT,
+];
+
+/// End-to-end names that a `Connection` header must not take away (GHSA-w9mr-28mw-j8hg).
+fn end_to_end(name: &HeaderName) -> bool {
+    *name == header::AUTHORIZATION
+        || *name == header::COOKIE
+        || *name == header::HOST
+        || *name == header::CONTENT_LENGTH
+        || *name == header::CONTENT_TYPE
+        || *name == header::CONTENT_RANGE
+        || *name == header::RANGE
+        || *name == header::IF_RANGE
+        || *name == header::ACCEPT
+        || *name == REQUEST_ID
+        || *name == CSRF_TOKEN
+        || name.as_str().starts_with("x-forwarded")
+}
+
+/// Names by which a proxy tells who a client is; from anybody else they are a lie.
+fn claims_identity(name: &str) -> bool {
+    let plain: std::borrow::Cow<'_, str> =
+        if name.contains(['_', '.']) { name.replace(['_', '.'], "-").into() } else { name.into() };
+    match &*plain {
+        "forwarded"
+        | "x-real-ip"
+        | "x-client-ip"
+        | "true-client-ip"
+        | "x-cluster-client-ip"
+        | "cf-connecting-ip"
+        | "fastly-client-ip"
+        | "x-remote-user"
+        | "x-remote-addr"
+        | "remote-user"
+        | "x-webauth-user"
+        | "x-original-url"
+        | "x-rewrite-url"
+        | "x-original-host"
+        | "x-host"
+        | "x-http-method-override"
+        | "x-scheme"
+        | "front-end-https"
+        | "via" => plain != "via" || name != "via",
+        other => other.starts_with("x-forwarded") || other.starts_with("x-auth-request-"),
+    }
+}
+
+/// The host that a request is for: HTTP/2's `:authority` or HTTP/1's target and `Host`, which must be one and
+/// the same. The header is left as the client wrote it, or made of the authority.
+pub fn settle_host(uri: &Uri, headers: &mut HeaderMap) -> Result<(), Reason> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Reason::Host),
+        (host, None) => host,
+    };
+    match (uri.authority(), host) {
+        (None, None) => Err(Reason::Host),
+        (None, Some(host)) => readable_host(host).then_some(()).ok_or(Reason::Host),
+        (Some(authority), Some(host)) => same_host(authority, host).then_some(()).ok_or(Reason::Host),
+        (Some(authority), None) => {
+            let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::Host)?;
+            headers.insert(header::HOST, value);
+            Ok(())
+        }
+    }
+}
+
+fn readable_host(host: &HeaderValue) -> bool {
+    let text = host.as_bytes();
+    !text.is_empty() && text.iter().all(|b| b.is_ascii_graphic() && !b"/\\@?#,\"<>".contains(b))
+}
+
+fn same_host(authority: &Authority, host: &HeaderValue) -> bool {
+    readable_host(host)
+        && !authority.as_str().contains('@')
+        && authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())
+}
+
+/// Makes a client's headers those that go up.
+pub fn prepare(method: &Method, headers: &mut HeaderMap, origin: &Origin<'_>) {
+    strip_hops(headers);
+    let expects_body = !matches!(*method, Method::GET | Method::HEAD);
+    if !expects_body && headers.get(header::CONTENT_LENGTH).is_some_and(|v| v == "0") {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let chain = origin.trusted.then(|| headers.get(FORWARDED_FOR).cloned()).flatten();
+    let host = origin.trusted.then(|| headers.get(FORWARDED_HOST).cloned()).flatten();
+    strip_identities(headers);
+    let peer = origin.peer.to_string();
+    let chain = match chain.as_ref().and_then(|v| v.to_str().ok()) {
+        Some(before) => format!("{before}, {peer}"),
+        None => peer,
+    };
+    if let Ok(value) = HeaderValue::try_from(chain) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme.as_str()));
+    if let Some(host) = host {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    headers.insert(REQUEST_ID, origin.request_id.clone());
+    join_crumbs(headers);
+}
+
+fn strip_hops(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| !end_to_end(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn strip_identities(headers: &mut HeaderMap) {
+    let lies: Vec<HeaderName> =
+        headers.keys().filter(|name| claims_identity(name.as_str())).cloned().collect();
+    for name in lies {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/2 may send a cookie in pieces (RFC 9113, 8.2.3); HTTP/1 has one line.
+fn join_crumbs(headers: &mut HeaderMap) {
+    let Entry::Occupied(cookies) = headers.entry(header::COOKIE) else { return };
+    if cookies.iter().nth(1).is_none() {
+        return;
+    }
+    let joined: Vec<&[u8]> = cookies.iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_bytes(&joined.join(&b"; "[..]));
+    if let Ok(value) = joined {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// No cookie goes up where command-line clients speak (A1, C12).
+pub fn drop_cookies(headers: &mut HeaderMap) {
+    headers.remove(header::COOKIE);
+}
+
+/// Makes an answer's headers those that go down. `for_clients`: no session and no CSRF token of the
+/// browser's kind comes down where command-line clients speak (A1).
+pub fn settle_answer(headers: &mut HeaderMap, for_clients: bool) {
+    strip_hops(headers);
+    if for_clients {
+        headers.remove(header::SET_COOKIE);
+        headers.remove(CSRF_TOKEN);
+    }
+}
+
+/// `X-Real-IP` as Harbor's nginx sends it (F2): the rightmost hop that is no trusted proxy of ours.
+pub fn set_real_ip(headers: &mut HeaderMap, client: IpAddr) {
+    if let Ok(value) = HeaderValue::try_from(client.to_string()) {
+        headers.insert(REAL_IP, value);
+    }
+}
+
+/// The client behind trusted proxies: the rightmost hop of `X-Forwarded-For` that `trusts` denies.
+pub fn client_of(headers: &HeaderMap, peer: IpAddr, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+    if !trusts(peer) {
+        return peer;
+    }
+    let hops =
+        headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let mut client = peer;
+    for hop in hops.collect::<Vec<_>>().into_iter().rev() {
+        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        client = address;
+        if !trusts(address) {
+            break;
+        }
+    }
+    client
+}
+
+/// The scheme that a trusted proxy says its client used.
+pub fn proxied_scheme(headers: &HeaderMap) -> Option<Scheme> {
+    let text = headers.get(FORWARDED_PROTO)?.to_str().ok()?;
+    let first = text.split(',').next()?.trim();
+    match first {
+        "https" => Some(Scheme::Https),
+        "http" => Some(Scheme::Http),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn prepared(pairs: &[(&'static str, &'static str)], trusted: bool) -> HeaderMap {
+        let mut headers = map(pairs);
+        let id = HeaderValue::from_static("id-1");
+        let origin =
+            Origin { peer: IpAddr::from([10, 0, 0, 9]), trusted, scheme: Scheme::Https, request_id: &id };
+        prepare(&Method::PATCH, &mut headers, &origin);
+        headers
+    }
+
+    #[test]
+    fn connection_takes_away_hop_names_only() {
+        let headers = prepared(
+            &[
+                ("connection", "authorization, x-forwarded-for, x-own, cookie"),
+                ("authorization", "Bearer x"),
+                ("cookie", "a=b"),
+                ("x-own", "1"),
+                ("te", "trailers"),
+                ("expect", "100-continue"),
+                ("upgrade", "h2c"),
+            ],
+            false,
+        );
+        assert_eq!(headers["authorization"], "Bearer x");
+        assert_eq!(headers["cookie"], "a=b");
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+        for gone in ["x-own", "te", "expect", "upgrade", "connection"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn identities_from_strangers_are_dropped() {
+        let lies = [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x.forwarded.for", "1.2.3.4"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-remote-user", "admin"),
+            ("x-original-url", "/admin"),
+        ];
+        let headers = prepared(&lies, false);
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers.len(), 3, "{headers:?}");
+        let headers = prepared(&lies[..4], true);
+        assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 10.0.0.9");
+        assert_eq!(headers["x-forwarded-host"], "evil");
+    }
+
+    #[test]
+    fn the_rightmost_hop_that_is_not_ours_is_the_client() {
+        let ours = |ip: IpAddr| ip == IpAddr::from([10, 0, 0, 9]) || ip == IpAddr::from([10, 0, 0, 8]);
+        let headers = map(&[("x-forwarded-for", "6.6.6.6, 7.7.7.7, 10.0.0.8")]);
+        let client = |peer| client_of(&headers, peer, ours).to_string();
+        assert_eq!(client(IpAddr::from([10, 0, 0, 9])), "7.7.7.7");
+        assert_eq!(client(IpAddr::from([9, 9, 9, 9])), "9.9.9.9");
+    }
+
+    #[test]
+    fn a_host_is_one_or_none() {
+        let settle = |uri: &'static str, hosts: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, HeaderValue::from_static(host));
+            }
+            settle_host(&Uri::from_static(uri), &mut headers).map(|()| headers[header::HOST].clone())
+        };
+        assert_eq!(settle("/v2/", &["h:8080"]).expect("one"), "h:8080");
+        assert_eq!(settle("http://H/v2/", &["h"]).expect("the same"), "h");
+        assert_eq!(settle("http://h/v2/", &[]).expect("from the authority"), "h");
+        for (uri, hosts) in [
+            ("/v2/", &[][..]),
+            ("/v2/", &["a", "a"]),
+            ("/v2/", &[""]),
+            ("/v2/", &["a/b"]),
+            ("http://a/v2/", &["b"]),
+        ] {
+            assert_eq!(settle(uri, hosts), Err(Reason::Host), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_line() {
+        let headers = prepared(&[("cookie", "a=1"), ("cookie", "b=2")], false);
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+}

@@ -1,0 +1,150 @@
+//! Tokens that were verified before: one RSA verification in a token's life, one signature for each held key.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use aws_lc_rs::hmac;
+use http::HeaderValue;
+use moka::sync::Cache;
+use tokio::sync::OnceCell;
+
+use crate::{
+    decisions::{
+        ring::Ring,
+        token::verify::{Fault, Rules, Verdict, VerifiedClaims, verify},
+    },
+    edges::signer::{Job, Signer, SignerFault},
+    words::{clock::UnixTime, kid::Kid},
+};
+
+/// The keyed digest of a token's exact bytes. Its key lives as long as the process.
+pub type Digest = [u8; 32];
+
+/// Verified tokens in memory.
+pub struct KnownTokens {
+    key: hmac::Key,
+    tokens: Cache<Digest, Arc<Known>>,
+}
+
+/// One verified token.
+pub struct Known {
+    /// See [`Digest`].
+    pub digest: Digest,
+    generation: u64,
+    claims: VerifiedClaims,
+    resigned: Mutex<Vec<Resigned>>,
+}
+
+struct Resigned {
+    kid: Kid,
+    back: Duration,
+    value: Arc<OnceCell<HeaderValue>>,
+}
+
+/// A token's verdict, kept where it is verified.
+pub enum Judgement {
+    /// Verified, now or before.
+    Known(Arc<Known>),
+    /// Of a key that the ring does not know.
+    Unknown {
+        /// The name that the token gives itself.
+        unverified_kid: Kid,
+        /// See [`Digest`].
+        digest: Digest,
+    },
+    /// Counts as no credential.
+    Refused(Fault),
+}
+
+impl KnownTokens {
+    /// Room for `capacity` tokens; an entry takes some 2 KiB.
+    pub fn new(key: hmac::Key, capacity: u64) -> Self {
+        Self { key, tokens: Cache::new(capacity) }
+    }
+
+    /// The digest of a token.
+    pub fn digest(&self, token: &str) -> Digest {
+        let tag = hmac::sign(&self.key, token.as_bytes());
+        let mut digest = [0; 32];
+        digest.copy_from_slice(tag.as_ref());
+        digest
+    }
+
+    /// Judges a token, by memory where its verdict still stands. The flag says whether memory answered.
+    pub fn judge(&self, token: &str, ring: &Ring, rules: &Rules, now: UnixTime) -> (Judgement, bool) {
+        let digest = self.digest(token);
+        if let Some(known) = self.tokens.get(&digest)
+            && known.stands(ring, rules, now)
+        {
+            return (Judgement::Known(known), true);
+        }
+        let judgement = match verify(token, ring, rules, now) {
+            Verdict::Verified(claims) => {
+                let known =
+                    Known { digest, generation: ring.generation(), claims, resigned: Mutex::default() };
+                let known = Arc::new(known);
+                self.tokens.insert(digest, known.clone());
+                Judgement::Known(known)
+            }
+            Verdict::UnknownKey { unverified_kid } => Judgement::Unknown { unverified_kid, digest },
+            Verdict::Refused(fault) => Judgement::Refused(fault),
+        };
+        (judgement, false)
+    }
+}
+
+/// Held keys that a token was signed again with, at most: endpoints hold two for a while, rarely three.
+const SIGNATURES_EACH: usize = 4;
+
+impl Known {
+    /// What the token was verified to say.
+    pub fn claims(&self) -> &VerifiedClaims {
+        &self.claims
+    }
+
+    /// Whether the verdict still stands: another generation of the ring must judge for itself.
+    pub fn stands(&self, ring: &Ring, rules: &Rules, now: UnixTime) -> bool {
+        self.generation == ring.generation() && now < self.claims.expires().plus(rules.leeway)
+    }
+
+    /// The token under another key, as an `Authorization`; signed once, others wait for it.
+    pub async fn resigned(
+        &self,
+        token: &str,
+        ring: &Ring,
+        (kid, back): (&Kid, Duration),
+        audience: &Arc<str>,
+        signer: &Signer,
+    ) -> Result<HeaderValue, SignerFault> {
+        let value = self.slot(kid, back);
+        let signed = value.get_or_try_init(|| async {
+            let key = ring.signer(kid.as_str()).ok_or(SignerFault::NoKey)?.clone();
+            let audience = (!self.claims.plain_audience()).then(|| audience.clone());
+            let job = Job { token: token.into(), key, audience, not_before_back: back };
+            let text = signer.sign(job).await?;
+            HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| SignerFault::NoKey)
+        });
+        signed.await.cloned()
+    }
+
+    /// Whether the token has been signed for `kid`, so that nobody has to wait.
+    pub fn has_signature(&self, kid: &Kid) -> bool {
+        let list = self.resigned.lock().unwrap_or_else(PoisonError::into_inner);
+        list.iter().any(|r| r.kid == *kid && r.value.initialized())
+    }
+
+    fn slot(&self, kid: &Kid, back: Duration) -> Arc<OnceCell<HeaderValue>> {
+        let mut list = self.resigned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = list.iter().find(|r| r.kid == *kid && r.back == back) {
+            return found.value.clone();
+        }
+        if list.len() >= SIGNATURES_EACH {
+            list.remove(0);
+        }
+        let value = Arc::new(OnceCell::new());
+        list.push(Resigned { kid: kid.clone(), back, value: value.clone() });
+        value
+    }
+}

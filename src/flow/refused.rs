@@ -1,0 +1,199 @@
+//! After a refusal: did core's key change, or was that Harbor's judgement? One check in flight for an
+//! endpoint and key, shared by all requests that were sent before it began.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, Shared},
+};
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use std::sync::Arc;
+
+use super::{context::Worker, relay::UpBody};
+use crate::{
+    decisions::refusal::CheckAnswer,
+    edges::{
+        fleet::Endpoint,
+        probe::{self, Finding, KEY_TARGET, LONGEST_ANSWER},
+    },
+    words::kid::Kid,
+};
+
+/// What an endpoint says about the key that a plan counted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds it: the refusal was Harbor's judgement.
+    Held,
+    /// It holds this one now.
+    Moved(Kid),
+    /// It refuses the key's tokens and names that very key, or gives no sensible answer.
+    Unclear,
+    /// It can't sign at all.
+    CannotSign,
+}
+
+type Check = Shared<LocalBoxFuture<'static, Verdict>>;
+
+/// Checks under way.
+#[derive(Default)]
+pub struct Checks(RefCell<HashMap<(u64, Kid), (Instant, Check)>>);
+
+/// The longest time for one question of a check.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Asks `endpoint` about `kid` on behalf of a request sent at `sent` with `bearer`. `anonymous`: the token has
+/// no subject, so that `/v2/` refuses it whatever its key (C14).
+pub async fn check(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    kid: &Kid,
+    (bearer, anonymous): (&HeaderValue, bool),
+    sent: Instant,
+) -> Verdict {
+    let place = (endpoint.id, kid.clone());
+    let running =
+        worker.checks.0.borrow().get(&place).filter(|(began, _)| *began >= sent).map(|(_, c)| c.clone());
+    let check = running.unwrap_or_else(|| {
+        let began = Instant::now();
+        let (owner, target) = (worker.clone(), endpoint.clone());
+        let (kid, bearer) = (kid.clone(), bearer.clone());
+        let check: Check = async move {
+            let verdict = ask_both(&owner, &target, &kid, (!anonymous).then_some(&bearer)).await;
+            let mut checks = owner.checks.0.borrow_mut();
+            if checks.get(&(target.id, kid.clone())).is_some_and(|(at, _)| *at == began) {
+                checks.remove(&(target.id, kid));
+            }
+            verdict
+        }
+        .boxed_local()
+        .shared();
+        worker.checks.0.borrow_mut().insert(place, (began, check.clone()));
+        check
+    });
+    check.await
+}
+
+async fn ask_both(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    kid: &Kid,
+    bearer: Option<&HeaderValue>,
+) -> Verdict {
+    if let Some(bearer) = bearer {
+        let answer = ask(worker, endpoint, "/v2/", Some(bearer)).await;
+        match answer.map(|(status, _)| CheckAnswer::of(status)) {
+            Some(CheckAnswer::Held) => {
+                worker.shared.fleet.confirm(endpoint, kid);
+                return Verdict::Held;
+            }
+            Some(CheckAnswer::NotHeld) => {}
+            Some(CheckAnswer::Unclear) | None => return Verdict::Unclear,
+        }
+    }
+    let Some((status, body)) = ask(worker, endpoint, KEY_TARGET, None).await else { return Verdict::Unclear };
+    match probe::read_key(status, &body) {
+        Finding::Holds(held) if held.kid == *kid => {
+            if bearer.is_none() {
+                Verdict::Held
+            } else {
+                Verdict::Unclear
+            }
+        }
+        Finding::Holds(held) => {
+            worker.shared.fleet.confirm(endpoint, &held.kid);
+            worker.shared.probe_now.notify_one();
+            Verdict::Moved(held.kid)
+        }
+        Finding::CannotSign => {
+            worker.shared.fleet.cannot_sign(endpoint);
+            Verdict::CannotSign
+        }
+        Finding::Strange => Verdict::Unclear,
+    }
+}
+
+/// Asks an endpoint which key it holds, for a request that needs to know now.
+pub async fn learn_held(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) {
+    let Some((status, body)) = ask(worker, endpoint, KEY_TARGET, None).await else { return };
+    match probe::read_key(status, &body) {
+        Finding::Holds(held) => worker.shared.fleet.confirm(endpoint, &held.kid),
+        Finding::CannotSign => worker.shared.fleet.cannot_sign(endpoint),
+        Finding::Strange => {}
+    }
+}
+
+/// Probes in a look for several keys.
+const LOOKS: usize = 5;
+/// Looks of one worker at one endpoint: not more often than this.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// Whether several replicas with different keys answer behind an address, by probes over connections of
+/// their own; at most one such look a second, for every refusal of a wrong user comes by here.
+pub async fn shows_several(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) -> bool {
+    let already = || worker.shared.fleet.snapshot().by_id(endpoint.id).is_some_and(|s| s.held.several());
+    let last = worker.looks.borrow().get(&endpoint.id).copied();
+    if already() || last.is_some_and(|at| at.elapsed() < BETWEEN_LOOKS) {
+        return already();
+    }
+    worker.looks.borrow_mut().insert(endpoint.id, Instant::now());
+    let looks = (0..LOOKS).map(|_| probe::ask(endpoint, KEY_TARGET, None, PATIENCE));
+    let mut kids: Vec<Kid> = Vec::new();
+    for answer in futures_util::future::join_all(looks).await.into_iter().flatten() {
+        if let Finding::Holds(held) = probe::read_key(answer.status, &answer.body)
+            && !kids.contains(&held.kid)
+        {
+            kids.push(held.kid);
+        }
+    }
+    if kids.len() > 1 {
+        worker.shared.fleet.change_status(endpoint.id, |status| status.became_opaque(kids));
+    }
+    already()
+}
+
+/// One small GET of our own over the worker's pool.
+async fn ask(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    target: &'static str,
+    bearer: Option<&HeaderValue>,
+) -> Option<(StatusCode, Bytes)> {
+    let exchange = async {
+        let mut lease = worker.pool.lease(endpoint).await.ok()?;
+        let mut answer = lease.send(question(endpoint, target, bearer)).await;
+        if answer.is_err() && lease.reused() && !lease.answered() {
+            lease = worker.pool.fresh(endpoint).await.ok()?;
+            answer = lease.send(question(endpoint, target, bearer)).await;
+        }
+        let (head, body) = answer.ok()?.into_parts();
+        let body = Limited::new(body, LONGEST_ANSWER).collect().await.ok()?.to_bytes();
+        lease.give_back();
+        Some((head.status, body))
+    };
+    tokio::time::timeout(PATIENCE, exchange).await.ok().flatten()
+}
+
+fn question(endpoint: &Endpoint, target: &'static str, bearer: Option<&HeaderValue>) -> Request<UpBody> {
+    let mut request = Request::new(UpBody::Empty);
+    *request.uri_mut() = http::Uri::from_static(target);
+    let headers = request.headers_mut();
+    if let Ok(host) = HeaderValue::from_str(&endpoint.authority) {
+        headers.insert(header::HOST, host);
+    }
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"))),
+    );
+    if let Some(bearer) = bearer {
+        headers.insert(header::AUTHORIZATION, bearer.clone());
+    }
+    request
+}

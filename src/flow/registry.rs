@@ -1,0 +1,121 @@
+//! A request to Harbor: judged, planned, sent, and planned again where core's key changed meanwhile.
+
+mod conclude;
+mod dispatch;
+mod judge;
+mod prepare;
+
+use std::rc::Rc;
+
+use http::Response;
+
+use super::{
+    body::DownBody,
+    context::{Downstream, Policy, Worker},
+    send::Outgoing,
+    story::Story,
+};
+use crate::{
+    decisions::{plan::Tried, refusal},
+    words::{reason::Reason, route::Registry},
+};
+
+/// A request on its way up, with what has been tried for it.
+pub struct Passage<'a> {
+    /// The worker that serves it.
+    pub worker: &'a Rc<Worker>,
+    /// The connection that it came over; `None` for a question of our own.
+    pub downstream: Option<&'a Downstream>,
+    /// The policy of its moment.
+    pub policy: &'a Policy,
+    /// What goes up.
+    pub outgoing: Outgoing,
+    /// What of the registry it is for; `None` for any other route, which is only passed on.
+    pub registry: Option<Registry<'a>>,
+    /// Its registry token, where it has one and is judged by it.
+    pub bearer: Option<Box<str>>,
+    /// To the head of the answer.
+    pub within: std::time::Duration,
+    /// Whether it goes to the portal.
+    pub portal: bool,
+    /// Its story.
+    pub story: &'a mut Story,
+    journey: Journey,
+}
+
+/// What one request has gone through so far.
+#[derive(Default)]
+struct Journey {
+    tried: Vec<Tried>,
+    avoid: Vec<u64>,
+    sends: usize,
+    rounds: usize,
+    asked: bool,
+    refused: bool,
+}
+
+/// Rounds of planning at most, sent or not: each learns something, and there is only so much to learn.
+const ROUNDS: usize = 12;
+
+/// What came of one round.
+enum Round {
+    /// This goes to the client.
+    Answer(Response<DownBody>),
+    /// Something was learned: plan again.
+    Again,
+}
+
+/// What a passage is made of.
+pub struct Ask<'a> {
+    /// See [`Passage::outgoing`].
+    pub outgoing: Outgoing,
+    /// See [`Passage::registry`].
+    pub registry: Option<Registry<'a>>,
+    /// See [`Passage::bearer`].
+    pub bearer: Option<Box<str>>,
+    /// See [`Passage::within`].
+    pub within: std::time::Duration,
+    /// See [`Passage::portal`].
+    pub portal: bool,
+}
+
+/// Sends a request up by the best plan there is and gives back Harbor's answer, or the reason to answer it
+/// ourselves.
+pub async fn forward(
+    worker: &Rc<Worker>,
+    downstream: Option<&Downstream>,
+    policy: &Policy,
+    ask: Ask<'_>,
+    story: &mut Story,
+) -> Result<Response<DownBody>, Reason> {
+    let Ask { outgoing, registry, bearer, within, portal } = ask;
+    let journey = Journey::default();
+    let mut passage =
+        Passage { worker, downstream, policy, outgoing, registry, bearer, within, portal, story, journey };
+    loop {
+        match passage.round().await? {
+            Round::Answer(response) => return Ok(response),
+            Round::Again => passage.journey.rounds += 1,
+        }
+        if passage.journey.rounds >= ROUNDS {
+            return Err(Reason::UpstreamBroke);
+        }
+    }
+}
+
+impl Passage<'_> {
+    /// One round under one snapshot of keys, endpoints and time (A19).
+    async fn round(&mut self) -> Result<Round, Reason> {
+        let ring = self.worker.shared.keys.ring();
+        let judgement = self.judge(&ring).await;
+        let Some(ready) = self.prepare(judgement.as_ref(), &ring).await? else { return Ok(Round::Again) };
+        let Some(sent) = self.dispatch(ready, judgement.as_ref(), &ring).await? else {
+            return Ok(Round::Again);
+        };
+        self.conclude(sent).await
+    }
+
+    fn may_send_again(&self) -> bool {
+        self.journey.sends < refusal::SENDS
+    }
+}

@@ -1,0 +1,126 @@
+//! The answer: Harbor's, or a refusal that only means that core's key has changed.
+
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+
+use super::{Passage, Round, dispatch::Sent};
+use crate::{
+    decisions::{
+        plan::{Step, Tried},
+        refusal::{self, Next, Reading},
+    },
+    edges::{fleet::Opaque, probe::LONGEST_ANSWER},
+    flow::{
+        body::DownBody,
+        refused::{self, Verdict},
+        relay::Relay,
+        send::Answered,
+    },
+    words::reason::{Reason, Rescue},
+};
+
+/// The realm that docker-registry has when core's password for it is wrong (contract L, H21057).
+const REGISTRY_REALM: &str = "harbor-registry-basic-realm";
+
+impl Passage<'_> {
+    /// Reads the answer's head and decides what becomes of it.
+    pub(super) async fn conclude(&mut self, sent: Sent) -> Result<Round, Reason> {
+        let head = &sent.answered.response;
+        let Some(registry) = &self.registry else { return Ok(self.pass_on(sent.answered)) };
+        if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {
+            return Err(Reason::RegistryPassword);
+        }
+        match refusal::read(&sent.plan, registry, &self.outgoing.method, head.status(), head.headers()) {
+            Reading::Suspect => self.after_suspect(sent).await,
+            Reading::Answer => {
+                self.tell_second_plan();
+                Ok(self.pass_on(sent.answered))
+            }
+            Reading::Confirms => Ok(self.confirmed(sent)),
+        }
+    }
+
+    fn confirmed(&mut self, mut sent: Sent) -> Round {
+        if let Some(kid) = sent.plan.counts_on() {
+            if sent.several {
+                sent.answered.lease.hold(Some(kid.clone()));
+            } else {
+                self.worker.shared.fleet.confirm(&sent.endpoint, kid);
+            }
+        }
+        self.tell_second_plan();
+        self.pass_on(sent.answered)
+    }
+
+    async fn after_suspect(&mut self, sent: Sent) -> Result<Round, Reason> {
+        let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
+        let Sent { plan, answered, endpoint, bearer, several, anonymous, at } = sent;
+        let answer = self.keep(answered).await;
+        let (Some(kid), Some(bearer)) = (plan.counts_on(), bearer) else { return Ok(Round::Answer(answer)) };
+        if !restartable || !matches!(plan.step(), Step::AsCame | Step::Resign { .. }) {
+            return Ok(Round::Answer(answer));
+        }
+        self.journey.refused = true;
+        if several {
+            self.journey.tried.push(Tried::Key(kid.clone()));
+            return Ok(if self.may_send_again() { Round::Again } else { Round::Answer(answer) });
+        }
+        let verdict = refused::check(self.worker, &endpoint, kid, (&bearer, anonymous), at).await;
+        let next = match &verdict {
+            Verdict::Moved(now) => refusal::after(&plan, Some(now), self.journey.sends),
+            Verdict::CannotSign => refusal::after(&plan, None, self.journey.sends),
+            Verdict::Held | Verdict::Unclear => Next::Stands,
+        };
+        if next == Next::PlanAgain {
+            return Ok(Round::Again);
+        }
+        if endpoint.opaque == Opaque::Auto
+            && self.may_send_again()
+            && refused::shows_several(self.worker, &endpoint).await
+        {
+            self.journey.tried.push(Tried::Key(kid.clone()));
+            return Ok(Round::Again);
+        }
+        Ok(Round::Answer(answer))
+    }
+
+    fn tell_second_plan(&mut self) {
+        if self.journey.refused {
+            self.story.rescued(Rescue::SecondPlan);
+        }
+    }
+
+    fn pass_on(&self, answered: Answered) -> Round {
+        let Answered { response, lease } = answered;
+        let (mut head, live) = response.into_parts();
+        if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
+            // Its length is the blob's and its body is not (U11): a sound one in its place, the connection closed.
+            head.headers.remove(header::CONTENT_LENGTH);
+            return Round::Answer(Response::from_parts(head, DownBody::whole(bytes::Bytes::new())));
+        }
+        Round::Answer(Response::from_parts(head, DownBody::stream(live, lease, self.outgoing.body.clone())))
+    }
+
+    /// Reads a refusal whole, so that its connection can be asked again and it can still be handed on.
+    async fn keep(&self, answered: Answered) -> Response<DownBody> {
+        let Answered { response, lease } = answered;
+        let (head, live) = response.into_parts();
+        let body = Limited::new(live, LONGEST_ANSWER).collect().await;
+        let whole = self.outgoing.body.as_ref().is_none_or(Relay::ended);
+        let bytes = match body {
+            Ok(collected) => {
+                if whole {
+                    lease.give_back();
+                }
+                collected.to_bytes()
+            }
+            Err(_) => bytes::Bytes::new(),
+        };
+        Response::from_parts(head, DownBody::whole(bytes))
+    }
+}
+
+fn is_registrys_own(headers: &HeaderMap) -> bool {
+    let challenge = headers.get(header::WWW_AUTHENTICATE).and_then(|v| v.to_str().ok());
+    challenge.is_some_and(|text| text.contains(REGISTRY_REALM))
+}

@@ -1,0 +1,216 @@
+//! The send itself: the plan's `Authorization`, and a body that can be taken back until the endpoint has
+//! shown that it accepts the request.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, header};
+
+use super::{Passage, prepare::Ready};
+use crate::{
+    decisions::{
+        plan::{Plan, Step, Tried},
+        ring::Ring,
+    },
+    edges::fleet::Endpoint,
+    flow::{
+        known::{Digest, Judgement},
+        refused::{self, Verdict},
+        relay::Relay,
+        replay::Issued,
+        send::{self, Answered, SendFault},
+    },
+    words::{credential::BLANK, reason::Reason},
+};
+
+/// An answer, and what led to it.
+pub(super) struct Sent {
+    pub(super) plan: Plan,
+    pub(super) answered: Answered,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) bearer: Option<HeaderValue>,
+    pub(super) several: bool,
+    pub(super) anonymous: bool,
+    pub(super) at: Instant,
+}
+
+/// A signing queue longer than this sends those who can to replay.
+const LONGEST_QUEUE: Duration = Duration::from_millis(200);
+/// How long a body's rest waits for a refusal where no question can tell (opaque endpoints): recorded
+/// refusals took 3 to 98 ms.
+const BLIND_PAUSE: Duration = Duration::from_millis(300);
+
+enum Head {
+    Came(Result<Answered, SendFault>),
+    Refused,
+}
+
+impl Passage<'_> {
+    /// Sends by the plan; `None` where the next plan must be another one.
+    pub(super) async fn dispatch(
+        &mut self,
+        ready: Ready,
+        judgement: Option<&Judgement>,
+        ring: &Ring,
+    ) -> Result<Option<Sent>, Reason> {
+        let Ready { plan, lease, endpoint, issued, several, anonymous } = ready;
+        let Some(authorization) = self.authorization(&plan, judgement, issued.as_ref(), ring).await else {
+            // The ring moved on between plan and signature: the next plan sees it as it is.
+            self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
+            return Ok(None);
+        };
+        let turn = match (plan.step(), &issued) {
+            (Step::Replay, Some((_, issued))) => Some(issued.turn().await.ok_or(Reason::Busy)?),
+            _ => None,
+        };
+        let mut headers = self.outgoing.headers.clone();
+        if let Some(value) = &authorization {
+            headers.insert(header::AUTHORIZATION, value.clone());
+        }
+        let bearer = headers.get(header::AUTHORIZATION).cloned();
+        self.journey.sends += 1;
+        self.story.sends += 1;
+        self.story.endpoint = Some(endpoint.clone());
+        let at = Instant::now();
+        let harmless = self.outgoing.harmless_twice(self.registry.as_ref());
+        let asks = Asks { plan: &plan, bearer: bearer.as_ref(), anonymous, several };
+        let head = {
+            let exchange = send::exchange(self.worker, &self.outgoing, lease, headers, harmless, self.within);
+            self.watch(&endpoint, exchange, &asks).await
+        };
+        let answered = match head {
+            Head::Came(Ok(answered)) => answered,
+            Head::Came(Err(fault)) => return self.after_fault(&endpoint, fault).map(|()| None),
+            Head::Refused => return self.after_refused_head(&plan, several).map(|()| None),
+        };
+        if let (Some(turn), Some((digest, _))) = (turn, &issued) {
+            self.settle_replay(&answered, digest, || turn.accepted());
+        }
+        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, at }))
+    }
+
+    /// The `Authorization` of a plan: `Some(None)` leaves the client's own, `None` = it can't be made.
+    async fn authorization(
+        &self,
+        plan: &Plan,
+        judgement: Option<&Judgement>,
+        issued: Option<&(Digest, Arc<Issued>)>,
+        ring: &Ring,
+    ) -> Option<Option<HeaderValue>> {
+        match plan.step() {
+            Step::AsCame | Step::Hold(_) => Some(self.normal_bearer(plan)),
+            Step::Blank => Some(Some(BLANK)),
+            Step::Replay => Some(Some(issued?.1.credential().clone())),
+            Step::Resign { kid, back } => {
+                let (Some(Judgement::Known(known)), Some(token)) = (judgement, &self.bearer) else {
+                    return None;
+                };
+                let shared = &self.worker.shared;
+                if !known.has_signature(kid) && shared.signer.delay() > LONGEST_QUEUE {
+                    if let Some((_, issued)) = self.covered(known.digest) {
+                        return Some(Some(issued.credential().clone()));
+                    }
+                }
+                let service = Arc::from(&*self.policy.rules.service);
+                known.resigned(token, ring, (kid, *back), &service, &shared.signer).await.ok().map(Some)
+            }
+        }
+    }
+
+    /// core knows the scheme by its exact spelling; a token that goes up as it came is written as it wants it.
+    fn normal_bearer(&self, plan: &Plan) -> Option<HeaderValue> {
+        let (Some(token), Some(_)) = (&self.bearer, plan.counts_on()) else { return None };
+        let came = self.outgoing.headers.get(header::AUTHORIZATION)?;
+        let exact = came.as_bytes().strip_prefix(b"Bearer ").is_some_and(|rest| rest == token.as_bytes());
+        if exact { None } else { HeaderValue::try_from(format!("Bearer {token}")).ok() }
+    }
+
+    /// Waits for the answer's head. Where the body's head is up and more is to come, the endpoint is asked
+    /// about the key meanwhile: only its yes lets the rest flow, its no takes the body back.
+    async fn watch(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        exchange: impl Future<Output = Result<Answered, SendFault>>,
+        asks: &Asks<'_>,
+    ) -> Head {
+        let Some(relay) = &self.outgoing.body else { return Head::Came(exchange.await) };
+        let (Some(kid), Some(bearer)) = (asks.plan.counts_on(), asks.bearer) else {
+            relay.release();
+            return Head::Came(exchange.await);
+        };
+        tokio::pin!(exchange);
+        tokio::select! {
+            biased;
+            result = &mut exchange => return Head::Came(result),
+            () = relay.filled() => {}
+        }
+        if asks.several {
+            let pause = tokio::time::sleep(BLIND_PAUSE);
+            tokio::select! {
+                biased;
+                result = &mut exchange => return Head::Came(result),
+                () = pause => {}
+            }
+        } else {
+            let check = refused::check(self.worker, endpoint, kid, (bearer, asks.anonymous), Instant::now());
+            let verdict = tokio::select! {
+                biased;
+                result = &mut exchange => return Head::Came(result),
+                verdict = check => verdict,
+            };
+            if matches!(verdict, Verdict::Moved(_) | Verdict::CannotSign) {
+                return Head::Refused;
+            }
+        }
+        relay.release();
+        Head::Came(exchange.await)
+    }
+
+    fn after_fault(&mut self, endpoint: &Endpoint, fault: SendFault) -> Result<(), Reason> {
+        let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
+        let all = self.endpoints();
+        match fault {
+            SendFault::NotSent(fault) if restartable => self.go_elsewhere(endpoint, &fault, all),
+            SendFault::Broke { harmless: true } if self.may_send_again() => {
+                self.journey.avoid.push(endpoint.id);
+                self.story.rescued(crate::words::reason::Rescue::OtherEndpoint);
+                if self.journey.avoid.len() > all { Err(Reason::UpstreamBroke) } else { Ok(()) }
+            }
+            SendFault::NotSent(_) | SendFault::Broke { .. } => Err(Reason::UpstreamBroke),
+            SendFault::Slow => Err(Reason::UpstreamSlow),
+            SendFault::ClientGone => Err(Reason::BodyBroke),
+        }
+    }
+
+    fn after_refused_head(&mut self, plan: &Plan, several: bool) -> Result<(), Reason> {
+        self.journey.refused = true;
+        if several {
+            self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
+        }
+        if self.may_send_again() { Ok(()) } else { Err(Reason::UpstreamBroke) }
+    }
+
+    fn settle_replay(&self, answered: &Answered, digest: &Digest, accepted: impl FnOnce()) {
+        if answered.response.status() == http::StatusCode::UNAUTHORIZED {
+            // Harbor refuses the credential: it is never sent for this token again (A4).
+            self.worker.shared.replays.forget(digest);
+        } else {
+            accepted();
+        }
+    }
+
+    fn endpoints(&self) -> usize {
+        let fleet = self.worker.shared.fleet.snapshot();
+        if self.portal { fleet.portal.len() } else { fleet.statuses.len() }
+    }
+}
+
+/// What a question to the endpoint needs of the send that it is about.
+pub(super) struct Asks<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) bearer: Option<&'a HeaderValue>,
+    pub(super) anonymous: bool,
+    pub(super) several: bool,
+}

@@ -1,0 +1,91 @@
+//! What the request's bearer proved to be.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::Passage;
+use crate::{
+    decisions::{plan::Judged, ring::Ring},
+    flow::known::Judgement,
+    words::reason::Reason,
+};
+
+/// The longest time that a request with an unknown `kid` waits for a look for new keys.
+const LOOK: Duration = Duration::from_millis(250);
+/// Looks for new keys because of unknown names: at most one in this time, whatever the flood (milliseconds).
+const BETWEEN_LOOKS: u64 = 1_000;
+
+impl Passage<'_> {
+    /// Judges the bearer: by the connection's last token, by memory, by its signature. `None` without one.
+    pub(super) async fn judge(&mut self, ring: &Arc<Ring>) -> Option<Judgement> {
+        let judgement = self.judge_now(ring)?;
+        let Judgement::Unknown { unverified_kid, .. } = &judgement else { return Some(judgement) };
+        let held = self.worker.shared.fleet.snapshot();
+        let somewhere = held.statuses.iter().any(|s| s.held.kids().any(|kid| kid == unverified_kid));
+        if somewhere || self.journey.rounds > 0 || !self.may_look() {
+            return Some(judgement);
+        }
+        self.worker.shared.keys.look_soon();
+        self.worker.shared.probe_now.notify_one();
+        let known = self.worker.shared.fleet.changed_within(LOOK);
+        let listed = self.worker.shared.keys.looked_within(LOOK);
+        tokio::select! { () = known => {}, () = listed => {} }
+        self.judge_now(&self.worker.shared.keys.ring())
+    }
+
+    fn judge_now(&self, ring: &Ring) -> Option<Judgement> {
+        let token = self.bearer.as_deref()?;
+        let shared = &self.worker.shared;
+        let (rules, now) = (shared.rules(self.policy), shared.clock.now());
+        let downstream = self.downstream?;
+        if let Some((text, known)) = &*downstream.last.borrow()
+            && **text == *token
+            && known.stands(ring, &rules, now)
+        {
+            self.worker.counters.token_hits.fetch_add(1, Relaxed);
+            return Some(Judgement::Known(known.clone()));
+        }
+        let (judgement, by_memory) = shared.known.judge(token, ring, &rules, now);
+        let counter =
+            if by_memory { &self.worker.counters.token_hits } else { &self.worker.counters.token_misses };
+        counter.fetch_add(1, Relaxed);
+        if let Judgement::Known(known) = &judgement {
+            *downstream.last.borrow_mut() = Some((token.into(), known.clone()));
+        }
+        Some(judgement)
+    }
+
+    fn may_look(&self) -> bool {
+        let shared = &self.worker.shared;
+        let now = shared.clock.now_precise().as_millis() as u64;
+        let last = shared.looked.load(Relaxed);
+        now.saturating_sub(last) >= BETWEEN_LOOKS
+            && shared.looked.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Tells the story who the token is, or why it counts as none.
+    pub(super) fn tell_judged(&mut self, judged: Judged<'_>) {
+        match judged {
+            Judged::Verified(claims) => self.story.principal = claims.subject().map(Arc::from),
+            Judged::Refused(fault) => self.story.refusal = Some(fault.reason()),
+            Judged::Unverified(_) | Judged::Untouched => {}
+        }
+    }
+
+    /// A token of a key that neither ring nor endpoints know.
+    pub(super) fn tell_unknown(&mut self) {
+        self.story.refusal = Some(Reason::TokenKeyUnknown);
+    }
+}
+
+/// What a plan sees of a judgement.
+pub(super) fn judged(judgement: Option<&Judgement>) -> Judged<'_> {
+    match judgement {
+        None => Judged::Untouched,
+        Some(Judgement::Known(known)) => Judged::Verified(known.claims()),
+        Some(Judgement::Unknown { unverified_kid, .. }) => Judged::Unverified(unverified_kid),
+        Some(Judgement::Refused(fault)) => Judged::Refused(*fault),
+    }
+}

@@ -1,0 +1,161 @@
+//! The endpoint, a connection to it, and the plan for it.
+
+use std::sync::Arc;
+
+use super::{Passage, judge};
+use crate::{
+    decisions::{
+        plan::{self, Held, Judged, Means, Plan, Step, View, coverage},
+        ring::Ring,
+    },
+    edges::{
+        fleet::{Endpoint, Group},
+        pool::{ConnectFault, Lease},
+    },
+    flow::{
+        known::{Digest, Judgement},
+        refused,
+        relay::UpBody,
+        replay::Issued,
+    },
+    words::reason::{Reason, Rescue},
+};
+
+/// All that one send needs but its headers.
+pub(super) struct Ready {
+    pub(super) plan: Plan,
+    pub(super) lease: Lease<UpBody>,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) issued: Option<(Digest, Arc<Issued>)>,
+    /// Whether the endpoint's key may change from call to call.
+    pub(super) several: bool,
+    /// Whether the token has no subject (C14).
+    pub(super) anonymous: bool,
+}
+
+impl Passage<'_> {
+    /// Chooses and plans; `None` where something had to be learned first.
+    pub(super) async fn prepare(
+        &mut self,
+        judgement: Option<&Judgement>,
+        ring: &Ring,
+    ) -> Result<Option<Ready>, Reason> {
+        let judged = judge::judged(judgement);
+        self.tell_judged(judged);
+        let fleet = self.worker.shared.fleet.snapshot();
+        let group = Group(if self.portal { &fleet.portal } else { &fleet.statuses });
+        let avoid: Vec<usize> = group.places(&self.journey.avoid);
+        let turn = self.worker.next_turn();
+        let choice = plan::choose(judged, &group, ring, &avoid, turn).ok_or(Reason::NoEndpoint)?;
+        let status = &group.0[choice.index];
+        let has_token = matches!(judged, Judged::Verified(_) | Judged::Unverified(_));
+        if has_token && status.held == Held::Unknown && !self.journey.asked {
+            self.journey.asked = true;
+            refused::learn_held(self.worker, &status.endpoint).await;
+            return Ok(None);
+        }
+        let lease = match self.worker.pool.lease(&status.endpoint).await {
+            Ok(lease) => lease,
+            Err(fault) => {
+                self.go_elsewhere(&status.endpoint, &fault, group.0.len())?;
+                return Ok(None);
+            }
+        };
+        let by_connection = connection_first(&status.held, &lease);
+        let held = by_connection.as_ref().unwrap_or(&status.held);
+        let view = View { held, leeway: status.leeway.unwrap_or(false), clock_ahead: status.clock_ahead };
+        let issued = judgement.and_then(|j| self.replayable(j, &view, ring));
+        let means = Means { replay: issued.is_some(), body: self.outgoing.body.is_some() };
+        let plan =
+            plan::plan(judged, &view, ring, means, &self.journey.tried, self.worker.shared.clock.now());
+        if let Step::Hold(wait) = plan.step() {
+            drop(lease);
+            tokio::time::sleep(*wait).await;
+            self.story.rescued(Rescue::Clock);
+            return Ok(None);
+        }
+        self.tell_plan(&plan, judged, choice.rerouted);
+        let anonymous = matches!(judged, Judged::Verified(claims) if claims.subject().is_none());
+        Ok(Some(Ready {
+            plan,
+            lease,
+            endpoint: status.endpoint.clone(),
+            issued,
+            several: held.several(),
+            anonymous,
+        }))
+    }
+
+    /// What the token was issued for, where a plan might use it and its access covers the request (A5).
+    fn replayable(
+        &self,
+        judgement: &Judgement,
+        view: &View<'_>,
+        ring: &Ring,
+    ) -> Option<(Digest, Arc<Issued>)> {
+        let unlikely =
+            self.journey.tried.is_empty() && plan::by_key(judge::judged(Some(judgement)), view, ring);
+        if unlikely || !self.policy.replay {
+            return None;
+        }
+        let digest = match judgement {
+            Judgement::Known(known) => known.digest,
+            Judgement::Unknown { digest, .. } => *digest,
+            Judgement::Refused(_) => return None,
+        };
+        self.covered(digest)
+    }
+
+    /// The credential of a token, where the token's access covers the request.
+    pub(super) fn covered(&self, digest: Digest) -> Option<(Digest, Arc<Issued>)> {
+        let registry = self.registry.as_ref()?;
+        let issued = self.worker.shared.replays.find(&digest, self.worker.shared.clock.now())?;
+        let mount = coverage::mount_from(self.outgoing.uri.query());
+        let need = coverage::need(registry, &self.outgoing.method, mount);
+        coverage::covers(issued.access(), &need).then_some((digest, issued))
+    }
+
+    /// Notes that an endpoint could not be used; an error where none is left.
+    pub(super) fn go_elsewhere(
+        &mut self,
+        endpoint: &Endpoint,
+        fault: &ConnectFault,
+        all: usize,
+    ) -> Result<(), Reason> {
+        if matches!(fault, ConnectFault::Full) {
+            return Err(Reason::Busy);
+        }
+        self.worker.shared.fleet.eject(endpoint, &fault.to_string());
+        self.worker.shared.probe_now.notify_one();
+        self.journey.avoid.push(endpoint.id);
+        self.story.rescued(Rescue::OtherEndpoint);
+        if self.journey.avoid.len() >= all { Err(Reason::NoEndpoint) } else { Ok(()) }
+    }
+
+    fn tell_plan(&mut self, plan: &Plan, judged: Judged<'_>, rerouted: bool) {
+        let token = matches!(judged, Judged::Verified(_) | Judged::Unverified(_));
+        let reroute = rerouted && token && *plan.step() == Step::AsCame;
+        self.story.plan = if reroute { "reroute" } else { plan.name() };
+        let rescue = match plan.step() {
+            Step::AsCame if reroute => Some(Rescue::Reroute),
+            Step::Resign { back, .. } if !back.is_zero() => Some(Rescue::Clock),
+            Step::Resign { .. } => Some(Rescue::Resign),
+            Step::Replay => Some(Rescue::Replay),
+            Step::AsCame | Step::Blank | Step::Hold(_) => None,
+        };
+        if let Some(rescue) = rescue {
+            self.story.rescued(rescue);
+        }
+        if token && *plan.step() == Step::Blank {
+            self.tell_unknown();
+        }
+    }
+}
+
+/// On an opaque endpoint the key that worked last on this very connection comes first.
+fn connection_first(held: &Held, lease: &Lease<UpBody>) -> Option<Held> {
+    let (Held::Several(kids), Some(last)) = (held, lease.held()) else { return None };
+    let mut first = vec![last.clone()];
+    first.extend(kids.iter().filter(|kid| *kid != last).cloned());
+    Some(Held::Several(first))
+}

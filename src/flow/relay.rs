@@ -1,0 +1,292 @@
+//! A request's body on its way up, which the flow can take back: its head is kept until the endpoint has
+//! shown that it accepts the request, and nothing behind the head leaves the client before that.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::edges::wire::{Phase, Pulse};
+
+/// What goes up as a request's body.
+#[derive(Debug)]
+pub enum UpBody {
+    /// None.
+    Empty,
+    /// The client's, through a relay.
+    Relay(RelayEnd),
+}
+
+/// The bytes of all kept heads together (`uploads.heads_total`).
+#[derive(Debug)]
+pub struct HeadBudget {
+    free: AtomicUsize,
+}
+
+impl HeadBudget {
+    /// A budget of `bytes`.
+    pub fn new(bytes: usize) -> Self {
+        Self { free: AtomicUsize::new(bytes) }
+    }
+
+    fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        let taken =
+            self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes));
+        taken.ok().map(|_| Share { budget: self.clone(), bytes })
+    }
+}
+
+#[derive(Debug)]
+struct Share {
+    budget: Arc<HeadBudget>,
+    bytes: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.free.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The flow's hold on a body that is being relayed.
+#[derive(Debug, Clone)]
+pub struct Relay(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    turn: Cell<u32>,
+    ended: Cell<bool>,
+    lost: Cell<bool>,
+    passed: Cell<u64>,
+    inner: RefCell<Inner>,
+    pulse: Rc<Pulse>,
+    size: SizeHint,
+}
+
+#[derive(Debug)]
+struct Inner {
+    live: Incoming,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    share: Option<Share>,
+    waker: Option<Waker>,
+    full: bool,
+    watcher: Option<Waker>,
+}
+
+/// hyper's end of a relay: one for each time that the request is sent.
+#[derive(Debug)]
+pub struct RelayEnd {
+    shared: Rc<Shared>,
+    turn: u32,
+    next_kept: usize,
+}
+
+/// The client went away, or sent what is no body, before the body's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client's body ended before its end")]
+pub struct ClientGone;
+
+/// Bytes of the largest chunk that hyper hands over at once: the head's last one may overrun by it.
+pub const CHUNK: usize = 64 * 1024;
+
+impl Relay {
+    /// Takes over a client's body. With a share of `budget` its first `head` bytes are kept, and no more than
+    /// those go up before [`Relay::release`]; without one nothing is kept and all flows.
+    pub fn new(live: Incoming, head: usize, budget: Option<&Arc<HeadBudget>>, pulse: Rc<Pulse>) -> Self {
+        let size = live.size_hint();
+        let wanted = size.exact().map_or(head, |n| head.min(usize::try_from(n).unwrap_or(head)));
+        let share = budget.and_then(|b| b.take(wanted));
+        let inner =
+            Inner { live, kept: Vec::new(), kept_bytes: 0, share, waker: None, full: false, watcher: None };
+        Self(Rc::new(Shared {
+            turn: Cell::new(0),
+            ended: Cell::new(false),
+            lost: Cell::new(false),
+            passed: Cell::new(0),
+            inner: RefCell::new(inner),
+            pulse,
+            size,
+        }))
+    }
+
+    /// A body for one more send, from the first byte. Ends handed out before never yield again.
+    pub fn end(&self) -> RelayEnd {
+        let turn = self.0.turn.get() + 1;
+        self.0.turn.set(turn);
+        self.0.inner.borrow_mut().full = false;
+        RelayEnd { shared: self.0.clone(), turn, next_kept: 0 }
+    }
+
+    /// Whether all that has been read from the client is still kept, so that the body can be sent again.
+    pub fn can_restart(&self) -> bool {
+        let inner = self.0.inner.borrow();
+        inner.share.is_some() || self.0.passed.get() == 0
+    }
+
+    /// Whether the whole body is known to fit into its kept head.
+    pub fn fits_head(&self, head: usize) -> bool {
+        self.0.size.exact().is_some_and(|n| n <= head as u64)
+    }
+
+    /// The endpoint has accepted the request: the head is dropped and the rest flows.
+    pub fn release(&self) {
+        let mut inner = self.0.inner.borrow_mut();
+        inner.share = None;
+        if let Some(waker) = inner.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Completes when the head is up and the rest waits for [`Relay::release`]; never where the body fits.
+    pub async fn filled(&self) {
+        std::future::poll_fn(|cx| {
+            let mut inner = self.0.inner.borrow_mut();
+            if inner.full {
+                return Poll::Ready(());
+            }
+            inner.watcher = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether the body's end has been handed to hyper.
+    pub fn ended(&self) -> bool {
+        self.0.ended.get()
+    }
+
+    /// Whether the client's side broke off.
+    pub fn client_gone(&self) -> bool {
+        self.0.lost.get()
+    }
+
+    /// Bytes read from the client so far.
+    pub fn passed(&self) -> u64 {
+        self.0.passed.get()
+    }
+}
+
+impl RelayEnd {
+    fn poll_kept(&mut self, inner: &mut Inner) -> Option<Bytes> {
+        let chunk = inner.kept.get(self.next_kept)?.clone();
+        self.next_kept += 1;
+        if inner.share.is_none() && self.next_kept == inner.kept.len() {
+            inner.kept = Vec::new();
+            self.next_kept = 0;
+        }
+        Some(chunk)
+    }
+
+    fn poll_live(
+        &mut self,
+        inner: &mut Inner,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, ClientGone>>> {
+        let keeps = inner.share.as_ref().map(|s| s.bytes);
+        let full = |most| inner.kept_bytes > 0 && inner.kept_bytes + CHUNK > most;
+        if keeps.is_some_and(|most| self.whole() > most as u64 && full(most)) {
+            inner.waker = Some(cx.waker().clone());
+            inner.full = true;
+            if let Some(watcher) = inner.watcher.take() {
+                watcher.wake();
+            }
+            return Poll::Pending;
+        }
+        let frame = match Pin::new(&mut inner.live).poll_frame(cx) {
+            Poll::Pending => {
+                self.wait();
+                return Poll::Pending;
+            }
+            Poll::Ready(frame) => frame,
+        };
+        self.shared.pulse.enter(Phase::Busy);
+        match frame {
+            None => {
+                self.shared.ended.set(true);
+                Poll::Ready(None)
+            }
+            Some(Err(_)) => {
+                self.shared.lost.set(true);
+                Poll::Ready(Some(Err(ClientGone)))
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                // Trailers of a request mean nothing to Harbor, and names in them could (hostile input).
+                Err(_) => self.poll_live(inner, cx),
+                Ok(chunk) => {
+                    self.shared.passed.set(self.shared.passed.get() + chunk.len() as u64);
+                    if keeps.is_some() {
+                        inner.kept_bytes += chunk.len();
+                        inner.kept.push(chunk.clone());
+                        self.next_kept = inner.kept.len();
+                    }
+                    if inner.live.is_end_stream() {
+                        self.shared.ended.set(true);
+                    }
+                    Poll::Ready(Some(Ok(chunk)))
+                }
+            },
+        }
+    }
+
+    fn whole(&self) -> u64 {
+        self.shared.size.exact().unwrap_or(u64::MAX)
+    }
+
+    fn wait(&self) {
+        if self.shared.pulse.phase().0 != Phase::Body {
+            self.shared.pulse.enter(Phase::Body);
+        }
+    }
+}
+
+impl Body for UpBody {
+    type Data = Bytes;
+    type Error = ClientGone;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientGone>>> {
+        let Self::Relay(end) = &mut *self else { return Poll::Ready(None) };
+        if end.turn != end.shared.turn.get() {
+            // Taken back. An error here would make hyper fail the answer too.
+            return Poll::Pending;
+        }
+        let shared = end.shared.clone();
+        let mut inner = shared.inner.borrow_mut();
+        if let Some(chunk) = end.poll_kept(&mut inner) {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        end.poll_live(&mut inner, cx).map_ok(Frame::data)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Relay(end) => {
+                let inner = end.shared.inner.borrow();
+                end.turn == end.shared.turn.get()
+                    && end.next_kept >= inner.kept.len()
+                    && inner.live.is_end_stream()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Relay(end) => end.shared.size.clone(),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! One request to one endpoint: leased connection, head of the answer in time, sent again only where that is
+//! certain to do no harm (A22).
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use hyper::body::Incoming;
+
+use super::{
+    context::Worker,
+    relay::{Relay, UpBody},
+};
+use crate::{
+    edges::{
+        fleet::Endpoint,
+        pool::{ConnectFault, Lease},
+    },
+    words::route::{Kind, Registry},
+};
+
+/// A request that may have to be sent more than once.
+pub struct Outgoing {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query, byte for byte.
+    pub uri: Uri,
+    /// Its headers, `Authorization` as it came.
+    pub headers: HeaderMap,
+    /// Its body; `None` where it has none.
+    pub body: Option<Relay>,
+}
+
+/// The head of an answer, and the connection that its body comes over.
+pub struct Answered {
+    /// The answer.
+    pub response: Response<Incoming>,
+    /// Its connection.
+    pub lease: Lease<UpBody>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum SendFault {
+    /// Nothing was sent: another endpoint may be tried.
+    NotSent(ConnectFault),
+    /// The connection broke before any byte of an answer; `harmless` where nothing can have happened by it.
+    Broke {
+        /// Whether it may be sent again (A22).
+        harmless: bool,
+    },
+    /// No head of an answer in time.
+    Slow,
+    /// The client left, or its body broke off.
+    ClientGone,
+}
+
+impl Outgoing {
+    /// The request as it goes up, with `headers` in the place of its own.
+    pub fn request(&self, headers: HeaderMap) -> Request<UpBody> {
+        let body = self.body.as_ref().map_or(UpBody::Empty, |relay| UpBody::Relay(relay.end()));
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// Whether a connection that broke before any answer byte can have done nothing by this request: safe
+    /// methods, the opening of an upload, a manifest that we kept whole and that is the same when put twice.
+    pub fn harmless_twice(&self, registry: Option<&Registry<'_>>) -> bool {
+        let safe = self.method == Method::GET || self.method == Method::HEAD;
+        let opens = registry.is_some_and(|r| r.opens_upload(&self.method));
+        let manifest = self.method == Method::PUT && registry.is_some_and(|r| r.kind == Kind::Manifest);
+        safe || ((opens || manifest) && self.body.as_ref().is_none_or(Relay::can_restart))
+    }
+}
+
+/// A request target with nothing but path and query.
+pub fn origin_form(uri: &Uri) -> Uri {
+    if uri.authority().is_none() && uri.scheme().is_none() {
+        return uri.clone();
+    }
+    uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from)
+}
+
+/// A connection to `endpoint` for one exchange.
+pub async fn lease(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) -> Result<Lease<UpBody>, SendFault> {
+    worker.pool.lease(endpoint).await.map_err(SendFault::NotSent)
+}
+
+/// Sends over `lease`; a pooled connection that turns out to be stale is replaced by a new one.
+pub async fn exchange(
+    worker: &Rc<Worker>,
+    outgoing: &Outgoing,
+    mut lease: Lease<UpBody>,
+    headers: HeaderMap,
+    harmless: bool,
+    within: Duration,
+) -> Result<Answered, SendFault> {
+    let copy = (lease.reused() && harmless).then(|| headers.clone());
+    let first = tokio::time::timeout(within, lease.send(outgoing.request(headers))).await;
+    let fault = match first.map_err(|_| SendFault::Slow)? {
+        Ok(response) => return Ok(Answered { response, lease }),
+        Err(fault) => fault,
+    };
+    let mut fault = fault;
+    if outgoing.body.as_ref().is_some_and(Relay::client_gone) {
+        return Err(SendFault::ClientGone);
+    }
+    let (reused, answered) = (lease.reused(), lease.answered());
+    let unsent = fault.take_message().map(|request| request.into_parts().0.headers);
+    let again = match (unsent, copy) {
+        (Some(headers), _) => headers,
+        (None, Some(headers)) if reused && !answered => headers,
+        (None, _) => return Err(SendFault::Broke { harmless: harmless && !answered }),
+    };
+    let endpoint = lease.endpoint().clone();
+    drop(lease);
+    let mut lease = worker.pool.fresh(&endpoint).await.map_err(SendFault::NotSent)?;
+    let second = tokio::time::timeout(within, lease.send(outgoing.request(again))).await;
+    match second.map_err(|_| SendFault::Slow)? {
+        Ok(response) => Ok(Answered { response, lease }),
+        Err(_) if outgoing.body.as_ref().is_some_and(Relay::client_gone) => Err(SendFault::ClientGone),
+        Err(_) => Err(SendFault::Broke { harmless: harmless && !lease.answered() }),
+    }
+}

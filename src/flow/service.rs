@@ -1,0 +1,262 @@
+//! One request from its head to its answer: screened, routed, forwarded or answered by us.
+
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Instant};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::{
+    body::DownBody,
+    context::{Downstream, Policy, Worker},
+    headers::{self, Origin, REQUEST_ID},
+    registry::{self, Ask},
+    relay::Relay,
+    respond::reject,
+    send::{Outgoing, origin_form},
+    story::Story,
+    token_service,
+};
+use crate::{
+    edges::{fleet::Scheme, telemetry::counters::route_index},
+    words::{
+        challenge,
+        credential::Credential,
+        reason::{Outcome, Reason},
+        route::{Registry, Route},
+    },
+};
+
+/// Serves one request. Never fails: what goes wrong is an answer.
+pub async fn serve(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    request: Request<Incoming>,
+) -> Result<Response<DownBody>, Infallible> {
+    downstream.begin();
+    let policy = worker.shared.policy.load_full();
+    let (mut parts, body) = request.into_parts();
+    let mut story = Box::new(begin(&worker, &downstream, &parts));
+    let result = handle(&worker, &downstream, &policy, &mut parts, body, &mut story).await;
+    let mut response = result.unwrap_or_else(|reason| refuse(reason, &mut story));
+    response.headers_mut().insert(REQUEST_ID, story.id.clone());
+    story.status = response.status();
+    Ok(response.map(|body| body.tell(story, downstream)))
+}
+
+fn begin(worker: &Rc<Worker>, downstream: &Downstream, parts: &Parts) -> Story {
+    let client = headers::client_of(&parts.headers, downstream.peer, |a| downstream.trusts(a));
+    let kept = parts.headers.get(REQUEST_ID).filter(|id| downstream.trusts(downstream.peer) && is_id(id));
+    Story {
+        worker: worker.clone(),
+        silent: false,
+        route: 4,
+        began: Instant::now(),
+        id: kept.cloned().unwrap_or_else(|| worker.new_id()),
+        client,
+        method: parts.method.clone(),
+        uri: parts.uri.clone(),
+        agent: parts.headers.get(header::USER_AGENT).cloned(),
+        plan: "",
+        rescue: None,
+        refusal: None,
+        endpoint: None,
+        principal: None,
+        sends: 0,
+        status: StatusCode::OK,
+        outcome: Outcome::Forwarded,
+        bytes_in: 0,
+        bytes_out: 0,
+    }
+}
+
+/// `[A-Za-z0-9._-]{1,64}` (A29).
+fn is_id(value: &HeaderValue) -> bool {
+    let text = value.as_bytes();
+    (1..=64).contains(&text.len()) && text.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+}
+
+fn refuse(reason: Reason, story: &mut Story) -> Response<DownBody> {
+    story.refusal = Some(reason);
+    story.rescue = None;
+    story.outcome = match reason {
+        Reason::NoEndpoint | Reason::UpstreamBroke | Reason::UpstreamSlow | Reason::RegistryPassword => {
+            Outcome::UpstreamFailed
+        }
+        Reason::BodyBroke => Outcome::ClientGone,
+        _ => Outcome::Rejected,
+    };
+    let mut response = reject(reason, &story.id);
+    if reason == Reason::TokenMethod {
+        token_service::method_not_allowed(&mut response);
+    }
+    response
+}
+
+async fn handle(
+    worker: &Rc<Worker>,
+    downstream: &Rc<Downstream>,
+    policy: &Arc<Policy>,
+    parts: &mut Parts,
+    body: Incoming,
+    story: &mut Story,
+) -> Result<Response<DownBody>, Reason> {
+    screen(parts, &body)?;
+    let path = parts.uri.path().to_owned();
+    let route = Route::of(&path).map_err(|_| Reason::AmbiguousPath)?;
+    story.route = route_index(&route);
+    let secret = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?
+        == Credential::HarborSecret;
+    if !downstream.cluster {
+        if secret {
+            parts.headers.remove(header::AUTHORIZATION);
+        }
+        if route == Route::Components {
+            return Err(Reason::ComponentsOnly);
+        }
+    }
+    if route == Route::Own {
+        return Err(Reason::NoSuchPage);
+    }
+    let host = parts.headers.get(header::HOST).cloned();
+    let scheme = scheme_of(worker, downstream, policy, &parts.headers);
+    let origin = Origin {
+        peer: downstream.peer,
+        trusted: downstream.trusts(downstream.peer),
+        scheme,
+        request_id: &story.id,
+    };
+    headers::prepare(&parts.method, &mut parts.headers, &origin);
+    headers::set_real_ip(&mut parts.headers, story.client);
+    let for_clients = policy.enforce && is_for_clients(&route, &path);
+    let mut response = match route {
+        Route::Token if policy.enforce => token_service::answer(worker, policy, parts, story).await?,
+        route => pass(worker, downstream, policy, parts, body, route, story).await?,
+    };
+    headers::settle_answer(response.headers_mut(), for_clients);
+    if policy.rewrite_realm {
+        rewrite_realm(response.headers_mut(), policy, scheme, host.as_ref());
+    }
+    Ok(response)
+}
+
+/// What no route may have: CONNECT, no host or several, a body that hyper would not send.
+fn screen(parts: &mut Parts, body: &Incoming) -> Result<(), Reason> {
+    if parts.method == Method::CONNECT {
+        return Err(Reason::Method);
+    }
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if reads && !body.is_end_stream() && body.size_hint().exact().is_none() {
+        return Err(Reason::Method);
+    }
+    headers::settle_host(&parts.uri, &mut parts.headers)
+}
+
+/// `/v2/` and `/service/` are for command-line clients: no cookie there in either direction (A1).
+fn is_for_clients(route: &Route<'_>, path: &str) -> bool {
+    matches!(route, Route::Registry(_) | Route::Token) || path.starts_with("/service/")
+}
+
+async fn pass(
+    worker: &Rc<Worker>,
+    downstream: &Rc<Downstream>,
+    policy: &Arc<Policy>,
+    parts: &mut Parts,
+    body: Incoming,
+    route: Route<'_>,
+    story: &mut Story,
+) -> Result<Response<DownBody>, Reason> {
+    if policy.enforce && is_for_clients(&route, parts.uri.path()) {
+        headers::drop_cookies(&mut parts.headers);
+    }
+    let portal = route == Route::Portal && !worker.shared.fleet.snapshot().portal.is_empty();
+    let within =
+        if matches!(route, Route::Registry(_)) { policy.registry_timeout } else { policy.api_timeout };
+    let registry: Option<Registry<'_>> =
+        if let Route::Registry(registry) = route { Some(registry) } else { None };
+    let bearer = match (Credential::of(&parts.headers), &registry) {
+        (Ok(Credential::Bearer(token)), Some(_)) => Some(Box::<str>::from(token)),
+        _ => None,
+    };
+    if !policy.enforce {
+        note_unjudged(worker, policy, bearer.as_deref(), story);
+    }
+    let bearer = bearer.filter(|_| policy.enforce);
+    let relay = (!body.is_end_stream()).then(|| {
+        let budget = bearer.is_some().then_some(&worker.shared.heads);
+        Relay::new(body, policy.head, budget, downstream.pulse.clone())
+    });
+    let outgoing = Outgoing {
+        method: parts.method.clone(),
+        uri: origin_form(&parts.uri),
+        headers: std::mem::take(&mut parts.headers),
+        body: relay.clone(),
+    };
+    let ask = Ask { outgoing, registry, bearer, within, portal };
+    let result = registry::forward(worker, Some(downstream), policy, ask, story).await;
+    if let Some(relay) = relay {
+        story.bytes_in = relay.passed();
+    }
+    let response = result?;
+    if response.status().is_success() && changes_credentials(&parts.method, parts.uri.path()) {
+        worker.shared.answers.forget_all();
+        worker.shared.replays.forget_all();
+        worker.shared.wrong.forget_all();
+    }
+    Ok(response)
+}
+
+/// Observe mode counts what enforce mode would refuse, and touches nothing (A27).
+fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&str>, story: &mut Story) {
+    use super::known::Judgement;
+    let Some(token) = bearer else { return };
+    let shared = &worker.shared;
+    let ring = shared.keys.ring();
+    if let (Judgement::Refused(fault), _) =
+        shared.known.judge(token, &ring, &shared.rules(policy), shared.clock.now())
+    {
+        story.refusal = Some(fault.reason());
+    }
+}
+
+/// A write that may change what some credential may do (A2).
+fn changes_credentials(method: &Method, path: &str) -> bool {
+    const PARTS: [&str; 8] =
+        ["users", "robots", "projects", "usergroups", "configurations", "ldap", "system", "internalconfig"];
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path.contains("/repositories/") {
+        return false;
+    }
+    let Some(rest) = path.strip_prefix("/api/") else {
+        return path.starts_with("/c/") && !path.starts_with("/c/log");
+    };
+    let rest = rest.strip_prefix("v2.0/").unwrap_or(rest);
+    rest.split('/').next().is_some_and(|part| PARTS.contains(&part))
+}
+
+/// The scheme that goes up as `X-Forwarded-Proto`: what core builds a `Location` of (U1).
+fn scheme_of(worker: &Worker, downstream: &Downstream, policy: &Policy, headers: &HeaderMap) -> Scheme {
+    let proxied = downstream.trusts(downstream.peer).then(|| headers::proxied_scheme(headers)).flatten();
+    proxied.unwrap_or_else(|| {
+        if downstream.tls {
+            Scheme::Https
+        } else if let Some((scheme, _)) = &policy.public {
+            *scheme
+        } else {
+            worker.shared.fleet.snapshot().realm_scheme.unwrap_or(Scheme::Http)
+        }
+    })
+}
+
+fn rewrite_realm(headers: &mut HeaderMap, policy: &Policy, scheme: Scheme, host: Option<&HeaderValue>) {
+    let asked = host.and_then(|h| h.to_str().ok());
+    let (scheme, authority) = match (&policy.public, asked) {
+        (Some((scheme, authority)), _) => (*scheme, &**authority),
+        (None, Some(asked)) => (scheme, asked),
+        (None, None) => return,
+    };
+    let realm = format!("{}://{authority}/service/token", scheme.as_str());
+    let rewritten = headers.get(header::WWW_AUTHENTICATE).and_then(|v| challenge::with_realm(v, &realm));
+    if let Some(value) = rewritten {
+        headers.insert(header::WWW_AUTHENTICATE, value);
+    }
+}

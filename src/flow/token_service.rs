@@ -1,0 +1,236 @@
+//! `/service/token`: answers inspected, shared among those who ask the same at once, and given again for a
+//! short while. Harbor stays the judge of every credential and every scope.
+
+mod answers;
+mod inspect;
+mod query;
+mod wrong;
+
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt, Limited};
+
+pub use self::{
+    answers::{Answers, Flown},
+    wrong::WrongCredentials,
+};
+use self::{inspect::Inspected, query::Query, wrong::Admission};
+use super::{
+    body::DownBody,
+    context::{Policy, Worker},
+    registry::{self, Ask},
+    send::{Outgoing, origin_form},
+    story::Story,
+};
+use crate::words::{
+    credential::{Credential, basic_user},
+    reason::{Outcome, Reason, Rescue},
+};
+
+/// Bytes of a token answer at most: a token for many scopes grows with each.
+const LONGEST: usize = 1024 * 1024;
+
+/// Answers a token request in enforce mode.
+pub async fn answer(
+    worker: &Rc<Worker>,
+    policy: &Arc<Policy>,
+    parts: &mut Parts,
+    story: &mut Story,
+) -> Result<Response<DownBody>, Reason> {
+    if parts.method != Method::GET {
+        return Err(Reason::TokenMethod);
+    }
+    super::headers::drop_cookies(&mut parts.headers);
+    let credential = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?;
+    let basic = if let Credential::Basic(value) = credential { Some(value.clone()) } else { None };
+    let query = Query::read(parts.uri.query().unwrap_or_default());
+    let place = match (&query, credential) {
+        (Some(query), Credential::Basic(_) | Credential::None) => {
+            Some(worker.shared.answers.place(&worker.shared.deployment, basic.as_ref(), query))
+        }
+        _ => None,
+    };
+    if let Some(flown) = place.and_then(|place| worker.shared.answers.find(&place, worker.shared.clock.now()))
+    {
+        worker.counters.answer_hits.fetch_add(1, Relaxed);
+        story.plan = "cached";
+        return Ok(response(&flown, story));
+    }
+    worker.counters.answer_misses.fetch_add(1, Relaxed);
+    let flight = Flight {
+        worker: worker.clone(),
+        policy: policy.clone(),
+        headers: parts.headers.clone(),
+        uri: origin_form(&parts.uri),
+        basic,
+        query,
+        place,
+        client: story.client,
+        generation: worker.shared.answers.generation(),
+    };
+    let flown = match place {
+        Some(place) => worker.shared.answers.share(place, move || flight.fly()).await,
+        None => Arc::new(flight.fly().await),
+    };
+    story.sends = flown.sends;
+    story.endpoint.clone_from(&flown.endpoint);
+    story.plan = "as_came";
+    story.principal.clone_from(&flown.subject);
+    story.rescue = flown.rescue;
+    story.refusal = flown.refusal;
+    match flown.failure {
+        Some(reason) => Err(reason),
+        None => Ok(response(&flown, story)),
+    }
+}
+
+fn response(flown: &Flown, story: &mut Story) -> Response<DownBody> {
+    story.outcome = Outcome::Forwarded;
+    let mut response = Response::new(DownBody::whole(flown.body.clone()));
+    *response.status_mut() = flown.status;
+    response.headers_mut().clone_from(&flown.headers);
+    response
+}
+
+/// One question to Harbor on behalf of all who ask it at once.
+struct Flight {
+    worker: Rc<Worker>,
+    policy: Arc<Policy>,
+    headers: HeaderMap,
+    uri: http::Uri,
+    basic: Option<HeaderValue>,
+    query: Option<Query>,
+    place: Option<[u8; 32]>,
+    client: std::net::IpAddr,
+    generation: u64,
+}
+
+/// Sends of one flight at most: an endpoint that can't sign is followed by another, a lock by one more try.
+const SENDS: usize = 4;
+
+impl Flight {
+    async fn fly(self) -> Flown {
+        let name = self.basic.as_ref().and_then(basic_user).unwrap_or_default();
+        let wrong = &self.worker.shared.wrong;
+        let admission = match &self.basic {
+            Some(basic) => match wrong.admit(&name, basic, self.client).await {
+                Ok(admission) => Some(admission),
+                Err(reason) => return Flown::failed(reason),
+            },
+            None => None,
+        };
+        let mut flown = Flown::failed(Reason::NoEndpoint);
+        let mut waited = false;
+        for _ in 0..SENDS {
+            flown = self.send().await.unwrap_or_else(Flown::failed).after(flown);
+            let inspected = self.inspect(&mut flown);
+            match inspected {
+                Inspected::CannotSign if self.another_signs() => {
+                    flown.rescue = Some(Rescue::OtherEndpoint);
+                    continue;
+                }
+                Inspected::Refused if !waited => {
+                    if let Some(wait) = admission.as_ref().and_then(Admission::lock_of_another) {
+                        waited = true;
+                        tokio::time::sleep(wait).await;
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            if let Some(admission) = &admission {
+                admission.settle(inspected != Inspected::Refused, inspected == Inspected::Granted);
+            }
+            break;
+        }
+        flown
+    }
+
+    async fn send(&self) -> Result<Flown, Reason> {
+        let mut story = Story::silent(&self.worker, self.client);
+        let outgoing = Outgoing {
+            method: Method::GET,
+            uri: self.uri.clone(),
+            headers: self.headers.clone(),
+            body: None,
+        };
+        let ask =
+            Ask { outgoing, registry: None, bearer: None, within: self.policy.token_timeout, portal: false };
+        let answer = registry::forward(&self.worker, None, &self.policy, ask, &mut story).await?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, LONGEST).collect().await.map_err(|_| Reason::UpstreamBroke)?.to_bytes();
+        let mut headers = HeaderMap::new();
+        for name in [header::CONTENT_TYPE, header::WWW_AUTHENTICATE, header::DATE] {
+            if let Some(value) = head.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        Ok(Flown {
+            status: head.status,
+            headers,
+            body,
+            sends: story.sends,
+            endpoint: story.endpoint.clone(),
+            rescue: story.rescue,
+            ..Flown::default()
+        })
+    }
+
+    /// Reads Harbor's answer and keeps what may be kept of it.
+    fn inspect(&self, flown: &mut Flown) -> Inspected {
+        let shared = &self.worker.shared;
+        if flown.failure.is_some() {
+            return Inspected::Other;
+        }
+        let (inspected, issued) = inspect::read(flown.status, &flown.body, self.basic.is_some());
+        flown.refusal = inspected.reason();
+        if let (Inspected::CannotSign, Some(endpoint)) = (inspected, &flown.endpoint) {
+            shared.fleet.cannot_sign(endpoint);
+        }
+        let Some(issued) = issued else { return inspected };
+        if let Some(endpoint) = &flown.endpoint {
+            shared.fleet.confirm(endpoint, &issued.kid);
+        }
+        shared.lifetime_seen.fetch_max(issued.lifetime().as_secs(), Relaxed);
+        flown.subject = issued.subject.as_deref().map(Arc::from);
+        if let (Inspected::Granted, Some(basic)) = (inspected, &self.basic) {
+            self.remember(&issued, basic);
+            let all_granted = self.query.as_ref().is_some_and(|q| q.granted_by(&issued.access));
+            if let (Some(place), true) = (self.place, all_granted) {
+                let until = issued.cached_until(shared.clock.now(), self.policy.answer_cache);
+                shared.answers.keep(place, flown, until, self.generation);
+            }
+        }
+        inspected
+    }
+
+    fn remember(&self, issued: &inspect::Issued, basic: &HeaderValue) {
+        let shared = &self.worker.shared;
+        if !self.policy.replay || shared.answers.generation() != self.generation {
+            return;
+        }
+        let name = issued.subject.as_deref().unwrap_or_default();
+        let oidc = shared.auth_mode.get().is_none_or(|mode| &**mode == "oidc_auth");
+        let at_once = if oidc && !name.starts_with("robot$") { 1 } else { self.policy.replays_each };
+        let digest = shared.known.digest(&issued.token);
+        shared.replays.remember(digest, basic, issued.access.clone(), issued.expires, (name, at_once));
+    }
+
+    fn another_signs(&self) -> bool {
+        use crate::decisions::plan::{Held, Standing};
+        let fleet = self.worker.shared.fleet.snapshot();
+        fleet.statuses.iter().any(|s| s.held != Held::CannotSign && s.standing == Standing::Healthy)
+    }
+}
+
+/// Harbor's own words for another method than GET (contract T).
+pub fn method_not_allowed(response: &mut Response<DownBody>) {
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    *response.body_mut() = DownBody::whole(bytes::Bytes::from_static(b"Method Not Allowed\n"));
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+}

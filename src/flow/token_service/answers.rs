@@ -1,0 +1,186 @@
+//! Token answers: kept for a short while, and shared by all who ask the same at once.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
+
+use aws_lc_rs::hmac;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use moka::sync::Cache;
+use tokio::sync::watch;
+
+use super::query::Query;
+use crate::{
+    edges::fleet::Endpoint,
+    words::{
+        clock::UnixTime,
+        reason::{Reason, Rescue},
+    },
+};
+
+/// A keyed hash of credential, service and scopes.
+pub type Place = [u8; 32];
+
+/// What came of one question to Harbor.
+#[derive(Clone, Debug, Default)]
+pub struct Flown {
+    /// Its status.
+    pub status: StatusCode,
+    /// The few headers that go down.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Sends that it took.
+    pub sends: u32,
+    /// The endpoint that answered.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// What rescued it.
+    pub rescue: Option<Rescue>,
+    /// The failure that its status hides.
+    pub refusal: Option<Reason>,
+    /// Whom the token is for.
+    pub subject: Option<Arc<str>>,
+    /// Why there is no answer.
+    pub failure: Option<Reason>,
+}
+
+impl Flown {
+    /// No answer.
+    pub fn failed(reason: Reason) -> Self {
+        Self { failure: Some(reason), ..Self::default() }
+    }
+
+    /// This answer after an earlier send of the same question.
+    pub(super) fn after(mut self, earlier: Self) -> Self {
+        self.sends += earlier.sends;
+        self.rescue = earlier.rescue.or(self.rescue);
+        self
+    }
+}
+
+/// Answers in memory, and questions under way.
+pub struct Answers {
+    key: hmac::Key,
+    kept: Cache<Place, Arc<Kept>>,
+    flights: Mutex<HashMap<Place, watch::Receiver<Option<Arc<Flown>>>>>,
+    generation: AtomicU64,
+}
+
+struct Kept {
+    flown: Flown,
+    until: UnixTime,
+}
+
+impl Answers {
+    /// Room for `capacity` answers.
+    pub fn new(key: hmac::Key, capacity: u64) -> Self {
+        Self { key, kept: Cache::new(capacity), flights: Mutex::default(), generation: AtomicU64::new(0) }
+    }
+
+    /// The place of a question: every part with its length before it, so that no two questions share one.
+    pub fn place(&self, deployment: &str, credential: Option<&HeaderValue>, query: &Query) -> Place {
+        let mut context = hmac::Context::with_key(&self.key);
+        let mut part = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        };
+        part(deployment.as_bytes());
+        part(&[u8::from(credential.is_some())]);
+        part(credential.map_or(&[], |c| c.as_bytes()));
+        part(query.service.as_bytes());
+        for scope in &query.scopes {
+            part(scope.kind.as_bytes());
+            part(scope.name.as_bytes());
+            part(&(scope.actions.len() as u64).to_be_bytes());
+            scope.actions.iter().for_each(|action| part(action.as_bytes()));
+        }
+        let mut place = [0; 32];
+        place.copy_from_slice(context.sign().as_ref());
+        place
+    }
+
+    /// An answer that may be given again.
+    pub fn find(&self, place: &Place, now: UnixTime) -> Option<Flown> {
+        let kept = self.kept.get(place)?;
+        (now < kept.until).then(|| kept.flown.clone())
+    }
+
+    /// Keeps an answer, unless a write has raised the generation since it was asked for (A2).
+    pub fn keep(&self, place: Place, flown: &Flown, until: UnixTime, generation: u64) {
+        let kept = Kept { flown: Flown { sends: 0, rescue: None, ..flown.clone() }, until };
+        self.kept.insert(place, Arc::new(kept));
+        if self.generation() != generation {
+            self.kept.invalidate(&place);
+        }
+    }
+
+    /// The generation of now: what was asked under an earlier one is not kept.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// A write may have changed what any credential may do: nothing that was answered before counts.
+    pub fn forget_all(&self) {
+        self.generation.fetch_add(1, SeqCst);
+        self.kept.invalidate_all();
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Answers kept now.
+    pub fn count(&self) -> u64 {
+        self.kept.entry_count()
+    }
+
+    /// Asks once for all who ask the same at once. The flight is a task of its own: its first asker's leaving
+    /// doesn't end it.
+    pub async fn share<F: Future<Output = Flown> + 'static>(
+        self: &Arc<Self>,
+        place: Place,
+        flight: impl FnOnce() -> F,
+    ) -> Arc<Flown> {
+        let (mut landing, take_off) = {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            match flights.get(&place) {
+                Some(landing) => (landing.clone(), None),
+                None => {
+                    let (land, landing) = watch::channel(None);
+                    flights.insert(place, landing.clone());
+                    (landing, Some(land))
+                }
+            }
+        };
+        if let Some(land) = take_off {
+            let (flight, answers) = (flight(), self.clone());
+            drop(tokio::task::spawn_local(async move {
+                let _ended = Ended { answers: &answers, place, land: &land };
+                let flown = Arc::new(flight.await);
+                land.send_replace(Some(flown));
+            }));
+        }
+        // An error means that the flight's worker is gone: the process ends.
+        let landed = landing.wait_for(Option::is_some).await.ok().and_then(|flown| flown.clone());
+        landed.unwrap_or_else(|| Arc::new(Flown::failed(Reason::UpstreamBroke)))
+    }
+}
+
+/// Takes a flight off the list when it has landed, or its worker has ended; a later flight of the same
+/// place stays.
+struct Ended<'a> {
+    answers: &'a Answers,
+    place: Place,
+    land: &'a watch::Sender<Option<Arc<Flown>>>,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.answers.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if flights.get(&self.place).is_some_and(|listed| listed.same_channel(&self.land.subscribe())) {
+            flights.remove(&self.place);
+        }
+    }
+}
