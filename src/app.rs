@@ -1,7 +1,22 @@
 //! The assembly: the only group that knows every concrete type.
 
 pub mod admin;
+pub mod check;
+pub mod cli;
 pub mod config;
 mod log;
 pub mod serve;
 pub mod status;
+pub mod translate;
+
+use std::process::ExitCode;
+
+/// Runs the command line of this process. What the commands start is put together here.
+pub fn run() -> ExitCode {
+    let programs = cli::Programs {
+        serve: |_, _| anyhow::bail!("this build has no proxy yet"),
+        rehearse: |_| anyhow::bail!("this build has no rehearsal yet"),
+        ask_endpoints: |_| Vec::new(),
+    };
+    cli::run(std::env::args_os(), &programs)
+}

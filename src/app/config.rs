@@ -12,6 +12,7 @@ pub mod address;
 pub mod amounts;
 pub mod checks;
 pub mod document;
+pub mod documents;
 pub mod faults;
 pub mod later;
 pub mod moment;

@@ -8,10 +8,16 @@ use toml::de::{DeTable, DeValue};
 use super::faults::{Fault, Place};
 
 /// The tree, and where each of its values was written, by its path such as `listener[0].tls.key_file`.
-#[derive(Default)]
 pub struct Document {
     pub tree: Value,
     places: BTreeMap<String, Place>,
+}
+
+/// Nothing was written.
+impl Default for Document {
+    fn default() -> Self {
+        Self { tree: Value::Object(Map::new()), places: BTreeMap::new() }
+    }
 }
 
 impl Document {

@@ -19,7 +19,10 @@ pub(super) fn keys(c: &mut Checker<'_>, raw: raw::Keys) -> Keys {
     c.at_least("keys.reread_every", &raw.reread_every, Span::millis(100));
     let reread_every = at_most(c, "keys.reread_every", raw.reread_every.0, Span::minutes(1));
     let sources = sources(c, raw.sources);
-    window_holds_every_token(c, &sources, token_lifetime + leeway);
+    // With `off` the operator wants those tokens to die.
+    if !matches!(raw.overlap, raw::Overlap::Off) {
+        window_holds_every_token(c, &sources, token_lifetime + leeway);
+    }
     Keys {
         sources,
         overlap: match raw.overlap {

@@ -15,8 +15,8 @@ pub struct Keys {
     /// Where keys come from; the flag `--key` names files in their place. None: tokens are re-routed and replayed, never re-signed.
     pub sources: Vec<KeySource>,
     /// What becomes of a key that its file no longer holds: `auto` lets it verify until the last token that it
-    /// can have signed has expired; `listed` keeps only what the sources list; `off` ends it at once, for
-    /// a key that leaked.
+    /// can have signed has expired; `listed` keeps only what the sources list as verifying; `off` lets only signing
+    /// keys verify, for a key that leaked.
     pub overlap: Overlap,
     /// Harbor's `token_expiration`.
     pub token_lifetime: Text<Span>,
@@ -47,7 +47,7 @@ impl Default for Keys {
 pub struct KeySource {
     /// A PEM file: a private key (PKCS#1, PKCS#8), a public key or a certificate. Best the very file that core reads.
     pub file: String,
-    /// A folder of such files.
+    /// A folder of such files; names that begin with a dot don't count, as in a mounted Secret.
     pub folder: String,
     /// A file with a JWKS.
     pub jwks: String,

@@ -1,0 +1,48 @@
+//! Commands as an operator types them, and the exit codes that scripts see.
+
+use super::*;
+
+const NOTHING: Programs = Programs {
+    serve: |_, _| Ok(()),
+    rehearse: |rehearse| Ok(rehearse.seed == 7),
+    ask_endpoints: |_| Vec::new(),
+};
+
+fn exits(line: &str, code: u8) {
+    let arguments = line.split(' ').map(OsString::from);
+    let exit = run(arguments, &NOTHING);
+    assert_eq!(format!("{exit:?}"), format!("{:?}", ExitCode::from(code)), "{line}");
+}
+
+#[test]
+fn usage_is_2_and_help_is_0() {
+    exits("tidegate", 2);
+    exits("tidegate surf", 2);
+    exits("tidegate serve --port 80", 2);
+    exits("tidegate rehearse --duration soon", 2);
+    exits("tidegate keys retire A:B", 2);
+    exits("tidegate --help", 0);
+    exits("tidegate --version", 0);
+}
+
+#[test]
+fn a_bad_configuration_is_64() {
+    exits("tidegate serve --config /nowhere/tidegate.toml", 64);
+    exits("tidegate serve --harbor core --listen 127.0.0.1:0", 64);
+    exits("tidegate check --offline --harbor core", 64);
+    exits("tidegate status --config /nowhere/tidegate.toml", 64);
+}
+
+#[test]
+fn a_failure_is_1() {
+    exits("tidegate rehearse --seed 8", 1);
+    exits("tidegate rehearse --seed 7", 0);
+    exits("tidegate status --admin unix:/nowhere/admin.sock", 1);
+    exits("tidegate status --admin core", 1);
+    exits("tidegate keys list --admin unix:/nowhere/admin.sock --json", 1);
+}
+
+#[test]
+fn serve_takes_flags_alone() {
+    exits("tidegate serve --harbor http://core:8080 --listen 127.0.0.1:0 --key /a --key /b/ --observe", 0);
+}

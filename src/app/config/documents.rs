@@ -1,0 +1,228 @@
+//! What is written from the keys: the schema, the file with all defaults, the page of the documentation.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::reference::{self, Key, Kind};
+
+/// `config/schema.json`.
+pub fn schema() -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(&reference::schema())? + "\n")
+}
+
+/// `config/tidegate.toml`: every key with its meaning; set to its default, or commented out where it has none.
+pub fn defaults() -> String {
+    let mut text = String::from(
+        "#:schema schema.json\n# Every key of tidegate with its default. All of it may be left out.\n\
+         # Times are written \"45s\", sizes \"64KiB\". The environment overlays it: TIDEGATE_UPSTREAM__PROBE__EVERY=5s.\n",
+    );
+    let keys = reference::keys();
+    let top: Vec<&Key> = keys.iter().filter(|key| !key.path.contains('.') && !is_table(&key.kind)).collect();
+    for key in top {
+        entry(&mut text, &key.path, key, false);
+    }
+    for table in keys.iter().filter(|key| is_table(&key.kind) && !is_inline(&key.path)) {
+        section(&mut text, table, &keys);
+    }
+    text
+}
+
+/// Lists of tables that are written as one value rather than as `[[sections]]`.
+fn is_inline(path: &str) -> bool {
+    matches!(path, "upstream.endpoints" | "keys.sources")
+}
+
+fn is_table(kind: &Kind) -> bool {
+    match kind {
+        Kind::Table => true,
+        Kind::List(inner) => is_table(inner),
+        _ => false,
+    }
+}
+
+fn section(text: &mut String, table: &Key, keys: &[Key]) {
+    // A table within the elements of a list has no defaults: it may be absent.
+    let optional = table.path.contains("[]");
+    let mark = if optional { "# " } else { "" };
+    let name = table.path.replace("[]", "");
+    text.push('\n');
+    comment(text, &table.meaning);
+    let (open, close) = if table.kind == Kind::Table { ("[", "]") } else { ("[[", "]]") };
+    let _ = writeln!(text, "{mark}{open}{name}{close}");
+    let prefix =
+        if table.kind == Kind::Table { format!("{}.", table.path) } else { format!("{}[].", table.path) };
+    for key in keys {
+        let Some(own) = key.path.strip_prefix(&prefix).filter(|rest| !rest.contains(['.', '['])) else {
+            continue;
+        };
+        if is_inline(&key.path) {
+            inline(text, own, key, keys);
+        } else if !is_table(&key.kind) {
+            entry(text, own, key, optional);
+        }
+    }
+}
+
+fn entry(text: &mut String, name: &str, key: &Key, optional: bool) {
+    text.push('\n');
+    comment(text, &key.meaning);
+    let default = key.default.as_ref().map(toml);
+    let mark = if optional || default.is_none() { "# " } else { "" };
+    let value = default.unwrap_or_else(|| format!("# {}", key.kind.name()));
+    let _ = writeln!(text, "{mark}{name} = {value}");
+}
+
+fn inline(text: &mut String, name: &str, key: &Key, keys: &[Key]) {
+    text.push('\n');
+    comment(text, &key.meaning);
+    let prefix = format!("{}[].", key.path);
+    for member in keys {
+        if let Some(own) = member.path.strip_prefix(&prefix) {
+            comment(text, &format!("- {own} ({}): {}", member.kind.name(), member.meaning));
+        }
+    }
+    let default = key.default.as_ref().map_or_else(|| "[]".to_owned(), toml);
+    let _ = writeln!(text, "{name} = {default}");
+}
+
+/// `# ` before every line of at most 100 columns.
+fn comment(text: &mut String, meaning: &str) {
+    const WIDTH: usize = 100;
+    let mut line = String::from("#");
+    for word in meaning.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > WIDTH {
+            let _ = writeln!(text, "{line}");
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(text, "{line}");
+}
+
+/// A default in TOML.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::Array(elements) => format!("[{}]", elements.iter().map(toml).collect::<Vec<_>>().join(", ")),
+        Value::Object(members) => {
+            let members: Vec<_> =
+                members.iter().map(|(name, value)| format!("{name} = {}", toml(value))).collect();
+            format!("{{ {} }}", members.join(", "))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+/// `docs/configuration.md`.
+pub fn page() -> String {
+    let mut text = String::from(
+        "<!-- Made from the types of src/app/config/raw; UPDATE_DOCS=1 cargo test documents writes it anew. -->\n\
+         # Configuration\n\n\
+         A configuration is a TOML file (`--config`, else the file that `TIDEGATE_CONFIG` names, else `./tidegate.toml`,\n\
+         else `/etc/tidegate/tidegate.toml`), and may be absent: every key has a default. Flags come before the environment,\n\
+         the environment before the file. A variable replaces the key that it names: `TIDEGATE_UPSTREAM__PROBE__EVERY=5s`\n\
+         stands for `every` in `[upstream.probe]`; lists and tables are written as in the file:\n\
+         `TIDEGATE_KEYS__SOURCES='[{ file = \"/k.pem\" }]'`. `tidegate check` lists every fault with its place and remedy.\n\
+         \nA secret is written as a value or as the file that holds it (`token` or `token_file`), never both.\n\
+         A running tidegate takes up a changed file, but for addresses of listeners: those need a restart.\n\n\
+         | written | is |\n| --- | --- |\n",
+    );
+    for (format, looks) in reference::FORMATS {
+        let _ = writeln!(text, "| {format} | {looks} |");
+    }
+    let keys = reference::keys();
+    let of = |text: &mut String, keys: &[&Key]| {
+        text.push_str("\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
+        for key in keys {
+            let default = key.default.as_ref().map_or_else(String::new, |value| format!("`{}`", toml(value)));
+            let kind = key.kind.name();
+            let _ = writeln!(text, "| `{}` | {kind} | {default} | {} |", key.path, key.meaning);
+        }
+    };
+    let is_section = |key: &&Key| is_table(&key.kind) && !key.path.contains(['.', '[']);
+    let top: Vec<&Key> = keys.iter().filter(|key| !key.path.contains('.') && !is_section(key)).collect();
+    text.push_str("\n## Top level\n");
+    of(&mut text, &top);
+    for section in keys.iter().filter(is_section) {
+        let _ = write!(text, "\n## {}\n\n{}\n", section.path, section.meaning);
+        let below = |key: &&Key| {
+            key.path.strip_prefix(&section.path).is_some_and(|rest| rest.starts_with(['.', '[']))
+        };
+        of(&mut text, &keys.iter().filter(below).collect::<Vec<_>>());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::app::config::{Sources, load};
+
+    /// The file in the repository is what the types say; `UPDATE_DOCS=1` writes it anew.
+    fn is_up_to_date(path: &str, made: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, made).expect("a file");
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == made, "{} is out of date: UPDATE_DOCS=1 cargo test documents", path.display());
+    }
+
+    #[test]
+    fn the_schema_is_up_to_date() {
+        is_up_to_date("config/schema.json", &schema().expect("a schema"));
+    }
+
+    #[test]
+    fn the_page_is_up_to_date() {
+        is_up_to_date("docs/configuration.md", &page());
+    }
+
+    #[test]
+    fn the_commented_file_is_up_to_date() {
+        is_up_to_date("config/tidegate.toml", &defaults());
+    }
+
+    fn load_file(path: &Path) -> Result<crate::app::config::Settings, crate::app::config::Faults> {
+        load(&Sources { file: Some(path.to_owned()), ..Sources::default() })
+    }
+
+    #[test]
+    fn the_commented_file_says_what_the_code_does() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tidegate.toml");
+        let written = load_file(&path).expect("settings");
+        let code = load(&Sources::default()).expect("settings");
+        assert_eq!(format!("{written:?}"), format!("{code:?}"));
+    }
+
+    #[test]
+    fn every_commented_key_may_be_uncommented() {
+        let text = defaults();
+        let names = |line: &str| {
+            line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).map(|(n, _)| n.to_owned())
+        };
+        let commented: Vec<_> = text.lines().filter_map(names).filter(|name| !name.contains(' ')).collect();
+        assert!(commented.contains(&"certificate_file".to_owned()), "{commented:?}");
+        let all = reference::keys();
+        for name in commented {
+            assert!(all.iter().any(|key| key.path.ends_with(&format!(".{name}"))), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_shipped_configuration_is_right() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                load_file(&path).unwrap_or_else(|faults| panic!("{faults}"));
+                seen += 1;
+            }
+        }
+        assert!(seen >= 4, "{seen} files");
+    }
+}
