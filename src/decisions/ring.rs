@@ -2,6 +2,7 @@
 //! makes the next one from what a source showed, with time as an argument.
 
 mod assemble;
+mod jwks;
 mod keeper;
 mod rules;
 

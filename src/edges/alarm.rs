@@ -11,4 +11,6 @@ pub struct Alarm {
     pub since: UnixTime,
     /// A warning leaves the file in use; an alarm means that what it held before is in use.
     pub is_warning: bool,
+    /// At the start nothing may be served with it: Harbor's published default key.
+    pub forbids_start: bool,
 }

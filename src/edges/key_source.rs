@@ -85,7 +85,7 @@ impl KeyShelf {
         self.alarms.load_full()
     }
 
-    /// Takes another configuration. Keys of sources that are gone from it count as replaced; what was retired
+    /// Takes another configuration and reads it, so it may block on files. Keys of sources that are gone from it count as replaced; what was retired
     /// stays retired.
     pub fn reconfigure(&self, policy: Policy, sources: Vec<Source>, now: UnixTime) {
         let mut looker = lock(&self.looker);
@@ -134,6 +134,8 @@ impl KeyShelf {
         let mut looker = lock(&self.looker);
         let sights = looker.look(patience, now);
         self.apply(sights, looker.warnings(), now);
+        // What the keeper refused (a name that another source has) may be taken once that one has changed.
+        lock(&self.keeper).faults().for_each(|(name, ..)| looker.forget(name));
     }
 
     /// Gives the keeper what was seen, publishes what came of it, then tells of it. The keeper's lock spans
@@ -206,7 +208,14 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 impl Alarm {
     fn of((source, fault, since): (&SourceName, &KeyFault, UnixTime)) -> Self {
         let (path, cause) = (source.to_string(), fault.to_string());
-        Self { path, cause, remedy: fault.remedy(), since, is_warning: false }
+        Self {
+            path,
+            cause,
+            remedy: fault.remedy(),
+            since,
+            is_warning: false,
+            forbids_start: *fault == KeyFault::PublishedDefault,
+        }
     }
 
     fn tell(&self) {

@@ -325,3 +325,16 @@ fn an_empty_ring_finds_and_signs_nothing() {
     assert!(!ring.forbids(b"m", &ec().key().sign(b"m").unwrap()));
     assert!(Ring::default_key_named("7WMA:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW"));
 }
+
+#[test]
+fn the_jwks_holds_the_public_halves_of_what_verifies() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&file(), Ok(vec![ec().key()]), at(10));
+    keeper.declare(&other(), listing(Some(Listed::Announced)));
+    let (ring, _) = keeper.observe(&other(), keys([2]), at(10));
+    let of = |now: i64| crate::decisions::key::parse(ring.jwks(at(now)).as_bytes()).unwrap();
+    assert_eq!(of(10), [ec().key(), rsa(0).key()]);
+    assert!(of(10).iter().all(|key| !key.can_sign() && key.declared().is_none()));
+    assert_eq!(of(10 + WINDOW), [ec().key()]);
+}

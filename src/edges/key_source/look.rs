@@ -69,6 +69,13 @@ impl Looker {
         sights
     }
 
+    /// Has the file of this name read anew at the next look, changed or not.
+    pub(super) fn forget(&mut self, name: &SourceName) {
+        if let Some(seen) = self.seen.get_mut(Path::new(name.as_str())) {
+            seen.stamp = None;
+        }
+    }
+
     /// What changed since the last look.
     pub(super) fn look(&mut self, patience: Patience, now: UnixTime) -> Vec<Sight> {
         let mut look = Look { seen: &mut self.seen, patience, now, sights: Vec::new() };
@@ -193,6 +200,7 @@ fn warnings(path: &Path, keys: &[Key], read: &Read, now: UnixTime) -> Vec<Alarm>
         remedy,
         since: now,
         is_warning: true,
+        forbids_start: false,
     };
     let cautions = keys.iter().filter_map(Key::caution).map(|c| alarm(c.to_string(), c.remedy()));
     let mut warnings: Vec<_> = cautions.collect();

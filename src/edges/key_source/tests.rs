@@ -348,3 +348,21 @@ fn a9_a_key_retired_now_stays_so_whatever_the_files_say() {
     assert!(shelf.ring().forbids(b"m", &rsa(0).key().sign(b"m").unwrap()));
     assert!(shelf.ring().signer(rsa(0).key().kid().as_str()).is_none());
 }
+
+#[test]
+fn a_name_that_becomes_free_is_taken_at_the_next_look() {
+    let folder = TempDir::new().unwrap();
+    let named = |file: &str| {
+        let listing = Listing { alias: Kid::parse("core"), ..Listing::default() };
+        Source { place: Place::File(folder.path().join(file)), listing }
+    };
+    write(&folder.path().join("a.pem"), rsa(0).pkcs1_pem());
+    write(&folder.path().join("b.pem"), rsa(1).pkcs1_pem());
+    let shelf = KeyShelf::new(policy(), vec![named("a.pem"), named("b.pem")]);
+    let now = Clock::system().now();
+    let alarms = load_once(&shelf, now);
+    assert!(alarms[0].path.ends_with("b.pem") && alarms[0].cause.contains("`core`"), "{alarms:?}");
+    write(&folder.path().join("a.pem"), rsa(1).pkcs1_pem());
+    load_once(&shelf, now);
+    assert_eq!(*load_once(&shelf, now), []);
+}

@@ -94,7 +94,14 @@ impl Seen {
     fn failed(&mut self, fault: &TlsFault, now: UnixTime) {
         let since = self.fault.as_ref().map_or(now, |known| known.since);
         let (path, cause) = (fault.path().display().to_string(), fault.to_string());
-        self.fault = Some(Alarm { path, cause, remedy: fault.remedy(), since, is_warning: false });
+        self.fault = Some(Alarm {
+            path,
+            cause,
+            remedy: fault.remedy(),
+            since,
+            is_warning: false,
+            forbids_start: false,
+        });
     }
 
     fn alarms(&self, now: UnixTime) -> Vec<Alarm> {
@@ -111,6 +118,7 @@ impl Seen {
                 remedy: "replace the certificate, or set the clock",
                 since,
                 is_warning: true,
+                forbids_start: false,
             })
         });
         self.fault.iter().cloned().chain(warning).collect()
