@@ -37,7 +37,7 @@ mod wire;
 mod world;
 
 pub use hooks::{Gate, Latency, Moment, Seen, Served};
-pub use key_file::{FreshKey, KeyForm, write_key};
+pub use key_file::{CoreKey, KeyForm, write_key};
 pub use memory::MemoryRegistry;
 pub use registry_client::RegistryAddress;
 pub use replica::{Core, CoreOptions};

@@ -11,9 +11,9 @@ use aws_lc_rs::{
 use super::key::kid_of;
 use crate::words::kid::Kid;
 
-/// A fresh RSA key, to be written in any of the forms that core may find.
+/// An RSA key of core's, to be written in any of the forms that its file may take.
 #[derive(Debug)]
-pub struct FreshKey {
+pub struct CoreKey {
     pair: KeyPair,
     kid: Kid,
 }
@@ -39,7 +39,7 @@ pub enum KeyForm {
     Empty,
 }
 
-impl FreshKey {
+impl CoreKey {
     /// A new key of 2048, 3072, 4096 or 8192 bits.
     pub fn generate(bits: u32) -> io::Result<Self> {
         let size = match bits {
@@ -51,6 +51,14 @@ impl FreshKey {
         };
         let pair = KeyPair::generate(size).map_err(|_| io::Error::other("no RSA key could be made"))?;
         let kid = kid_of(&pair).ok_or_else(|| io::Error::other("the public half has no DER"))?;
+        Ok(Self { pair, kid })
+    }
+
+    /// The key that a core with this file verifies with.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let unusable = || io::Error::new(io::ErrorKind::InvalidData, "no RSA private key");
+        let pair = super::key::to_verify(path).ok_or_else(unusable)?;
+        let kid = kid_of(&pair).ok_or_else(unusable)?;
         Ok(Self { pair, kid })
     }
 
@@ -109,7 +117,7 @@ impl FreshKey {
 
 /// Makes an RSA key and puts it at `path` as core wants it, by rename; gives its name.
 pub fn write_key(path: &Path, bits: u32) -> io::Result<Kid> {
-    let key = FreshKey::generate(bits)?;
+    let key = CoreKey::generate(bits)?;
     key.rename_into(path, KeyForm::Pkcs1)?;
     Ok(key.kid)
 }

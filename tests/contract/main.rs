@@ -1,0 +1,18 @@
+//! The contract suite: a test for each line of the contract with Harbor, named by its id.
+//!
+//! It runs on the stand-in core in each version, or on a real Harbor named by the environment; see `docs/contract-suite.md`.
+//! The lines on backends that are down (D) and on OIDC (O, with C13, S5, T13) come with their issues.
+
+#![expect(clippy::expect_used, reason = "a test says by its panic what it missed")]
+
+mod challenges;
+mod client;
+mod front;
+mod keys;
+mod registry_double;
+mod sessions;
+mod target;
+mod token_service;
+mod tokens;
+mod uploads;
+mod verification;

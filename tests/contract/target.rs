@@ -1,0 +1,296 @@
+//! What the suite runs on: a stand-in core of each version, or a real Harbor named by the environment.
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    net::{SocketAddr, ToSocketAddrs as _},
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::{FutureExt as _, future::join_all};
+use serde_json::json;
+use tempfile::TempDir;
+use tidegate::rehearsal::harbor::{
+    Core, CoreKey, CoreOptions, KeyForm, SAMPLE_ADMIN_PASSWORD, SAMPLE_ROBOT_SECRET, SAMPLE_USER_PASSWORD,
+    Version, World,
+};
+
+use crate::client::Request;
+
+/// What a line needs beyond a URL and credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The path of the key file that core reads.
+    KeyFile,
+    /// A second replica of the same Harbor.
+    Replica,
+    /// The host of `CORE_URL`.
+    CoreHost,
+    /// `EXT_ENDPOINT`.
+    ExtEndpoint,
+    /// A core that the suite may stop, or a registry that it may watch.
+    StandIn,
+}
+
+/// An image that is there already.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) project: String,
+    pub(crate) repository: String,
+    pub(crate) tag: String,
+}
+
+impl Image {
+    fn parse(text: &str) -> Self {
+        let (repository, tag) = text.rsplit_once(':').expect("project/repository:tag");
+        let (project, _) = repository.split_once('/').expect("project/repository:tag");
+        Self { project: project.into(), repository: repository.into(), tag: tag.into() }
+    }
+
+    pub(crate) fn manifest(&self) -> String {
+        format!("/v2/{}/manifests/{}", self.repository, self.tag)
+    }
+}
+
+/// A Harbor to be tested.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) version: Version,
+    pub(crate) address: SocketAddr,
+    pub(crate) host: String,
+    pub(crate) replica: Option<SocketAddr>,
+    pub(crate) ext_endpoint: Option<String>,
+    pub(crate) core_host: Option<String>,
+    pub(crate) admin: (String, String),
+    pub(crate) user: (String, String),
+    pub(crate) robot: (String, String),
+    pub(crate) public: Image,
+    pub(crate) private: Image,
+    key_file: Option<PathBuf>,
+    stand_in: Option<StandIn>,
+}
+
+/// What a stand-in target owns.
+#[derive(Debug)]
+pub(crate) struct StandIn {
+    pub(crate) core: Core,
+    _replica: Core,
+    _folder: TempDir,
+}
+
+/// Runs a line on each target that has what it needs; what is skipped is said by name.
+pub(crate) async fn on_each(line: &str, needs: &[Need], test: impl AsyncFn(&mut Target)) {
+    /// A real Harbor has one key file and one lock on a name: its tests run one after the other.
+    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    if let Some(mut target) = Target::by_environment() {
+        let _alone = ONE_AT_A_TIME.lock().await;
+        match needs.iter().find(|need| !target.has(**need)) {
+            Some(missing) => say(&format!("contract: {line} skipped: {}", missing.reason())),
+            None => run(line, &mut target, &test).await,
+        }
+        return;
+    }
+    let of_version = async |version| run(line, &mut Target::stand_in(version).await, &test).await;
+    join_all(Version::ALL.map(of_version)).await;
+}
+
+/// Says that a line isn't tested here and why.
+pub(crate) fn skip(line: &str, reason: &str) {
+    say(&format!("contract: {line} skipped: {reason}"));
+}
+
+async fn run(line: &str, target: &mut Target, test: &impl AsyncFn(&mut Target)) {
+    let kept =
+        target.key_file.as_ref().map(|path| (path.clone(), std::fs::read(path).expect("the key file")));
+    let (version, real) = (target.version, target.stand_in.is_none());
+    let ended = AssertUnwindSafe(test(target)).catch_unwind().await;
+    if let (true, Some((path, bytes))) = (real, kept) {
+        std::fs::write(path, bytes).expect("the key file is put back");
+    }
+    if let Err(panic) = ended {
+        let what = if real { "Harbor" } else { "the stand-in" };
+        say(&format!("contract: {line} failed on {what} {version}"));
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Past the test harness's capture, which hides what passing tests print.
+fn say(line: &str) {
+    _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the suite's own environment, read here alone")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(format!("TIDEGATE_CONTRACT_{name}")).ok().filter(|value| !value.is_empty())
+}
+
+impl Need {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::KeyFile => "needs TIDEGATE_CONTRACT_KEY_FILE",
+            Self::Replica => "needs TIDEGATE_CONTRACT_REPLICA_URL",
+            Self::CoreHost => "needs TIDEGATE_CONTRACT_CORE_HOST",
+            Self::ExtEndpoint => "needs TIDEGATE_CONTRACT_EXT_ENDPOINT",
+            Self::StandIn => "runs on the stand-in alone: it stops the core or watches its registry",
+        }
+    }
+}
+
+impl Target {
+    fn by_environment() -> Option<Self> {
+        let url = environment("URL")?;
+        let wanted =
+            |name: &str| environment(name).unwrap_or_else(|| panic!("TIDEGATE_CONTRACT_{name} is needed"));
+        let credential = |name: &str| {
+            let text = wanted(name);
+            let (user, password) = text.split_once(':').expect("name:password");
+            (user.to_owned(), password.to_owned())
+        };
+        let (host, address) = authority(&url);
+        Some(Self {
+            version: Version::parse(&wanted("VERSION")).expect("a version that was recorded"),
+            address,
+            host,
+            replica: environment("REPLICA_URL").map(|url| authority(&url).1),
+            ext_endpoint: environment("EXT_ENDPOINT"),
+            core_host: environment("CORE_HOST"),
+            admin: credential("ADMIN"),
+            user: credential("USER"),
+            robot: credential("ROBOT"),
+            public: Image::parse(&wanted("PUBLIC")),
+            private: Image::parse(&wanted("PRIVATE")),
+            key_file: environment("KEY_FILE").map(PathBuf::from),
+            stand_in: None,
+        })
+    }
+
+    async fn stand_in(version: Version) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key_file = folder.path().join("private_key.pem");
+        spare_key(0).overwrite(&key_file, KeyForm::Pkcs1).expect("a key file");
+        let world = Arc::new(World::sample());
+        let ext_endpoint = "http://harbor.example.test";
+        let mut options = CoreOptions::new(version, &key_file, world, ext_endpoint);
+        options.core_url_host = Some("core.example.test:8080".into());
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let core = Core::start(any, options.clone()).await.expect("a core");
+        let replica = Core::start(any, options).await.expect("a replica");
+        let named = |name: &str, password: &str| (name.to_owned(), password.to_owned());
+        let target = Self {
+            version,
+            address: core.address(),
+            host: core.address().to_string(),
+            replica: Some(replica.address()),
+            ext_endpoint: Some(ext_endpoint.into()),
+            core_host: Some("core.example.test:8080".into()),
+            admin: named("admin", SAMPLE_ADMIN_PASSWORD),
+            user: named("dev", SAMPLE_USER_PASSWORD),
+            robot: named("robot$ci", SAMPLE_ROBOT_SECRET),
+            public: Image::parse("library/small:latest"),
+            private: Image::parse("priv/small:latest"),
+            key_file: Some(key_file),
+            stand_in: Some(StandIn { core, _replica: replica, _folder: folder }),
+        };
+        target.push(&target.public).await;
+        target.push(&target.private).await;
+        target
+    }
+
+    fn has(&self, need: Need) -> bool {
+        match need {
+            Need::KeyFile => self.key_file.is_some(),
+            Need::Replica => self.replica.is_some(),
+            Need::CoreHost => self.core_host.is_some(),
+            Need::ExtEndpoint => self.ext_endpoint.is_some(),
+            Need::StandIn => self.stand_in.is_some(),
+        }
+    }
+
+    /// The key file, for lines that need one.
+    pub(crate) fn key_file(&self) -> &Path {
+        self.key_file.as_deref().expect("asked for by Need::KeyFile")
+    }
+
+    /// The key that core holds now.
+    pub(crate) fn held_key(&self) -> CoreKey {
+        CoreKey::read(self.key_file()).expect("a key that verifies")
+    }
+
+    /// What the stand-in owns; its core can be stopped.
+    pub(crate) fn take_stand_in(&mut self) -> StandIn {
+        self.stand_in.take().expect("asked for by Need::StandIn")
+    }
+
+    /// A request to this Harbor.
+    pub(crate) fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(self.address, &self.host, method, target)
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Request {
+        self.request("GET", target)
+    }
+
+    /// Pushes a small image as administrator, with a layer of 1 KiB.
+    async fn push(&self, image: &Image) {
+        let layer = self.push_blob(&image.repository, &vec![b'x'; 1024]).await;
+        let config = self.push_blob(&image.repository, b"{}").await;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2},
+            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": 1024}],
+        });
+        let put = self.request("PUT", &image.manifest()).basic(&self.admin);
+        let put = put.header("Content-Type", OCI_MANIFEST).body(manifest.to_string()).send().await;
+        assert_eq!(put.status, 201, "{}", put.text());
+    }
+
+    /// Pushes a blob as administrator; gives its digest.
+    pub(crate) async fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
+        let location = self.open_upload(repository).await;
+        let digest = sha256(bytes);
+        let put = self.request("PUT", &format!("{location}&digest={digest}"));
+        let put = put.basic(&self.admin).body(bytes).send().await;
+        assert_eq!(put.status, 201, "{}", put.text());
+        digest
+    }
+
+    /// Opens an upload as administrator; path and query of its location.
+    pub(crate) async fn open_upload(&self, repository: &str) -> String {
+        let post = self.request("POST", &format!("/v2/{repository}/blobs/uploads/"));
+        let post = post.basic(&self.admin).body("").send().await;
+        assert_eq!(post.status, 202, "{}", post.text());
+        path_of(post.header("location").expect("a location"))
+    }
+}
+
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Path and query of an absolute URL.
+pub(crate) fn path_of(url: &str) -> String {
+    let (_, after) = url.split_once("://").expect("an absolute URL");
+    after[after.find('/').expect("a path")..].to_owned()
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().fold("sha256:".to_owned(), |mut text, b| {
+        _ = write!(text, "{b:02x}");
+        text
+    })
+}
+
+/// RSA keys that this run shares, since making one takes a while: 0 is the stand-in's own, 1 and 2 are others.
+pub(crate) fn spare_key(number: usize) -> &'static CoreKey {
+    static KEYS: OnceLock<[CoreKey; 3]> = OnceLock::new();
+    &KEYS.get_or_init(|| std::array::from_fn(|_| CoreKey::generate(2048).expect("a key")))[number]
+}
+
+fn authority(url: &str) -> (String, SocketAddr) {
+    let host = url.strip_prefix("http://").expect("an http:// URL").trim_end_matches('/');
+    let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let address = with_port.to_socket_addrs().expect("a name that resolves").next().expect("an address");
+    (host.to_owned(), address)
+}
