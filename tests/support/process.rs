@@ -1,0 +1,130 @@
+//! Programs that run: to their end with a deadline, or in the background until dropped.
+
+use super::waiting;
+use std::{
+    fmt,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// How long a program may take to end after SIGTERM before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+/// How much of a program's output a failure shows, from its end.
+const SHOWN_BYTES: usize = 6_000;
+
+/// A command that failed, with what it said.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Program and arguments.
+    pub command: String,
+    /// Its exit status, or that its deadline passed.
+    pub status: String,
+    /// What it wrote, the end of it.
+    pub output: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}\n{}", self.command, self.status, self.output.trim_end())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs `command` to its end; what it wrote on both outputs.
+pub fn run(command: &mut Command, deadline: Duration) -> Result<String, Failure> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut program = Program::start(command, folder.path(), "output");
+    let status = waiting::until(deadline, || program.child.try_wait().expect("a child's status"));
+    let failure = |status: String| Failure { command: said(command), status, output: program.tail() };
+    match status {
+        Some(status) if status.success() => Ok(program.output()),
+        Some(status) => Err(failure(status.to_string())),
+        None => Err(failure(format!("not done within {deadline:?}"))),
+    }
+}
+
+/// A program in the background, ended when dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    name: String,
+    output: PathBuf,
+}
+
+impl Program {
+    /// Starts `command`, its outputs both to `folder/NAME.log`.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    pub fn start(command: &mut Command, folder: &Path, name: &str) -> Self {
+        let output = folder.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&output).expect("an output file");
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a second handle")).stderr(file);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{} starts: {error}", said(command)));
+        Self { child, name: name.to_owned(), output }
+    }
+
+    /// Waits until `ready`, at most for `deadline`.
+    ///
+    /// # Panics
+    /// When the deadline has passed or the program has ended, with what it said.
+    pub fn wait_until(&mut self, deadline: Duration, mut ready: impl FnMut() -> bool) {
+        let found = waiting::until(deadline, || match self.child.try_wait().expect("a child's status") {
+            Some(status) => Some(Err(status)),
+            None => ready().then_some(Ok(())),
+        });
+        match found {
+            Some(Ok(())) => {}
+            Some(Err(status)) => {
+                panic!("{} ended ({status}) before it was ready:\n{}", self.name, self.tail())
+            }
+            None => panic!("{} was not ready within {deadline:?}:\n{}", self.name, self.tail()),
+        }
+    }
+
+    /// Sends the signal of that name (`TERM`, `HUP`) to this very process.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "{} takes a signal", self.name);
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("a child's status").is_none()
+    }
+
+    /// All that it wrote so far.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of what it wrote.
+    pub fn tail(&self) -> String {
+        let output = self.output();
+        let from = output.len().saturating_sub(SHOWN_BYTES);
+        let from = (from..output.len()).find(|at| output.is_char_boundary(*at)).unwrap_or(from);
+        output[from..].to_owned()
+    }
+}
+
+impl Drop for Program {
+    /// SIGTERM first, because some programs have children to end; SIGKILL after the grace.
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        self.signal("TERM");
+        if waiting::until(GRACE, || self.child.try_wait().ok().flatten()).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn said(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,73 @@
+//! The real docker-registry with one user by htpasswd, as it stands behind Harbor core.
+
+use super::{
+    http, ports,
+    process::{self, Program},
+    settings,
+};
+use std::{fs, net::SocketAddr, process::Command, time::Duration};
+use tempfile::TempDir;
+
+/// The name under which core is known to its registry, as in Harbor.
+pub const USER: &str = "harbor_registry_user";
+/// That user's password in the tests.
+pub const PASSWORD: &str = "registry-password";
+
+/// A running docker-registry.
+#[derive(Debug)]
+pub struct Registry {
+    pub address: SocketAddr,
+    program: Program,
+    folder: TempDir,
+}
+
+impl Registry {
+    /// Starts one with an empty storage folder.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let address = ports::free();
+        let htpasswd = folder.path().join("htpasswd");
+        let hashed = process::run(
+            Command::new(settings::packaged("htpasswd")).args(["-Bbn", "-C", "4", USER, PASSWORD]),
+            Duration::from_secs(10),
+        );
+        fs::write(&htpasswd, hashed.expect("htpasswd hashes a password").trim())
+            .expect("the user file is written");
+        let configuration = folder.path().join("registry.yml");
+        fs::write(&configuration, configure(address, folder.path())).expect("the configuration is written");
+        let binary = settings::packaged("docker-registry");
+        let mut program = Program::start(
+            Command::new(&binary).arg("serve").arg(&configuration),
+            folder.path(),
+            "docker-registry",
+        );
+        program.wait_until(Duration::from_secs(20), || http::get(address, "/v2/", &[]).is_ok());
+        let version = process::run(Command::new(&binary).arg("--version"), Duration::from_secs(10));
+        let version = version.expect("docker-registry tells its version");
+        settings::took_part("docker-registry", version.split_whitespace().last().unwrap_or_default());
+        Self { address, program, folder }
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        self.program.output()
+    }
+}
+
+fn configure(address: SocketAddr, folder: &std::path::Path) -> String {
+    let folder = folder.display();
+    format!(
+        "version: 0.1
+log: {{ level: error, accesslog: {{ disabled: true }} }}
+storage:
+  filesystem: {{ rootdirectory: {folder}/storage }}
+  delete: {{ enabled: true }}
+  maintenance: {{ uploadpurging: {{ enabled: false }} }}
+auth:
+  htpasswd: {{ realm: harbor-registry-basic-realm, path: {folder}/htpasswd }}
+http:
+  addr: {address}
+  secret: registry-http-secret
+"
+    )
+}
