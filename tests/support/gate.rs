@@ -1,1 +1,188 @@
-//! stub
+//! tidegate itself, as an operator starts it: the binary, a configuration file, its admin listener.
+
+use super::{
+    http, ports,
+    process::{self, Program},
+    settings, waiting,
+};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// How long tidegate may take to be ready, or to take up a new configuration.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `tidegate serve`.
+#[derive(Debug)]
+pub struct Gate {
+    /// Where clients reach it.
+    pub address: SocketAddr,
+    /// Its admin listener.
+    pub admin: SocketAddr,
+    program: Program,
+    configuration: PathBuf,
+    folder: TempDir,
+}
+
+impl Gate {
+    /// Starts tidegate with this configuration, to which a listener and an admin address on free ports are added,
+    /// and waits for `/readyz`.
+    pub fn start(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (address, admin) = (ports::free(), ports::free());
+        let path = folder.path().join("tidegate.toml");
+        fs::write(&path, whole(configuration, address, admin)).expect("the configuration is written");
+        let binary = settings::tidegate();
+        let version = process::run(Command::new(&binary).arg("--version"), PATIENCE)
+            .expect("tidegate tells its version");
+        settings::took_part("tidegate", version.split_whitespace().last().unwrap_or_default());
+        let mut command = Command::new(binary);
+        command.args(["serve", "--config"]).arg(&path).current_dir(folder.path());
+        let mut program = Program::start(&mut command, folder.path(), "tidegate");
+        program.wait_until(PATIENCE, || {
+            http::get(admin, "/readyz", &[]).is_ok_and(|answer| answer.status == 200)
+        });
+        Self { address, admin, program, configuration: path, folder }
+    }
+
+    /// Writes another configuration and sends SIGHUP; returns when `taken_up` holds.
+    ///
+    /// # Panics
+    /// When that takes too long, with the log.
+    pub fn reload(&self, configuration: &str, taken_up: impl Fn(&Metrics) -> bool) {
+        let beside = self.folder.path().join("tidegate.toml.next");
+        fs::write(&beside, whole(configuration, self.address, self.admin))
+            .expect("the configuration is written");
+        fs::rename(beside, &self.configuration).expect("the configuration is replaced");
+        self.program.signal("HUP");
+        self.wait_for("the configuration is taken up", taken_up);
+    }
+
+    /// Waits until the metrics say so.
+    ///
+    /// # Panics
+    /// When that takes too long, with the log.
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&Metrics) -> bool) {
+        let found = waiting::until(PATIENCE, || condition(&self.metrics()).then_some(()));
+        assert!(found.is_some(), "not within {PATIENCE:?}: {what}\n{}", self.program.tail());
+    }
+
+    /// What `/metrics` says now.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&http::get(self.admin, "/metrics", &[]).expect("metrics are served").body)
+    }
+
+    /// The access log: one value a request, once its line is written.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        self.events().into_iter().filter(|line| line.get("outcome").is_some()).collect()
+    }
+
+    /// Every line of its output that is JSON: the access log, events and alarms.
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        self.program.output().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Sends the signal of that name (`TERM`, `HUP`).
+    pub fn signal(&self, name: &str) {
+        self.program.signal(name);
+    }
+
+    /// The end of all that it wrote, for a failing test to show.
+    pub fn tail(&self) -> String {
+        self.program.tail()
+    }
+}
+
+/// Metrics in the text exposition format.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Vec<Sample>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Sample {
+    name: String,
+    labels: Vec<(String, String)>,
+    value: f64,
+}
+
+impl Metrics {
+    /// The sum of all samples of that name that carry these labels; 0 where there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let carries = |sample: &&Sample| {
+            labels.iter().all(|(name, value)| sample.labels.iter().any(|(n, v)| n == name && v == value))
+        };
+        self.0.iter().filter(|sample| sample.name == name).filter(carries).map(|sample| sample.value).sum()
+    }
+
+    /// The values of one label over all samples of that name whose value isn't 0, sorted, each once.
+    pub fn values(&self, name: &str, label: &str) -> Vec<String> {
+        let samples = self.0.iter().filter(|sample| sample.name == name && sample.value != 0.0);
+        let labels = samples.flat_map(|sample| &sample.labels).filter(|(name, _)| name == label);
+        let mut values: Vec<String> = labels.map(|(_, value)| value.clone()).collect();
+        values.sort();
+        values.dedup();
+        values
+    }
+
+    /// Requests that would have failed without tidegate, by reason: `reason 12, reason 3`.
+    pub fn rescues(&self) -> String {
+        let reasons = self.values("tidegate_rescued_requests_total", "reason").into_iter();
+        let counted = reasons.map(|reason| {
+            let count = self.sum("tidegate_rescued_requests_total", &[("reason", &reason)]);
+            format!("{reason} {count}")
+        });
+        counted.collect::<Vec<_>>().join(", ")
+    }
+
+    fn parse(text: &str) -> Self {
+        Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
+    }
+}
+
+/// `name{label="value",…} 1.5`; label values hold no escaped quote in what tidegate serves.
+fn sample(line: &str) -> Option<Sample> {
+    let (named, rest) = match line.split_once('{') {
+        Some((name, rest)) => (name, rest.rsplit_once('}')?),
+        None => line.split_once(' ').map(|(name, value)| (name, ("", value)))?,
+    };
+    let (labels, value) = rest;
+    let labels = labels.split("\",").filter_map(|label| label.split_once("=\""));
+    let labels = labels.map(|(name, value)| (name.trim().to_owned(), value.trim_end_matches('"').to_owned()));
+    let value = value.split_whitespace().next()?.parse().ok()?;
+    Some(Sample { name: named.to_owned(), labels: labels.collect(), value })
+}
+
+/// The lines of a configuration that name endpoints and key files.
+pub fn configuration(endpoints: &[SocketAddr], opaque: &str, keys: &[&Path]) -> String {
+    let endpoint = |address: &SocketAddr| format!("{{ url = \"http://{address}\", opaque = \"{opaque}\" }}");
+    let endpoints: Vec<String> = endpoints.iter().map(endpoint).collect();
+    let sources: Vec<String> =
+        keys.iter().map(|path| format!("{{ file = \"{}\" }}", path.display())).collect();
+    format!(
+        "[upstream]\nendpoints = [{}]\n\n[keys]\nsources = [{}]\n",
+        endpoints.join(", "),
+        sources.join(", ")
+    )
+}
+
+fn whole(configuration: &str, address: SocketAddr, admin: SocketAddr) -> String {
+    format!("{configuration}\n[[listener]]\naddress = \"{address}\"\n\n[admin]\naddress = \"{admin}\"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_summed_by_name_and_label() {
+        let text = "# TYPE a counter\na_total{reason=\"x\",e=\"http://1:2\"} 2\na_total{reason=\"y\",e=\"z\"} 3\nb 0.5\n";
+        let metrics = Metrics::parse(text);
+        assert_eq!((metrics.sum("a_total", &[]), metrics.sum("a_total", &[("reason", "x")])), (5.0, 2.0));
+        assert_eq!((metrics.sum("b", &[]), metrics.sum("c", &[])), (0.5, 0.0));
+        assert_eq!(metrics.values("a_total", "e"), ["http://1:2", "z"]);
+    }
+}
