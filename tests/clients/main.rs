@@ -1,9 +1,13 @@
 //! Real programs: every client that must not notice, against the real docker-registry.
 
+#![allow(unreachable_pub, reason = "modules of a test crate")]
+#![allow(clippy::print_stdout, reason = "progress and tables are for whoever runs the tests")]
 #![allow(clippy::expect_used, reason = "a test ends at what it can't do")]
 
 #[path = "../support/support.rs"]
 mod support;
 
 mod balancers;
+mod lane;
 mod smoke;
+mod standin;

@@ -41,7 +41,7 @@ impl Account {
 
 /// What every client can do. Each operation begins without anything of the image on the client's side, so that
 /// its layer really travels; `repository` is `project/name:tag`.
-pub trait Client {
+pub trait Client: Send + Sync {
     /// Name and main version, as in the tables.
     fn name(&self) -> &'static str;
     /// Stores the credential and has the registry prove it; clients that take it with each command prove nothing.

@@ -6,6 +6,7 @@ use super::{
     settings, waiting,
 };
 use std::{
+    ffi::OsStr,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -33,6 +34,11 @@ impl Gate {
     /// Starts tidegate with this configuration, to which a listener and an admin address on free ports are added,
     /// and waits for `/readyz`.
     pub fn start(configuration: &str) -> Self {
+        Self::start_by(&[], configuration)
+    }
+
+    /// The same, started by a command that becomes tidegate (`setpriv …`).
+    pub fn start_by(starter: &[&str], configuration: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (address, admin) = (ports::free(), ports::free());
         let path = folder.path().join("tidegate.toml");
@@ -41,8 +47,9 @@ impl Gate {
         let version = process::run(Command::new(&binary).arg("--version"), PATIENCE)
             .expect("tidegate tells its version");
         settings::took_part("tidegate", version.split_whitespace().last().unwrap_or_default());
-        let mut command = Command::new(binary);
-        command.args(["serve", "--config"]).arg(&path).current_dir(folder.path());
+        let words: Vec<&OsStr> = starter.iter().map(OsStr::new).chain([binary.as_os_str()]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(["serve", "--config"]).arg(&path).current_dir(folder.path());
         let mut program = Program::start(&mut command, folder.path(), "tidegate");
         program.wait_until(PATIENCE, || {
             http::get(admin, "/readyz", &[]).is_ok_and(|answer| answer.status == 200)
@@ -85,6 +92,13 @@ impl Gate {
     /// Every line of its output that is JSON: the access log, events and alarms.
     pub fn events(&self) -> Vec<serde_json::Value> {
         self.program.output().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Events other than requests that name this file: what an operator is told about it.
+    pub fn alarms(&self, file: &Path) -> Vec<String> {
+        let file = file.to_string_lossy().into_owned();
+        let events = self.events().into_iter().filter(|line| line.get("outcome").is_none());
+        events.map(|line| line.to_string()).filter(|line| line.contains(&file)).collect()
     }
 
     /// Sends the signal of that name (`TERM`, `HUP`).

@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The tag inside the layout.
 pub const TAG: &str = "latest";
@@ -37,7 +37,13 @@ pub struct Image {
 impl Image {
     /// One layer that holds `mebibytes` MiB of bytes drawn from `seed`.
     pub fn generate(seed: u64, mebibytes: u64) -> Self {
-        Self::write(seed, mebibytes * 1024 * 1024).expect("an image is written")
+        Self::write(seed, mebibytes * 1024 * 1024, Form::Gzip).expect("an image is written")
+    }
+
+    /// The same with a layer that isn't compressed: clients that compress it on the way can't know its length
+    /// and push it chunked.
+    pub fn uncompressed(seed: u64, mebibytes: u64) -> Self {
+        Self::write(seed, mebibytes * 1024 * 1024, Form::Tar).expect("an image is written")
     }
 
     /// The folder of the OCI layout; its tag is [`TAG`].
@@ -54,12 +60,12 @@ impl Image {
         path
     }
 
-    fn write(seed: u64, size: u64) -> io::Result<Self> {
+    fn write(seed: u64, size: u64, form: Form) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let layout = folder.path().join("layout");
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
-        let layer = write_layer(&blobs, seed, size)?;
+        let layer = write_layer(&blobs, seed, size, form)?;
         let config = json!({
             "architecture": "amd64", "os": "linux", "config": { "Cmd": ["/payload"] },
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
@@ -69,7 +75,7 @@ impl Image {
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
             "config": { "mediaType": CONFIG_TYPE, "digest": config.0, "size": config.1 },
-            "layers": [{ "mediaType": LAYER_TYPE, "digest": layer.digest, "size": layer.size }],
+            "layers": [{ "mediaType": format!("{LAYER_TYPE}{}", form.suffix()), "digest": layer.digest, "size": layer.size }],
         });
         let manifest = write_blob(&blobs, &manifest)?;
         let name = format!("tidegate.test/image-{seed}:{TAG}");
@@ -95,26 +101,53 @@ impl Image {
     }
 }
 
+/// How a layer is stored.
+#[derive(Clone, Copy)]
+enum Form {
+    Tar,
+    Gzip,
+}
+
+impl Form {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Tar => "",
+            Self::Gzip => "+gzip",
+        }
+    }
+}
+
 struct Layer {
     digest: String,
     diff_id: String,
     size: u64,
 }
 
-/// The layer's tar, gzipped, hashed on the way before and after.
-fn write_layer(blobs: &Path, seed: u64, size: u64) -> io::Result<Layer> {
+/// The layer, hashed on the way as a tar and as it is stored.
+fn write_layer(blobs: &Path, seed: u64, size: u64, form: Form) -> io::Result<Layer> {
     let unnamed = blobs.join("layer");
-    let compressed = Hashed::new(BufWriter::with_capacity(1 << 20, File::create(&unnamed)?));
-    let mut tar = Hashed::new(gzip::Stored::new(compressed)?);
+    let stored = Hashed::new(BufWriter::with_capacity(1 << 20, File::create(&unnamed)?));
+    let (stored, diff_id) = match form {
+        Form::Tar => (write_tar(stored, seed, size)?.out, None),
+        Form::Gzip => {
+            let (gzip, diff_id, _) = write_tar(gzip::Stored::new(stored)?, seed, size)?.finish();
+            (gzip.finish()?, Some(diff_id))
+        }
+    };
+    let (mut file, digest, size) = stored.finish();
+    file.flush()?;
+    fs::rename(unnamed, blobs.join(&digest["sha256:".len()..]))?;
+    Ok(Layer { diff_id: diff_id.unwrap_or_else(|| digest.clone()), digest, size })
+}
+
+/// A tar with one file of random bytes.
+fn write_tar<W: Write>(out: W, seed: u64, size: u64) -> io::Result<Hashed<W>> {
+    let mut tar = Hashed::new(out);
     tar.write_all(&tar::header("payload", size))?;
     write_random(&mut tar, seed, size)?;
     tar::pad(&mut tar, size)?;
     tar::end(&mut tar)?;
-    let (gzip, diff_id, _) = tar.finish();
-    let (mut file, digest, size) = gzip.finish()?.finish();
-    file.flush()?;
-    fs::rename(unnamed, blobs.join(&digest["sha256:".len()..]))?;
-    Ok(Layer { digest, diff_id, size })
+    Ok(tar)
 }
 
 /// `size` bytes of `SplitMix64`, which is fast and nobody's secret.

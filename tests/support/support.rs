@@ -8,10 +8,12 @@
 pub mod balancer;
 pub mod client;
 pub mod gate;
+pub mod harbor;
 pub mod http;
 pub mod image;
 pub mod ports;
 pub mod process;
 pub mod registry;
 pub mod settings;
+pub mod tap;
 pub mod waiting;

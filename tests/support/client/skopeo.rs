@@ -7,6 +7,7 @@ use crate::support::{
     settings,
 };
 use std::{path::PathBuf, process::Command};
+use tempfile::TempDir;
 
 /// Debian's skopeo.
 #[derive(Debug)]
@@ -26,6 +27,15 @@ impl Skopeo {
         let mut command = self.home.command(&self.program);
         command.args(["--insecure-policy", verb]);
         command
+    }
+
+    /// Pulls an image into a folder: a file for each blob, named by its digest, beside `manifest.json`.
+    pub fn fetch(&self, at: &Account, repository: &str) -> Result<TempDir, Failure> {
+        let folder = tempfile::tempdir_in(self.home.path()).expect("a temporary folder");
+        let mut command = self.command("copy");
+        command.args(["--src-tls-verify=false", "--authfile"]).arg(self.authfile());
+        let to = format!("dir:{}", folder.path().display());
+        run(command.args([format!("docker://{}", at.reference(repository)), to]), patience()).map(|_| folder)
     }
 
     fn authfile(&self) -> PathBuf {
@@ -52,11 +62,7 @@ impl Client for Skopeo {
     }
 
     fn pull(&self, at: &Account, repository: &str) -> Result<(), Failure> {
-        let folder = tempfile::tempdir_in(self.home.path()).expect("a temporary folder");
-        let mut command = self.command("copy");
-        command.args(["--src-tls-verify=false", "--authfile"]).arg(self.authfile());
-        let to = format!("dir:{}", folder.path().display());
-        run(command.args([format!("docker://{}", at.reference(repository)), to]), patience()).map(drop)
+        self.fetch(at, repository).map(drop)
     }
 
     fn inspect(&self, at: &Account, repository: &str) -> Result<(), Failure> {

@@ -1,0 +1,188 @@
+//! The two lanes that every scenario has, and the table of what came of each.
+
+use crate::support::{
+    client::{Account, Client},
+    harbor,
+    image::Image,
+    process::Failure,
+};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// The same load goes directly to Harbor, or through tidegate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    Direct,
+    Through,
+}
+
+/// One lane: its side and the front door that its clients are told.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    pub side: Side,
+    pub account: Account,
+}
+
+impl Lane {
+    /// Both lanes, as the developer of project `priv`.
+    pub fn both(direct: SocketAddr, through: SocketAddr) -> [Self; 2] {
+        let lane = |side, address| Self { side, account: harbor::account(address) };
+        [lane(Side::Direct, direct), lane(Side::Through, through)]
+    }
+}
+
+/// What a client can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    Login,
+    Inspect,
+    Pull,
+    Push,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Login => "login",
+            Self::Inspect => "inspect",
+            Self::Pull => "pull",
+            Self::Push => "push",
+        })
+    }
+}
+
+/// Every operation of a scenario and how it ended.
+#[derive(Debug, Default)]
+pub struct Ledger(Mutex<Vec<Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    side: Side,
+    client: &'static str,
+    operation: Operation,
+    failure: Option<Failure>,
+    took: Duration,
+}
+
+impl Ledger {
+    pub fn login(&self, lane: &Lane, client: &dyn Client) -> bool {
+        self.note(lane, client, Operation::Login, || client.login(&lane.account))
+    }
+
+    pub fn inspect(&self, lane: &Lane, client: &dyn Client, repository: &str) -> bool {
+        self.note(lane, client, Operation::Inspect, || client.inspect(&lane.account, repository))
+    }
+
+    pub fn pull(&self, lane: &Lane, client: &dyn Client, repository: &str) -> bool {
+        self.note(lane, client, Operation::Pull, || client.pull(&lane.account, repository))
+    }
+
+    pub fn push(&self, lane: &Lane, client: &dyn Client, image: &Image, repository: &str) -> bool {
+        self.note(lane, client, Operation::Push, || client.push(&lane.account, image, repository))
+    }
+
+    /// Pushes an image that the registry has never seen, of so many MiB, to a repository of its own.
+    pub fn push_new(&self, lane: &Lane, client: &dyn Client, mebibytes: u64) -> bool {
+        static SEED: AtomicU64 = AtomicU64::new(1000);
+        let seed = SEED.fetch_add(1, Ordering::Relaxed);
+        self.push(lane, client, &Image::generate(seed, mebibytes), &format!("priv/new-{seed}:v1"))
+    }
+
+    /// How many operations of that side failed.
+    pub fn failures(&self, side: Side) -> usize {
+        self.entries().iter().filter(|entry| entry.side == side && entry.failure.is_some()).count()
+    }
+
+    /// All that the failed commands said.
+    pub fn said(&self) -> String {
+        let entries = self.entries();
+        let failures = entries.iter().filter_map(|entry| entry.failure.as_ref());
+        failures.map(ToString::to_string).collect::<Vec<_>>().join("\n\n")
+    }
+
+    fn note(
+        &self,
+        lane: &Lane,
+        client: &dyn Client,
+        operation: Operation,
+        act: impl FnOnce() -> Result<(), Failure>,
+    ) -> bool {
+        let began = Instant::now();
+        let failure = act().err();
+        let failed = failure.is_some();
+        let entry =
+            Entry { side: lane.side, client: client.name(), operation, failure, took: began.elapsed() };
+        self.entries().push(entry);
+        !failed
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A row for each client and operation with the failures of each lane, then the clients' own words.
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.entries();
+        let mut rows: BTreeMap<_, Vec<&Entry>> = BTreeMap::new();
+        for entry in entries.iter() {
+            rows.entry((entry.client, entry.operation)).or_default().push(entry);
+        }
+        writeln!(f, "  {:<16}{:<10}{:<26}failed through tidegate", "client", "", "failed directly")?;
+        for ((client, operation), entries) in rows {
+            let [direct, through] = [Side::Direct, Side::Through].map(|side| cell(&entries, side));
+            writeln!(f, "  {client:<16}{operation:<10}{direct:<26}{through}")?;
+        }
+        for (side, name) in [(Side::Direct, "directly"), (Side::Through, "through tidegate")] {
+            for (words, count) in words(&entries, side) {
+                writeln!(f, "  {name} {count} ×: {words}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `2 of 40, median 0.21 s`.
+fn cell(entries: &[&Entry], side: Side) -> String {
+    let of_side: Vec<&&Entry> = entries.iter().filter(|entry| entry.side == side).collect();
+    let failed = of_side.iter().filter(|entry| entry.failure.is_some()).count();
+    if of_side.is_empty() {
+        return String::new();
+    }
+    let mut times: Vec<Duration> = of_side.iter().map(|entry| entry.took).collect();
+    times.sort();
+    let median = times.get(times.len() / 2).copied().unwrap_or_default();
+    format!("{failed} of {}, {:.2} s", of_side.len(), median.as_secs_f64())
+}
+
+/// The last line of each failure without what differs from one to the next, and how often it came.
+fn words(entries: &[Entry], side: Side) -> BTreeMap<String, usize> {
+    let mut counted = BTreeMap::new();
+    for failure in
+        entries.iter().filter(|entry| entry.side == side).filter_map(|entry| entry.failure.as_ref())
+    {
+        let last =
+            failure.output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(&failure.status);
+        let tail: Vec<&str> = last.rsplitn(4, ": ").take(3).collect();
+        let words: Vec<&str> = tail.into_iter().rev().collect();
+        *counted.entry(masked(&words.join(": "))).or_insert(0) += 1;
+    }
+    counted
+}
+
+/// Digests, front doors and the names of new repositories as `…`.
+fn masked(words: &str) -> String {
+    let differs =
+        |word: &&str| word.starts_with("sha256:") || word.contains("/new-") || word.contains("127.0.0.1");
+    let shown = |word| if differs(&word) { "…" } else { word };
+    words.split(' ').map(shown).collect::<Vec<_>>().join(" ").trim_matches('"').to_owned()
+}

@@ -1,0 +1,111 @@
+//! The stand-in of Harbor over a real docker-registry: as many replicas as a test wants, each with a key file.
+
+use super::{
+    client::{Account, Client, skopeo::Skopeo},
+    image::Image,
+    registry::{self, Registry},
+};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tempfile::TempDir;
+use tidegate::rehearsal::harbor::{
+    Core, CoreOptions, RegistryAddress, RegistryBackend, SAMPLE_USER_PASSWORD, Version, World, write_key,
+};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// A developer of the private project `priv`.
+pub const USER: &str = "dev";
+/// Bits of the keys, as Harbor's chart makes them.
+pub const KEY_BITS: u32 = 2048;
+
+/// What all replicas of one Harbor share.
+#[derive(Debug)]
+pub struct Harbor {
+    runtime: Runtime,
+    world: Arc<World>,
+    registry: Registry,
+    folder: TempDir,
+}
+
+impl Harbor {
+    /// An empty docker-registry, a user and a private project; no replica yet.
+    pub fn start() -> Self {
+        let registry = Registry::start();
+        let address = RegistryAddress::new(registry.address, registry::USER, registry::PASSWORD);
+        let world = Arc::new(World::sample_with(RegistryBackend::Proxy(Arc::new(address))));
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        Self { runtime, world, registry, folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// One more core, with a fresh key in a file of its own. It plays the version whose realm follows `Host`, so
+    /// that each lane's clients get their tokens through that lane.
+    pub fn replica(&self, name: &str) -> Replica {
+        let key_file = self.key_path(name);
+        replace_key(&key_file);
+        let options = CoreOptions::new(Version::V2_15_2, &key_file, Arc::clone(&self.world), "");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let core = self.runtime.block_on(Core::start(any, options)).expect("the core listens");
+        Replica { address: core.address(), key_file, core, runtime: self.runtime.handle().clone() }
+    }
+
+    /// Where a key file of that name lies, or will.
+    pub fn key_path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.pem"))
+    }
+}
+
+/// One core.
+#[derive(Debug)]
+pub struct Replica {
+    pub address: SocketAddr,
+    /// Read by core at each use.
+    pub key_file: PathBuf,
+    core: Core,
+    runtime: Handle,
+}
+
+impl Replica {
+    /// Takes over another one's key.
+    pub fn hold_the_key_of(&self, other: &Self) {
+        copy_key(&other.key_file, &self.key_file);
+    }
+
+    /// Takes a fresh key.
+    pub fn take_a_key_of_its_own(&self) {
+        replace_key(&self.key_file);
+    }
+
+    /// Pushes an image through this replica alone, for tests to pull.
+    pub fn seed(&self, repository: &str, image: &Image) {
+        let (skopeo, account) = (Skopeo::new(), account(self.address));
+        let pushed = skopeo.login(&account).and_then(|()| skopeo.push(&account, image, repository));
+        pushed.unwrap_or_else(|failure| panic!("the seed is pushed: {failure}"));
+    }
+
+    /// Accepts nothing more, and returns when the last request in flight has ended.
+    pub fn stop_when_idle(self) {
+        let Self { core, runtime, .. } = self;
+        runtime.block_on(core.stop());
+    }
+}
+
+/// The developer's account at a front door.
+pub fn account(front: SocketAddr) -> Account {
+    Account::new(front, USER, SAMPLE_USER_PASSWORD)
+}
+
+/// Puts the key of one file into another one, by rename.
+pub fn copy_key(from: &Path, to: &Path) {
+    let beside = to.with_extension("copy");
+    fs::copy(from, &beside).expect("the key is copied");
+    fs::rename(beside, to).expect("it takes the place");
+}
+
+/// Replaces a key file by a fresh key, by rename.
+pub fn replace_key(path: &Path) {
+    write_key(path, KEY_BITS).expect("a fresh key is written");
+}
