@@ -2,6 +2,7 @@
 
 use crate::support::{
     client::{Account, Client},
+    gate::Gate,
     harbor,
     image::Image,
     process::Failure,
@@ -96,9 +97,32 @@ impl Ledger {
         self.push(lane, client, &Image::generate(seed, mebibytes), &format!("priv/new-{seed}:v1"))
     }
 
+    /// How many operations of that client on that side have ended.
+    pub fn count(&self, side: Side, client: &str) -> usize {
+        self.entries().iter().filter(|entry| entry.side == side && entry.client == client).count()
+    }
+
     /// How many operations of that side failed.
     pub fn failures(&self, side: Side) -> usize {
         self.entries().iter().filter(|entry| entry.side == side && entry.failure.is_some()).count()
+    }
+
+    /// How many operations of that side there were.
+    pub fn operations(&self, side: Side) -> usize {
+        self.entries().iter().filter(|entry| entry.side == side).count()
+    }
+
+    /// Prints the table, and asserts what every scenario asserts: nothing failed through tidegate, and the same
+    /// load failed without it.
+    pub fn judge(&self, title: &str, gate: &Gate) {
+        println!("\n{title}\n{self}  rescued: {}", gate.metrics().rescues());
+        let through = self.failures(Side::Through);
+        assert_eq!(through, 0, "{title}: failures through tidegate, whose log ends so:\n{}", gate.tail());
+        assert!(self.operations(Side::Through) > 0, "{title}: no operation through tidegate");
+        assert!(
+            self.failures(Side::Direct) > 0,
+            "{title}: nothing failed in the direct lane, so nothing was shown"
+        );
     }
 
     /// All that the failed commands said.

@@ -8,6 +8,10 @@
 mod support;
 
 mod balancers;
+mod chunked_push;
+mod key_file;
 mod lane;
+mod mixed_keys;
+mod rolling_upgrade;
 mod smoke;
 mod standin;
