@@ -39,7 +39,7 @@ fn push(title: &str, moment: impl Fn(u64) -> Moment) {
     for side in [Side::Direct, Side::Through] {
         let replica = harbor.replica(&format!("{side:?}"));
         let key_file = replica.key_file.clone();
-        let tap = Tap::start(replica.address, moment(size), move || harbor::replace_key(&key_file));
+        let tap = Tap::start(replica.address, moment(size), move || drop(harbor::replace_key(&key_file)));
         let front = match side {
             Side::Direct => tap.address,
             Side::Through => {

@@ -13,5 +13,6 @@ mod key_file;
 mod lane;
 mod mixed_keys;
 mod rolling_upgrade;
+mod same_second;
 mod smoke;
 mod standin;

@@ -105,7 +105,7 @@ pub fn copy_key(from: &Path, to: &Path) {
     fs::rename(beside, to).expect("it takes the place");
 }
 
-/// Replaces a key file by a fresh key, by rename.
-pub fn replace_key(path: &Path) {
-    write_key(path, KEY_BITS).expect("a fresh key is written");
+/// Replaces a key file by a fresh key, by rename; its `kid`.
+pub fn replace_key(path: &Path) -> String {
+    write_key(path, KEY_BITS).expect("a fresh key is written").to_string()
 }
