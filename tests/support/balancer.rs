@@ -55,9 +55,9 @@ impl Balancer {
         assert!(reloaded.is_some(), "nginx reloads:\n{}", self.program.tail());
     }
 
-    /// How often its workers were started.
+    /// How often a worker was replaced and has stopped accepting: only then is the new list the only one.
     fn loads(&self) -> usize {
-        self.program.output().matches("start worker processes").count()
+        self.program.output().matches("gracefully shutting down").count()
     }
 
     fn start(kind: Kind, choice: Choice, addresses: &[SocketAddr]) -> Self {
