@@ -191,13 +191,13 @@ fn tell_end(why: Why, peer: SocketAddr) {
     match why {
         Why::Idle => {}
         Why::SlowHead => {
-            tracing::info!(client = %peer, "a connection was closed: a request's head did not arrive in time")
+            tracing::info!(client = %peer, "a connection was closed: a request's head did not arrive in time");
         }
         Why::BodyStands => {
-            tracing::info!(client = %peer, "a connection was closed: a request's body stood still")
+            tracing::info!(client = %peer, "a connection was closed: a request's body stood still");
         }
         Why::ReaderStands => {
-            tracing::info!(client = %peer, "a connection was closed: its client stopped reading")
+            tracing::info!(client = %peer, "a connection was closed: its client stopped reading");
         }
     }
 }

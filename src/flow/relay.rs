@@ -286,7 +286,7 @@ impl Body for UpBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Relay(end) => end.shared.size.clone(),
+            Self::Relay(end) => end.shared.size,
         }
     }
 }

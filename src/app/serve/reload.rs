@@ -11,7 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::wiring;
 use crate::{
-    app::config::{self, Settings, Sources},
+    app::{
+        config::{self, Settings, Sources},
+        translate,
+    },
     edges::resolve::Names,
     flow::context::Shared,
     words::clock::Clock,
@@ -47,7 +50,7 @@ pub(super) async fn run(sources: Sources, shared: Arc<Shared>, names: Arc<ArcSwa
                 running = Some(settings);
             }
             Err(faults) => {
-                tracing::error!(faults = %faults, "the new configuration is faulty; the running one stays")
+                tracing::error!(faults = %faults, "the new configuration is faulty; the running one stays");
             }
         }
     }
@@ -60,7 +63,7 @@ fn mark(path: &Path) -> Option<(SystemTime, u64)> {
 
 fn apply(new: &Settings, running: Option<&Settings>, shared: &Shared, names: &ArcSwap<Names>, clock: &Clock) {
     shared.policy.store(Arc::new(wiring::policy(new)));
-    shared.keys.reconfigure(wiring::ring_policy(new), wiring::sources(new), clock.now());
+    shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
     let client = names.load().client();
     names.store(Arc::new(wiring::names(new, client.as_ref())));
     tracing::info!("the configuration was reloaded");

@@ -10,15 +10,15 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::{hmac, rand::SystemRandom};
 
 use crate::{
-    app::config::{self, Material, Settings},
-    decisions::{
-        ring::{Listed, Listing, Overlap, Policy as RingPolicy},
-        token::verify::Rules,
+    app::{
+        config::{self, Material, Settings},
+        translate,
     },
+    decisions::token::verify::Rules,
     edges::{
         alarm::Alarm,
         fleet::{Opaque, Scheme, Shelf, UpstreamTls},
-        key_source::{self, KeyShelf, Place, Source},
+        key_source::{self, KeyShelf},
         resolve::{Named, Names},
         signer::Signer,
         tls,
@@ -55,7 +55,7 @@ pub(super) type Alarms = Arc<dyn Fn() -> Vec<Alarm> + Send + Sync>;
 /// Builds it all; nothing listens yet.
 pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> {
     let now = clock.now();
-    let keys = Arc::new(KeyShelf::new(ring_policy(settings), sources(settings)));
+    let keys = Arc::new(KeyShelf::new(translate::policy(&settings.keys), translate::sources(&settings.keys)));
     key_source::load_once(&keys, now);
     if keys.ring().entries().any(|e| crate::decisions::ring::Ring::default_key_named(e.key().kid().as_str()))
     {
@@ -144,42 +144,6 @@ fn scheme(of: config::Scheme) -> Scheme {
         config::Scheme::Http => Scheme::Http,
         config::Scheme::Https => Scheme::Https,
     }
-}
-
-/// The rules of the ring.
-pub(super) fn ring_policy(settings: &Settings) -> RingPolicy {
-    let overlap = match settings.keys.overlap {
-        config::Overlap::Auto => Overlap::Auto,
-        config::Overlap::Listed => Overlap::Listed,
-        config::Overlap::Off => Overlap::Off,
-    };
-    RingPolicy { overlap, token_lifetime: settings.keys.token_lifetime, leeway: settings.keys.leeway }
-}
-
-/// The sources of keys.
-pub(super) fn sources(settings: &Settings) -> Vec<Source> {
-    let place = |origin: &config::KeyOrigin| match origin {
-        config::KeyOrigin::File(path) => Place::File(path.clone()),
-        config::KeyOrigin::Folder(path) => Place::Folder(path.clone()),
-        config::KeyOrigin::JwksFile(path) => Place::Jwks(path.clone()),
-    };
-    let state = |state: config::KeyState| match state {
-        config::KeyState::Announced => Listed::Announced,
-        config::KeyState::Signing => Listed::Signing,
-        config::KeyState::Verifying => Listed::Verifying,
-        config::KeyState::Retired => Listed::Retired,
-    };
-    let source = |s: &config::KeySource| Source {
-        place: place(&s.origin),
-        listing: Listing {
-            state: s.state.map(state),
-            alias: s.alias.clone(),
-            from: s.from,
-            until: s.until,
-            needs_private: false,
-        },
-    };
-    settings.keys.sources.iter().map(source).collect()
 }
 
 fn file_of(material: &Material) -> anyhow::Result<PathBuf> {

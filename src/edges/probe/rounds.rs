@@ -60,7 +60,7 @@ const REMEMBERED: usize = 16;
 /// Probes in a first round and in a round after a surprise, each over a connection of its own.
 const BURST: usize = 6;
 /// `systeminfo` asks the database, so it is asked rarely.
-const INFO_EVERY: Duration = Duration::from_secs(300);
+const INFO_EVERY: Duration = Duration::from_mins(5);
 
 impl Rounds {
     /// Rounds over the endpoints of `shelf`.
@@ -206,15 +206,16 @@ impl Rounds {
         if !status.held.several() && came_back(&memory.seen) {
             tracing::info!(endpoint = %endpoint.name, keys = kids.len(), "several replicas with different keys answer behind this address");
             self.shelf.change_status(endpoint.id, |s| s.became_opaque(kids));
-        } else if status.held.several() && endpoint.opaque == Opaque::Auto && memory.seen.len() == REMEMBERED
+        } else if status.held.several()
+            && endpoint.opaque == Opaque::Auto
+            && memory.seen.len() == REMEMBERED
+            && let [only] = &kids[..]
         {
-            if let [only] = &kids[..] {
-                let only = only.clone();
-                self.shelf.change_status(endpoint.id, |s| {
-                    s.held = Held::Unknown;
-                    s.learn(only);
-                });
-            }
+            let only = only.clone();
+            self.shelf.change_status(endpoint.id, |s| {
+                s.held = Held::Unknown;
+                s.learn(only);
+            });
         }
     }
 

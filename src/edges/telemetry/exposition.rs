@@ -1,4 +1,4 @@
-//! Metrics in the text format of OpenMetrics: the workers' counters summed, endpoints and keys as they are now.
+//! Metrics in the text format of `OpenMetrics`: the workers' counters summed, endpoints and keys as they are now.
 
 use std::{
     collections::BTreeMap,

@@ -108,10 +108,11 @@ impl Passage<'_> {
                     return None;
                 };
                 let shared = &self.worker.shared;
-                if !known.has_signature(kid) && shared.signer.delay() > LONGEST_QUEUE {
-                    if let Some((_, issued)) = self.covered(known.digest) {
-                        return Some(Some(issued.credential().clone()));
-                    }
+                if !known.has_signature(kid)
+                    && shared.signer.delay() > LONGEST_QUEUE
+                    && let Some((_, issued)) = self.covered(known.digest)
+                {
+                    return Some(Some(issued.credential().clone()));
                 }
                 let service = Arc::from(&*self.policy.rules.service);
                 known.resigned(token, ring, (kid, *back), &service, &shared.signer).await.ok().map(Some)

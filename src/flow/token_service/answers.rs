@@ -145,13 +145,12 @@ impl Answers {
     ) -> Arc<Flown> {
         let (mut landing, take_off) = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            match flights.get(&place) {
-                Some(landing) => (landing.clone(), None),
-                None => {
-                    let (land, landing) = watch::channel(None);
-                    flights.insert(place, landing.clone());
-                    (landing, Some(land))
-                }
+            if let Some(landing) = flights.get(&place) {
+                (landing.clone(), None)
+            } else {
+                let (land, landing) = watch::channel(None);
+                flights.insert(place, landing.clone());
+                (landing, Some(land))
             }
         };
         if let Some(land) = take_off {

@@ -192,7 +192,7 @@ mod tests {
 
     fn tries() -> WrongCredentials {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"a test's own");
-        WrongCredentials::new(key, 3, Duration::from_secs(60))
+        WrongCredentials::new(key, 3, Duration::from_mins(1))
     }
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
