@@ -11,6 +11,7 @@ mod front;
 mod keys;
 mod registry_double;
 mod sessions;
+mod stand_in;
 mod target;
 mod token_service;
 mod tokens;

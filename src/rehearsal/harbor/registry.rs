@@ -6,6 +6,7 @@ use super::{
     registry_client::{Answer, RegistryAddress},
     replica::Inner,
     repository_path::{RepositoryPath, What},
+    times::http_date,
     wire::{
         head::Head,
         reply::{Reply, ReplyBody},
@@ -28,6 +29,7 @@ impl Inner {
             return Reply::new(200)
                 .with("Content-Length", "2")
                 .with("Content-Type", "application/json; charset=utf-8")
+                .with("Date", self.date())
                 .with("Docker-Distribution-Api-Version", "registry/2.0")
                 .body("{}");
         }
@@ -37,11 +39,18 @@ impl Inner {
             return Reply::error(400, "BAD_REQUEST", &message);
         }
         let mut reply = match &self.world.registry {
-            RegistryBackend::Memory(memory) => memory.answer(head, &asked, body).await,
+            // The registry's own `Date` stands among its headers, core's behind them.
+            RegistryBackend::Memory(memory) => {
+                memory.answer(head, &asked, body).await.with("Date", self.date())
+            }
             RegistryBackend::Proxy(registry) => forward(registry, head, body, peer).await,
         };
         reply.spoilt_by_expect = body.expects_continue();
         self.as_harbor_says(head, &asked, reply).await
+    }
+
+    fn date(&self) -> String {
+        http_date(self.clock.now_precise())
     }
 
     fn catalog(&self) -> Reply {

@@ -47,6 +47,10 @@ impl Upload {
         self.hash.update(chunk);
         self.length += chunk.len() as u64;
         while !chunk.is_empty() {
+            // A long upload takes whole pieces at once, a short one grows as it comes.
+            if self.tail.is_empty() && !self.pieces.is_empty() {
+                self.tail.reserve(PIECE);
+            }
             let room = PIECE - self.tail.len();
             let (now, later) = chunk.split_at(room.min(chunk.len()));
             self.tail.extend_from_slice(now);
@@ -145,7 +149,7 @@ impl MemoryRegistry {
         let wanted = head.query("digest").into_iter().next().unwrap_or_default();
         let (found, blob) = {
             let mut upload = lock(upload);
-            let tail = upload.tail.split().freeze();
+            let tail = Bytes::copy_from_slice(&std::mem::take(&mut upload.tail));
             upload.pieces.push(tail);
             let hash = upload.hash.clone().finish();
             let blob = Blob { pieces: std::mem::take(&mut upload.pieces), length: upload.length };
