@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
-use tidegate::rehearsal::harbor::{FreshKey, KeyForm};
+use tidegate::rehearsal::harbor::{CoreKey, KeyForm};
 
 #[test]
 fn a_broken_key_file_is_told_and_stops_nothing() {
@@ -64,7 +64,7 @@ type Break = Box<dyn Fn(&Path)>;
 fn broken_states() -> Vec<(&'static str, Break)> {
     let written = |form: KeyForm| -> Break {
         Box::new(move |path| {
-            let key = FreshKey::generate(harbor::KEY_BITS).expect("a key");
+            let key = CoreKey::generate(harbor::KEY_BITS).expect("a key");
             key.overwrite(path, form).expect("a broken key file");
         })
     };
