@@ -5,7 +5,7 @@ use tracing_subscriber::{filter::LevelFilter, fmt};
 use super::config::{Level, Log, LogFormat};
 
 /// Starts the log. A second start in one process changes nothing.
-pub fn start(log: &Log) {
+pub fn start(log: Log) {
     let level = match log.level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,

@@ -39,7 +39,7 @@ const FIRST_ROUND: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT, then drains. Errors are of the start only.
 pub fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
-    super::log::start(&settings.log);
+    super::log::start(settings.log);
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
@@ -77,6 +77,7 @@ async fn serve(settings: Settings, sources: Sources) -> anyhow::Result<()> {
         settings.keys.reread_every,
         stopped.clone(),
     ));
+    background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
     background.spawn(resolve::run(
         shared.fleet.clone(),
         names.clone(),
@@ -92,7 +93,7 @@ async fn serve(settings: Settings, sources: Sources) -> anyhow::Result<()> {
 
     let writer = settings.log.access.then(|| access_log::Writer::start(std::io::stdout())).transpose()?;
     let (drain, draining) = watch::channel(false);
-    let workers = Workers::start(&settings, &shared, doors, writer.as_ref(), &draining)?;
+    let workers = Workers::start(&settings, &shared, &doors, writer.as_ref(), &draining)?;
     let places = Places::new(settings.limits.connections);
     let (stop_accepting, accepting) = watch::channel(false);
     for (number, listener) in listeners.into_iter().enumerate() {
@@ -148,6 +149,20 @@ async fn stop_at(task: impl Future<Output = ()>, mut stopped: watch::Receiver<bo
     }
 }
 
+/// A key file that changes is core's own more often than not, and core holds its key from that moment on (K1):
+/// the endpoints are asked at once.
+async fn probe_at_new_keys(shared: Arc<Shared>) {
+    let mut generation = shared.keys.ring().generation();
+    loop {
+        shared.keys.looked_within(Duration::from_mins(1)).await;
+        let now = shared.keys.ring().generation();
+        if now != generation {
+            generation = now;
+            shared.probe_now.notify_one();
+        }
+    }
+}
+
 async fn until_told(reloading: impl Future<Output = ()>) -> anyhow::Result<&'static str> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -169,6 +184,11 @@ impl Learn for Learner {
     fn auth_mode(&self, mode: &str) {
         // The first answer stands: a change of Harbor's mode makes all its users anew.
         let _ = self.0.auth_mode.set(mode.into());
+    }
+
+    fn window_open(&self) -> bool {
+        let now = self.0.clock.now();
+        self.0.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some()
     }
 
     fn held(&self, kids: &[Kid]) {

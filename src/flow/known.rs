@@ -119,14 +119,14 @@ impl Known {
         signer: &Signer,
     ) -> Result<HeaderValue, SignerFault> {
         let value = self.slot(kid, back);
-        let signed = value.get_or_try_init(|| async {
+        let value = value.get_or_try_init(|| async {
             let key = ring.signer(kid.as_str()).ok_or(SignerFault::NoKey)?.clone();
             let audience = (!self.claims.plain_audience()).then(|| audience.clone());
             let job = Job { token: token.into(), key, audience, not_before_back: back };
             let text = signer.sign(job).await?;
             HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| SignerFault::NoKey)
         });
-        signed.await.cloned()
+        value.await.cloned()
     }
 
     /// Whether the token has been signed for `kid`, so that nobody has to wait.

@@ -57,13 +57,8 @@ struct Journey {
 /// Rounds of planning at most, sent or not: each learns something, and there is only so much to learn.
 const ROUNDS: usize = 12;
 
-/// What came of one round.
-enum Round {
-    /// This goes to the client.
-    Answer(Response<DownBody>),
-    /// Something was learned: plan again.
-    Again,
-}
+/// What came of one round: what goes to the client, or nothing yet because something was learned.
+type Round = Option<Response<DownBody>>;
 
 /// What a passage is made of.
 pub struct Ask<'a> {
@@ -94,8 +89,8 @@ pub async fn forward(
         Passage { worker, downstream, policy, outgoing, registry, bearer, within, portal, story, journey };
     loop {
         match passage.round().await? {
-            Round::Answer(response) => return Ok(response),
-            Round::Again => passage.journey.rounds += 1,
+            Some(response) => return Ok(response),
+            None => passage.journey.rounds += 1,
         }
         if passage.journey.rounds >= ROUNDS {
             return Err(Reason::UpstreamBroke);
@@ -108,9 +103,9 @@ impl Passage<'_> {
     async fn round(&mut self) -> Result<Round, Reason> {
         let ring = self.worker.shared.keys.ring();
         let judgement = self.judge(&ring).await;
-        let Some(ready) = self.prepare(judgement.as_ref(), &ring).await? else { return Ok(Round::Again) };
+        let Some(ready) = self.prepare(judgement.as_ref(), &ring).await? else { return Ok(None) };
         let Some(sent) = self.dispatch(ready, judgement.as_ref(), &ring).await? else {
-            return Ok(Round::Again);
+            return Ok(None);
         };
         self.conclude(sent).await
     }

@@ -25,7 +25,8 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         | Reason::TokenNotYetValid
         | Reason::TokenIssuedInFuture
         | Reason::TokenLivesTooLong
-        | Reason::TokenIssuedAfterKeyEnded => (S::UNAUTHORIZED, "UNAUTHORIZED", "unauthorized: unauthorized"),
+        | Reason::TokenIssuedAfterKeyEnded
+        | Reason::CredentialRefused => (S::UNAUTHORIZED, "UNAUTHORIZED", "unauthorized: unauthorized"),
         Reason::SeveralAuthorizations => {
             (S::BAD_REQUEST, "UNSUPPORTED", "more than one Authorization header")
         }
@@ -42,7 +43,6 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         Reason::NoEndpoint => {
             (S::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry can't be reached; try again")
         }
-        Reason::CredentialRefused => (S::UNAUTHORIZED, "UNAUTHORIZED", "unauthorized: unauthorized"),
         Reason::CannotSign => {
             (S::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry can't issue tokens; tell the operator")
         }

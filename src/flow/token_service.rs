@@ -126,7 +126,7 @@ impl Flight {
         let mut flown = Flown::failed(Reason::NoEndpoint);
         let mut waited = false;
         for _ in 0..SENDS {
-            flown = self.send().await.unwrap_or_else(Flown::failed).after(flown);
+            flown = self.send().await.unwrap_or_else(Flown::failed).after(&flown);
             let inspected = self.inspect(&mut flown);
             match inspected {
                 Inspected::CannotSign if self.another_signs() => {

@@ -27,6 +27,7 @@ use crate::{
     flow::{
         connection::{self, Bounds, Door},
         context::{Shared, Worker},
+        refused::Checks,
     },
 };
 
@@ -47,7 +48,7 @@ impl Workers {
     pub(super) fn start(
         settings: &Settings,
         shared: &Arc<Shared>,
-        doors: Vec<Arc<Door>>,
+        doors: &[Arc<Door>],
         writer: Option<&access_log::Writer>,
         draining: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
@@ -64,7 +65,7 @@ impl Workers {
                 id_prefix: format!("{boot}-{number}").into(),
                 pool: pool_limits(settings, count),
                 bounds: bounds(settings),
-                doors: doors.clone(),
+                doors: doors.to_vec(),
                 draining: draining.clone(),
             };
             let thread = thread::Builder::new()
@@ -151,7 +152,7 @@ fn work(seed: Seed, mut handed: mpsc::UnboundedReceiver<Handed>) {
             pool: pool::Pool::new(pool),
             counters,
             log,
-            checks: Default::default(),
+            checks: Checks::default(),
             looks: RefCell::new(HashMap::new()),
             turn: Cell::new(0),
             id_prefix,

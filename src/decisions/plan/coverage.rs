@@ -41,8 +41,10 @@ pub fn need<'a>(registry: &'a Registry<'_>, method: &Method, mount_from: Option<
 
 /// Whether `access` covers `need`.
 pub fn covers(access: &[Access], need: &Need<'_>) -> bool {
+    // Of several entries of one project core keeps the last.
     let granted = |project: &str, action: &str| {
-        access.iter().any(|a| a.kind == "repository" && project_of(&a.name) == project && a.grants(action))
+        let of_project = |a: &&Access| a.kind == "repository" && project_of(&a.name) == project;
+        access.iter().rev().find(of_project).is_some_and(|a| a.grants(action))
     };
     match need {
         Need::Identity => true,

@@ -35,6 +35,8 @@ pub trait Learn: Send + Sync {
     fn auth_mode(&self, mode: &str);
     /// Keys that endpoints hold now.
     fn held(&self, kids: &[Kid]);
+    /// Whether more than one key verifies now.
+    fn window_open(&self) -> bool;
 }
 
 /// Asks all endpoints, again and again.
@@ -73,8 +75,9 @@ impl Rounds {
         loop {
             self.round().await;
             let snapshot = self.shelf.snapshot();
-            let restless =
-                snapshot.unsettled() || snapshot.statuses.iter().any(|s| s.standing == Standing::Ejected);
+            let restless = snapshot.unsettled()
+                || self.learn.window_open()
+                || snapshot.statuses.iter().any(|s| s.standing == Standing::Ejected);
             let pause = if restless { self.pace.in_window } else { self.pace.every };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

@@ -26,7 +26,7 @@ impl Passage<'_> {
     /// Reads the answer's head and decides what becomes of it.
     pub(super) async fn conclude(&mut self, sent: Sent) -> Result<Round, Reason> {
         let head = &sent.answered.response;
-        let Some(registry) = &self.registry else { return Ok(self.pass_on(sent.answered)) };
+        let Some(registry) = &self.registry else { return Ok(Some(self.pass_on(sent.answered))) };
         if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {
             return Err(Reason::RegistryPassword);
         }
@@ -34,13 +34,13 @@ impl Passage<'_> {
             Reading::Suspect => self.after_suspect(sent).await,
             Reading::Answer => {
                 self.tell_second_plan();
-                Ok(self.pass_on(sent.answered))
+                Ok(Some(self.pass_on(sent.answered)))
             }
-            Reading::Confirms => Ok(self.confirmed(sent)),
+            Reading::Confirms => Ok(Some(self.confirmed(sent))),
         }
     }
 
-    fn confirmed(&mut self, mut sent: Sent) -> Round {
+    fn confirmed(&mut self, mut sent: Sent) -> Response<DownBody> {
         if let Some(kid) = sent.plan.counts_on() {
             if sent.several {
                 sent.answered.lease.hold(Some(kid.clone()));
@@ -56,14 +56,14 @@ impl Passage<'_> {
         let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
         let Sent { plan, answered, endpoint, bearer, several, anonymous, at } = sent;
         let answer = self.keep(answered).await;
-        let (Some(kid), Some(bearer)) = (plan.counts_on(), bearer) else { return Ok(Round::Answer(answer)) };
+        let (Some(kid), Some(bearer)) = (plan.counts_on(), bearer) else { return Ok(Some(answer)) };
         if !restartable || !matches!(plan.step(), Step::AsCame | Step::Resign { .. }) {
-            return Ok(Round::Answer(answer));
+            return Ok(Some(answer));
         }
         self.journey.refused = true;
         if several {
             self.journey.tried.push(Tried::Key(kid.clone()));
-            return Ok(if self.may_send_again() { Round::Again } else { Round::Answer(answer) });
+            return Ok(if self.may_send_again() { None } else { Some(answer) });
         }
         let verdict = refused::check(self.worker, &endpoint, kid, (&bearer, anonymous), at).await;
         let next = match &verdict {
@@ -72,16 +72,16 @@ impl Passage<'_> {
             Verdict::Held | Verdict::Unclear => Next::Stands,
         };
         if next == Next::PlanAgain {
-            return Ok(Round::Again);
+            return Ok(None);
         }
         if endpoint.opaque == Opaque::Auto
             && self.may_send_again()
             && refused::shows_several(self.worker, &endpoint).await
         {
             self.journey.tried.push(Tried::Key(kid.clone()));
-            return Ok(Round::Again);
+            return Ok(None);
         }
-        Ok(Round::Answer(answer))
+        Ok(Some(answer))
     }
 
     fn tell_second_plan(&mut self) {
@@ -90,15 +90,15 @@ impl Passage<'_> {
         }
     }
 
-    fn pass_on(&self, answered: Answered) -> Round {
+    fn pass_on(&self, answered: Answered) -> Response<DownBody> {
         let Answered { response, lease } = answered;
         let (mut head, live) = response.into_parts();
         if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
             // Its length is the blob's and its body is not (U11): a sound one in its place, the connection closed.
             head.headers.remove(header::CONTENT_LENGTH);
-            return Round::Answer(Response::from_parts(head, DownBody::whole(bytes::Bytes::new())));
+            return Response::from_parts(head, DownBody::whole(bytes::Bytes::new()));
         }
-        Round::Answer(Response::from_parts(head, DownBody::stream(live, lease, self.outgoing.body.clone())))
+        Response::from_parts(head, DownBody::stream(live, lease, self.outgoing.body.clone()))
     }
 
     /// Reads a refusal whole, so that its connection can be asked again and it can still be handed on.

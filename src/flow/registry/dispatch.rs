@@ -42,10 +42,8 @@ const LONGEST_QUEUE: Duration = Duration::from_millis(200);
 /// refusals took 3 to 98 ms.
 const BLIND_PAUSE: Duration = Duration::from_millis(300);
 
-enum Head {
-    Came(Result<Answered, SendFault>),
-    Refused,
-}
+/// `None`: the endpoint has said, asked beside the body, that it does not hold the key any more.
+type Head = Option<Result<Answered, SendFault>>;
 
 impl Passage<'_> {
     /// Sends by the plan; `None` where the next plan must be another one.
@@ -81,9 +79,9 @@ impl Passage<'_> {
             self.watch(&endpoint, exchange, &asks).await
         };
         let answered = match head {
-            Head::Came(Ok(answered)) => answered,
-            Head::Came(Err(fault)) => return self.after_fault(&endpoint, fault).map(|()| None),
-            Head::Refused => return self.after_refused_head(&plan, several).map(|()| None),
+            Some(Ok(answered)) => answered,
+            Some(Err(fault)) => return self.after_fault(&endpoint, fault).map(|()| None),
+            None => return self.after_refused_head(&plan, several).map(|()| None),
         };
         if let (Some(turn), Some((digest, _))) = (turn, &issued) {
             self.settle_replay(&answered, digest, || turn.accepted());
@@ -136,37 +134,37 @@ impl Passage<'_> {
         exchange: impl Future<Output = Result<Answered, SendFault>>,
         asks: &Asks<'_>,
     ) -> Head {
-        let Some(relay) = &self.outgoing.body else { return Head::Came(exchange.await) };
+        let Some(relay) = &self.outgoing.body else { return Some(exchange.await) };
         let (Some(kid), Some(bearer)) = (asks.plan.counts_on(), asks.bearer) else {
             relay.release();
-            return Head::Came(exchange.await);
+            return Some(exchange.await);
         };
         tokio::pin!(exchange);
         tokio::select! {
             biased;
-            result = &mut exchange => return Head::Came(result),
+            result = &mut exchange => return Some(result),
             () = relay.filled() => {}
         }
         if asks.several {
             let pause = tokio::time::sleep(BLIND_PAUSE);
             tokio::select! {
                 biased;
-                result = &mut exchange => return Head::Came(result),
+                result = &mut exchange => return Some(result),
                 () = pause => {}
             }
         } else {
             let check = refused::check(self.worker, endpoint, kid, (bearer, asks.anonymous), Instant::now());
             let verdict = tokio::select! {
                 biased;
-                result = &mut exchange => return Head::Came(result),
+                result = &mut exchange => return Some(result),
                 verdict = check => verdict,
             };
             if matches!(verdict, Verdict::Moved(_) | Verdict::CannotSign) {
-                return Head::Refused;
+                return None;
             }
         }
         relay.release();
-        Head::Came(exchange.await)
+        Some(exchange.await)
     }
 
     fn after_fault(&mut self, endpoint: &Endpoint, fault: SendFault) -> Result<(), Reason> {

@@ -56,7 +56,7 @@ impl Flown {
     }
 
     /// This answer after an earlier send of the same question.
-    pub(super) fn after(mut self, earlier: Self) -> Self {
+    pub(super) fn after(mut self, earlier: &Self) -> Self {
         self.sends += earlier.sends;
         self.rescue = earlier.rescue.or(self.rescue);
         self

@@ -47,7 +47,7 @@ pub struct Issued {
     /// What it grants.
     pub access: Vec<Access>,
     /// Its `iat`.
-    pub issued: UnixTime,
+    pub at: UnixTime,
     /// Its `exp`.
     pub expires: UnixTime,
 }
@@ -55,12 +55,12 @@ pub struct Issued {
 impl Issued {
     /// `exp - iat`.
     pub fn lifetime(&self) -> Duration {
-        self.expires.since(self.issued)
+        self.expires.since(self.at)
     }
 
     /// Until when the answer may be given again: `most` from now, never past half the token's life.
     pub fn cached_until(&self, now: UnixTime, most: Duration) -> UnixTime {
-        now.plus(most).min(self.issued.plus(self.lifetime() / 2))
+        now.plus(most).min(self.at.plus(self.lifetime() / 2))
     }
 }
 
@@ -102,7 +102,7 @@ fn issued(token: String) -> Option<Issued> {
         kid,
         subject: claims.sub.filter(|s| !s.is_empty()),
         access: claims.access.unwrap_or_default(),
-        issued: UnixTime(claims.iat),
+        at: UnixTime(claims.iat),
         expires: UnixTime(claims.exp),
     })
 }
