@@ -5,7 +5,7 @@
 //! A request's path, one file each:
 //!
 //! ```text
-//! replica   accepts, counts, lets tests hold a request
+//! serve     connections               replica  options, counters, the order of the steps
 //! wire      HTTP/1.1 as Go's server speaks it
 //! cookies   sid and CSRF            who      whose request it is
 //! token_service   /service/token    access   who may do what below /v2/, and the challenges
@@ -27,6 +27,7 @@ mod registry;
 mod registry_client;
 mod replica;
 mod repository_path;
+mod serve;
 mod times;
 mod token;
 mod token_service;

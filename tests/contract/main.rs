@@ -7,6 +7,7 @@
 
 mod challenges;
 mod client;
+mod environment;
 mod front;
 mod keys;
 mod registry_double;

@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     io::Write as _,
-    net::{SocketAddr, ToSocketAddrs as _},
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -44,7 +44,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let (repository, tag) = text.rsplit_once(':').expect("project/repository:tag");
         let (project, _) = repository.split_once('/').expect("project/repository:tag");
         Self { project: project.into(), repository: repository.into(), tag: tag.into() }
@@ -69,8 +69,8 @@ pub(crate) struct Target {
     pub(crate) robot: (String, String),
     pub(crate) public: Image,
     pub(crate) private: Image,
-    key_file: Option<PathBuf>,
-    stand_in: Option<StandIn>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) stand_in: Option<StandIn>,
 }
 
 /// What a stand-in target owns.
@@ -122,11 +122,6 @@ fn say(line: &str) {
     _ = writeln!(std::io::stderr(), "{line}");
 }
 
-#[expect(clippy::disallowed_methods, reason = "the suite's own environment, read here alone")]
-fn environment(name: &str) -> Option<String> {
-    std::env::var(format!("TIDEGATE_CONTRACT_{name}")).ok().filter(|value| !value.is_empty())
-}
-
 impl Need {
     fn reason(self) -> &'static str {
         match self {
@@ -140,33 +135,6 @@ impl Need {
 }
 
 impl Target {
-    fn by_environment() -> Option<Self> {
-        let url = environment("URL")?;
-        let wanted =
-            |name: &str| environment(name).unwrap_or_else(|| panic!("TIDEGATE_CONTRACT_{name} is needed"));
-        let credential = |name: &str| {
-            let text = wanted(name);
-            let (user, password) = text.split_once(':').expect("name:password");
-            (user.to_owned(), password.to_owned())
-        };
-        let (host, address) = authority(&url);
-        Some(Self {
-            version: Version::parse(&wanted("VERSION")).expect("a version that was recorded"),
-            address,
-            host,
-            replica: environment("REPLICA_URL").map(|url| authority(&url).1),
-            ext_endpoint: environment("EXT_ENDPOINT"),
-            core_host: environment("CORE_HOST"),
-            admin: credential("ADMIN"),
-            user: credential("USER"),
-            robot: credential("ROBOT"),
-            public: Image::parse(&wanted("PUBLIC")),
-            private: Image::parse(&wanted("PRIVATE")),
-            key_file: environment("KEY_FILE").map(PathBuf::from),
-            stand_in: None,
-        })
-    }
-
     async fn stand_in(version: Version) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let key_file = folder.path().join("private_key.pem");
@@ -286,11 +254,4 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub(crate) fn spare_key(number: usize) -> &'static CoreKey {
     static KEYS: OnceLock<[CoreKey; 3]> = OnceLock::new();
     &KEYS.get_or_init(|| std::array::from_fn(|_| CoreKey::generate(2048).expect("a key")))[number]
-}
-
-fn authority(url: &str) -> (String, SocketAddr) {
-    let host = url.strip_prefix("http://").expect("an http:// URL").trim_end_matches('/');
-    let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-    let address = with_port.to_socket_addrs().expect("a name that resolves").next().expect("an address");
-    (host.to_owned(), address)
 }

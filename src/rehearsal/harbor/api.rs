@@ -48,10 +48,14 @@ impl Inner {
         };
         let sent = serde_json::from_slice(&bytes).unwrap_or_default();
         let call = Call { head, who, segments: below.trim_end_matches('/').split('/').collect(), sent };
-        match (head.method.as_str(), call.segments.as_slice()) {
+        self.open_to_all(&call).unwrap_or_else(|| self.of_the_authenticated(&call, path))
+    }
+
+    fn open_to_all(&self, call: &Call<'_>) -> Option<Reply> {
+        Some(match (call.head.method.as_str(), call.segments.as_slice()) {
             ("GET", ["ping"]) => Reply::new(200).with("Content-Type", "text/plain").body("Pong"),
             ("GET", ["health"]) => healthy(),
-            ("GET", ["systeminfo"]) => self.system_info(who),
+            ("GET", ["systeminfo"]) => self.system_info(call.who),
             (method, ["ping" | "health" | "systeminfo"]) => {
                 let message = format!("method {method} is not allowed, but [GET] are");
                 Reply::error(405, "METHOD_NOT_ALLOWED", &message)
@@ -60,18 +64,24 @@ impl Inner {
                 let message = "resource not found: cert not found in path: /etc/core/ca/ca.crt";
                 Reply::error(404, "NOT_FOUND", message)
             }
-            _ if !who.is_authenticated() => Reply::error(401, "UNAUTHORIZED", "unauthorized"),
+            _ => return None,
+        })
+    }
+
+    fn of_the_authenticated(&self, call: &Call<'_>, path: &str) -> Reply {
+        match (call.head.method.as_str(), call.segments.as_slice()) {
+            _ if !call.who.is_authenticated() => Reply::error(401, "UNAUTHORIZED", "unauthorized"),
             ("POST", ["labels"]) => {
                 let id = self.world.tables().next_id();
                 Reply::new(201).with("Location", format!("/api/v2.0/labels/{id}"))
             }
-            ("GET", ["configurations"]) if who.is_admin() => {
+            ("GET", ["configurations"]) if call.who.is_admin() => {
                 json_reply(200, &json!({"auth_mode": {"editable": false, "value": "db_auth"}}))
             }
             (_, ["configurations"]) => forbidden(),
-            (_, ["users", ..]) => self.users(&call),
-            (_, ["robots", ..]) => self.robots(&call),
-            (_, ["projects", ..]) => self.projects(&call),
+            (_, ["users", ..]) => self.users(call),
+            (_, ["robots", ..]) => self.robots(call),
+            (_, ["projects", ..]) => self.projects(call),
             _ => not_found(path),
         }
     }

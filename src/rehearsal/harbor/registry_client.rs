@@ -15,6 +15,21 @@ use super::wire::{connection::Connection, head::Head, request_body::RequestBody,
 /// Idle connections kept to the registry.
 const MOST_IDLE: usize = 64;
 
+/// Headers of a request that end at core.
+const DROPPED: [&str; 11] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Where the registry is and how core logs in there.
 #[derive(Debug)]
 pub struct RegistryAddress {
@@ -65,19 +80,6 @@ impl RegistryAddress {
     }
 
     fn head_for(&self, head: &Head, body: &RequestBody<'_>, peer: Option<SocketAddr>) -> Vec<u8> {
-        const DROPPED: [&str; 11] = [
-            "authorization",
-            "connection",
-            "content-length",
-            "cookie",
-            "expect",
-            "keep-alive",
-            "proxy-connection",
-            "te",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-        ];
         let mut bytes = format!("{} {} HTTP/1.1\r\n", head.method, head.target).into_bytes();
         for (name, value) in &head.headers {
             if !DROPPED.iter().any(|dropped| name.eq_ignore_ascii_case(dropped)) {
@@ -91,15 +93,7 @@ impl RegistryAddress {
             bytes.extend_from_slice(format!("X-Forwarded-For: {}\r\n", peer.ip()).as_bytes());
         }
         bytes.extend_from_slice(format!("Authorization: {}\r\n", self.authorization).as_bytes());
-        let framing = match body.announced_length() {
-            Some(length) => format!("Content-Length: {length}\r\n"),
-            None if body.is_announced() => "Transfer-Encoding: chunked\r\n".to_owned(),
-            None if matches!(head.method.as_str(), "POST" | "PUT" | "PATCH") => {
-                "Content-Length: 0\r\n".to_owned()
-            }
-            None => String::new(),
-        };
-        bytes.extend_from_slice(framing.as_bytes());
+        bytes.extend_from_slice(framing(head, body).as_bytes());
         bytes.extend_from_slice(b"\r\n");
         bytes
     }
@@ -157,6 +151,18 @@ impl Answer {
             whole.extend_from_slice(&chunk);
         }
         Ok(whole)
+    }
+}
+
+/// How a request's body goes on: as it came.
+fn framing(head: &Head, body: &RequestBody<'_>) -> String {
+    match body.announced_length() {
+        Some(length) => format!("Content-Length: {length}\r\n"),
+        None if body.is_announced() => "Transfer-Encoding: chunked\r\n".to_owned(),
+        None if matches!(head.method.as_str(), "POST" | "PUT" | "PATCH") => {
+            "Content-Length: 0\r\n".to_owned()
+        }
+        None => String::new(),
     }
 }
 

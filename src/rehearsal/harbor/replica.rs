@@ -10,21 +10,17 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
 use super::{
-    hooks::{Counters, Gate, Gated, Latency, Moment, Seen, Served, add},
+    hooks::{Counters, Gate, Gated, Latency, Moment, Seen, Served},
     random,
+    serve::accept,
     version::Version,
-    wire::{
-        connection::Connection,
-        head::Head,
-        reply::{Reply, Written},
-        request_body::{Afterwards, RequestBody},
-    },
+    wire::{head::Head, reply::Reply, request_body::RequestBody},
     world::World,
 };
 use crate::words::clock::Clock;
@@ -134,7 +130,7 @@ pub(super) struct Inner {
     address: SocketAddr,
     gate: Gated,
     observer: Option<mpsc::UnboundedSender<Seen>>,
-    counters: Counters,
+    pub(super) counters: Counters,
     frozen: Mutex<HashMap<String, Instant>>,
 }
 
@@ -164,7 +160,12 @@ impl Inner {
     }
 
     /// The answer to one request, with what every answer carries.
-    async fn answer(&self, head: &Head, body: &mut RequestBody<'_>, peer: Option<SocketAddr>) -> Reply {
+    pub(super) async fn answer(
+        &self,
+        head: &Head,
+        body: &mut RequestBody<'_>,
+        peer: Option<SocketAddr>,
+    ) -> Reply {
         let path = head.path();
         self.counters.received(&path);
         if let Some(observer) = &self.observer {
@@ -207,86 +208,4 @@ impl Inner {
         }
         self.ui(head, path, body).await
     }
-}
-
-async fn accept(listener: TcpListener, inner: Arc<Inner>, stopping: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
-    let mut told = stopping.clone();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    add(&inner.counters.connections);
-                    connections.spawn(serve(stream, Arc::clone(&inner), stopping.clone()));
-                }
-                // Out of files, or a peer that left before it was accepted: neither ends a server.
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            },
-            Some(_) = connections.join_next() => {}
-            () = told_to_stop(&mut told) => break,
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-async fn serve(stream: TcpStream, inner: Arc<Inner>, mut stopping: watch::Receiver<bool>) {
-    let mut connection = Connection::new(stream);
-    let peer = connection.peer().ok();
-    loop {
-        let head = tokio::select! {
-            biased;
-            head = connection.head() => head,
-            () = told_to_stop(&mut stopping) => return,
-        };
-        let head = match head {
-            Ok(Some(head)) => head,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                _ = connection.write(b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request").await;
-                return;
-            }
-            Ok(None) | Err(_) => return,
-        };
-        match exchange(&inner, &head, &mut connection, peer, &stopping).await {
-            Ok(Next::Request) => {}
-            Ok(Next::Linger) => return connection.linger().await,
-            Ok(Next::Close) | Err(_) => return,
-        }
-    }
-}
-
-/// Returns when the core is to stop, or is gone.
-async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
-    _ = stopping.wait_for(|stop| *stop).await;
-}
-
-enum Next {
-    Request,
-    Linger,
-    Close,
-}
-
-/// One request and its answer.
-async fn exchange(
-    inner: &Inner,
-    head: &Head,
-    connection: &mut Connection,
-    peer: Option<SocketAddr>,
-    stopping: &watch::Receiver<bool>,
-) -> io::Result<Next> {
-    let mut body = RequestBody::of(head, connection)?;
-    let reply = inner.answer(head, &mut body, peer).await;
-    let unread = body.settle().await == Afterwards::Linger;
-    let asked = head.minor == 0
-        || head.header("connection").is_some_and(|value| value.to_ascii_lowercase().contains("close"));
-    let close = unread || asked || *stopping.borrow();
-    let written = reply.write(&mut body, &head.method, inner.clock.now_precise(), close).await?;
-    if written == Written::Short {
-        return Ok(Next::Close);
-    }
-    if unread {
-        body.read_on().await;
-        return Ok(Next::Linger);
-    }
-    Ok(if close { Next::Close } else { Next::Request })
 }

@@ -48,17 +48,12 @@ impl MemoryRegistry {
             let message = "provided digest did not match uploaded content";
             return refusal(400, "DIGEST_INVALID", message, Value::Null);
         }
-        let mut store = self.store();
-        if let Some(missing) = store.missing(repository, &parsed) {
-            let message = "blob unknown to registry";
-            return refusal(400, "MANIFEST_BLOB_UNKNOWN", message, json!({"digest": missing}));
-        }
         let sent_type = head.header("content-type").unwrap_or_default();
         let media_type = parsed.get("mediaType").and_then(Value::as_str).unwrap_or(sent_type).to_owned();
         let manifest = Manifest { media_type, digest: digest.clone(), bytes: bytes.into() };
-        store.manifests.insert((repository.to_owned(), digest.clone()), manifest);
-        if !reference.contains(':') {
-            store.tags.insert((repository.to_owned(), reference.to_owned()), digest.clone());
+        if let Some(missing) = self.store().take(repository, reference, manifest, &parsed) {
+            let message = "blob unknown to registry";
+            return refusal(400, "MANIFEST_BLOB_UNKNOWN", message, json!({"digest": missing}));
         }
         Reply::new(201)
             .with("Location", format!("{}/v2/{repository}/manifests/{digest}", base(head)))
@@ -86,6 +81,25 @@ impl Store {
         }
         let digest = self.tags.get(&(repository.clone(), reference.to_owned()))?;
         self.manifests.get(&(repository, digest.clone()))
+    }
+
+    /// Keeps a manifest, by tag too where `reference` is one; what it refers to and isn't there keeps it out.
+    fn take(
+        &mut self,
+        repository: &str,
+        reference: &str,
+        manifest: Manifest,
+        parsed: &Value,
+    ) -> Option<String> {
+        let missing = self.missing(repository, parsed);
+        if missing.is_none() {
+            let digest = manifest.digest.clone();
+            if !reference.contains(':') {
+                self.tags.insert((repository.to_owned(), reference.to_owned()), digest.clone());
+            }
+            self.manifests.insert((repository.to_owned(), digest), manifest);
+        }
+        missing
     }
 
     /// The first blob or manifest that one refers to and the repository doesn't hold.
