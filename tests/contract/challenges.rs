@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     sessions::csrf_refusal,
-    target::{OCI_MANIFEST, Target, on_each, skip},
+    target::{MANIFESTS, Target, on_each, skip},
     tokens::Token,
 };
 
@@ -94,7 +94,7 @@ async fn c4_a_dead_bearer_is_challenged_with_basic() {
 async fn c5_a_dead_bearer_on_a_public_read_is_served_as_anonymous() {
     on_each("C5", &[], async |harbor| {
         let dead = dead_token(harbor).await;
-        let read = harbor.get(&harbor.public.manifest()).bearer(&dead).header("Accept", OCI_MANIFEST);
+        let read = harbor.get(&harbor.public.manifest()).bearer(&dead).header("Accept", MANIFESTS);
         assert_eq!(read.send().await.status, 200);
         let absent = format!("/v2/{}/never-pushed/manifests/v1", harbor.public.project);
         assert_eq!(harbor.get(&absent).bearer(&dead).send().await.status, 404);
@@ -111,7 +111,7 @@ async fn c6_wrong_basic_is_refused_or_anonymous_after_a_while() {
         private.is_unauthorized(&pull_refused(&harbor.private.repository));
         assert_eq!(private.challenge(), BASIC);
         assert!(private.took >= Duration::from_millis(1500), "after {:?}", private.took);
-        let public = harbor.get(&harbor.public.manifest()).basic(&nobody).header("Accept", OCI_MANIFEST);
+        let public = harbor.get(&harbor.public.manifest()).basic(&nobody).header("Accept", MANIFESTS);
         assert_eq!(public.send().await.status, 200);
     })
     .await;
@@ -125,7 +125,7 @@ async fn c7_good_basic_needs_no_token() {
             assert_eq!((ping.status, ping.text().as_str()), (200, "{}"));
             assert_eq!(ping.header("docker-distribution-api-version"), Some("registry/2.0"));
             let read = harbor.get(&harbor.private.manifest()).basic(credential);
-            assert_eq!(read.header("Accept", OCI_MANIFEST).send().await.status, 200);
+            assert_eq!(read.header("Accept", MANIFESTS).send().await.status, 200);
         }
     })
     .await;
@@ -217,7 +217,7 @@ async fn c14_a_token_without_subject_reads_what_is_public_and_no_more() {
         let answer = harbor.token(None, &[&scopes[0], &scopes[1]]).await;
         let bearer = Token::of(&answer).text;
         assert!(!harbor.accepts(&bearer).await, "nobody's");
-        let read = harbor.get(&harbor.public.manifest()).bearer(&bearer).header("Accept", OCI_MANIFEST);
+        let read = harbor.get(&harbor.public.manifest()).bearer(&bearer).header("Accept", MANIFESTS);
         assert_eq!(read.send().await.status, 200);
         let private = harbor.get(&harbor.private.manifest()).bearer(&bearer).send().await;
         private.is_unauthorized(&pull_refused(&harbor.private.repository));

@@ -6,7 +6,7 @@ use tidegate::rehearsal::harbor::{KeyForm, Version};
 use crate::{
     client::Answer,
     registry_double,
-    target::{Need, OCI_MANIFEST, Target, on_each, sha256, skip, spare_key},
+    target::{MANIFESTS, Need, OCI_MANIFEST, Target, on_each, sha256, skip, spare_key},
     tokens::Token,
 };
 
@@ -83,7 +83,7 @@ async fn refused_everywhere(harbor: &Target, bearer: &str) {
 
 async fn served_everywhere(harbor: &Target, bearer: &str) {
     assert!(harbor.accepts(bearer).await);
-    let read = harbor.get(&harbor.private.manifest()).bearer(bearer).header("Accept", OCI_MANIFEST);
+    let read = harbor.get(&harbor.private.manifest()).bearer(bearer).header("Accept", MANIFESTS);
     let read = read.send().await;
     assert_eq!(read.status, 200, "{}", read.text());
     let target = format!("/v2/{}/blobs/uploads/", harbor.private.repository);
@@ -221,7 +221,7 @@ async fn k12_with_the_key_missing_a_push_by_basic_works() {
         let put = put.header("Content-Type", OCI_MANIFEST).body(manifest.to_string()).send().await;
         assert_eq!(put.status, 201, "{}", put.text());
 
-        let read = |image: &str| harbor.get(image).bearer("means.no.thing").header("Accept", OCI_MANIFEST);
+        let read = |image: &str| harbor.get(image).bearer("means.no.thing").header("Accept", MANIFESTS);
         assert_eq!(read(&harbor.public.manifest()).send().await.status, 200);
         let private = read(&harbor.private.manifest()).send().await;
         assert_eq!((private.status, private.challenge()), (401, r#"Basic realm="harbor""#));

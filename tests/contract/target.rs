@@ -237,6 +237,10 @@ impl Target {
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// What a client accepts who takes any image.
+pub(crate) const MANIFESTS: &str =
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
 /// Path and query of an absolute URL.
 pub(crate) fn path_of(url: &str) -> String {
     let (_, after) = url.split_once("://").expect("an absolute URL");

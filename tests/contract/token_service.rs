@@ -7,7 +7,7 @@ use tidegate::rehearsal::harbor::Version;
 
 use crate::{
     client::Answer,
-    target::{Target, on_each, skip},
+    target::{MANIFESTS, Target, on_each, skip},
     tokens::Token,
 };
 
@@ -31,7 +31,7 @@ async fn t1_a_good_credential_and_scope_give_a_token() {
         }
         let used = harbor.token(Some(&harbor.user), &[&scope]).await;
         let read = harbor.get(&harbor.private.manifest()).bearer(&Token::of(&used).text);
-        assert_eq!(read.header("Accept", crate::target::OCI_MANIFEST).send().await.status, 200);
+        assert_eq!(read.header("Accept", MANIFESTS).send().await.status, 200);
     })
     .await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     client::{Answer, Request, Wire},
-    target::{Image, Need, OCI_MANIFEST, Target, on_each, path_of, sha256, skip, spare_key},
+    target::{Image, MANIFESTS, Need, Target, on_each, path_of, sha256, skip, spare_key},
 };
 use tidegate::rehearsal::harbor::KeyForm;
 
@@ -259,8 +259,7 @@ async fn u9_between_whole_patches_an_upload_tells_where_it_stands() {
 /// The digest of an image's first layer, and its size.
 async fn layer(harbor: &Target, image: &Image) -> (String, u64) {
     let manifest = harbor.get(&image.manifest()).basic(&harbor.admin);
-    let accepted = format!("{OCI_MANIFEST}, application/vnd.docker.distribution.manifest.v2+json");
-    let manifest = manifest.header("Accept", &accepted).send().await;
+    let manifest = manifest.header("Accept", MANIFESTS).send().await;
     assert_eq!(manifest.status, 200, "{}", manifest.text());
     let layer = manifest.json()["layers"][0].clone();
     let digest = layer["digest"].as_str().expect("a digest").to_owned();

@@ -5,7 +5,7 @@ use serde_json::json;
 use tidegate::rehearsal::harbor::Version;
 
 use crate::{
-    target::{Need, OCI_MANIFEST, on_each},
+    target::{MANIFESTS, Need, on_each},
     tokens::{in_seconds, with, without},
 };
 
@@ -116,7 +116,7 @@ async fn v9_a_token_older_than_its_project_is_refused_by_2_15() {
     on_each("V9", &[Need::KeyFile], async |harbor| {
         let (token, key) = (harbor.user_token().await, harbor.held_key());
         let in_2020 = token.with_claims(with("iat", json!(1_577_836_800)), &key);
-        let read = harbor.get(&harbor.private.manifest()).bearer(&in_2020).header("Accept", OCI_MANIFEST);
+        let read = harbor.get(&harbor.private.manifest()).bearer(&in_2020).header("Accept", MANIFESTS);
         let answer = read.send().await;
         if is_later(harbor.version) {
             let repository = &harbor.private.repository;

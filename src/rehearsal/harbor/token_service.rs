@@ -75,15 +75,11 @@ impl Inner {
     /// Puts what `who` really may do in the place of what was asked for (T3); `None` is core's 500.
     fn filter(&self, mut entry: Access, service: &str, who: &Who) -> Option<Access> {
         match entry.kind.as_str() {
+            // Notary's names begin with Harbor's host, as no client's do today: nothing is granted (T10).
+            "repository" if service == NOTARY => entry.actions.clear(),
             "repository" => {
-                let mut parts = entry.name.split('/');
-                let (first, second) = (parts.next()?, parts.next()?);
-                // Notary's names begin with Harbor's host; the sample host is nobody's, so nothing is granted.
-                let project = if service == NOTARY { second } else { first };
+                let (project, _) = entry.name.split_once('/')?;
                 entry.actions = self.actions(project, who);
-                if service == NOTARY {
-                    entry.actions.clear();
-                }
             }
             "registry" if entry.name != "catalog" => return None,
             "registry" if who.is_admin() => {}
