@@ -29,9 +29,9 @@ fn tokens_of_the_former_key_in_the_same_second_cost_one_signature_each_and_none_
     core.seed("priv/seed:v1", &Image::generate(5, 1));
     let gate = Gate::start(&gate::configuration(&[core.address], "auto", &[&core.key_file]));
     let tokens: Vec<String> = (0..clients).map(|_| token(core.address)).collect();
-    let held = harbor::replace_key(&core.key_file);
-    gate.wait_for("the endpoint's new key is known", |metrics| {
-        metrics.values("tidegate_endpoint_held_key", "kid") == [held.clone()]
+    let signing = harbor::replace_key(&core.key_file);
+    gate.wait_for("the replaced key file is read", |metrics| {
+        metrics.sum("tidegate_key_state", &[("kid", &signing), ("state", "signing")]) > 0.5
     });
     assert_eq!(use_token(&mut Connection::open(core.address).expect("core"), &tokens[0]), 401, "directly");
     let before = gate.metrics().sum("tidegate_signatures_total", &[]);

@@ -89,6 +89,16 @@ impl Gate {
         self.events().into_iter().filter(|line| line.get("outcome").is_some()).collect()
     }
 
+    /// Access-log lines of refusals that a client with a proved credential got, and of failures of Harbor's.
+    pub fn refusals(&self) -> String {
+        let refused = |line: &serde_json::Value| {
+            let status = line["status"].as_u64().unwrap_or_default();
+            status >= 500 || status == 401 && line["principal"].as_str().is_some_and(|name| !name.is_empty())
+        };
+        let lines = self.log().into_iter().filter(refused).map(|line| line.to_string());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Every line of its output that is JSON: the access log, events and alarms.
     pub fn events(&self) -> Vec<serde_json::Value> {
         self.program.output().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
