@@ -1,6 +1,11 @@
 //! Commands as an operator types them, and the exit codes that scripts see.
 
+use std::fmt::Write as _;
+
+use clap::CommandFactory as _;
+
 use super::*;
+use crate::app::config::documents::tests::is_up_to_date;
 
 const NOTHING: Programs = Programs {
     serve: |_, _| Ok(()),
@@ -45,4 +50,27 @@ fn a_failure_is_1() {
 #[test]
 fn serve_takes_flags_alone() {
     exits("tidegate serve --harbor http://core:8080 --listen 127.0.0.1:0 --key /a --key /b/ --observe", 0);
+}
+
+/// The help of a command and of those below it.
+fn describe(page: &mut String, name: &str, command: &mut clap::Command) {
+    let help = command.render_long_help().to_string();
+    let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+    let _ = write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
+    for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+        describe(page, &format!("{name} {}", below.get_name()), below);
+    }
+}
+
+#[test]
+fn the_page_of_commands_is_up_to_date() {
+    let mut page = String::from(
+        "<!-- Made from src/app/cli.rs; UPDATE_DOCS=1 cargo test up_to_date writes it anew. -->\n\
+         # Commands\n\n\
+         Exit codes: 0 done, 1 failed, 2 usage, 64 bad configuration.\n",
+    );
+    let mut cli = Cli::command();
+    cli.build();
+    describe(&mut page, "tidegate", &mut cli);
+    is_up_to_date("docs/commands.md", &page);
 }

@@ -117,7 +117,7 @@ fn toml(value: &Value) -> String {
 /// `docs/configuration.md`.
 pub fn page() -> String {
     let mut text = String::from(
-        "<!-- Made from the types of src/app/config/raw; UPDATE_DOCS=1 cargo test documents writes it anew. -->\n\
+        "<!-- Made from the types of src/app/config/raw; UPDATE_DOCS=1 cargo test up_to_date writes it anew. -->\n\
          # Configuration\n\n\
          A configuration is a TOML file (`--config`, else the file that `TIDEGATE_CONFIG` names, else `./tidegate.toml`,\n\
          else `/etc/tidegate/tidegate.toml`), and may be absent: every key has a default. Flags come before the environment,\n\
@@ -155,74 +155,4 @@ pub fn page() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::app::config::{Sources, load};
-
-    /// The file in the repository is what the types say; `UPDATE_DOCS=1` writes it anew.
-    fn is_up_to_date(path: &str, made: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(&path, made).expect("a file");
-        }
-        let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(written == made, "{} is out of date: UPDATE_DOCS=1 cargo test documents", path.display());
-    }
-
-    #[test]
-    fn the_schema_is_up_to_date() {
-        is_up_to_date("config/schema.json", &schema().expect("a schema"));
-    }
-
-    #[test]
-    fn the_page_is_up_to_date() {
-        is_up_to_date("docs/configuration.md", &page());
-    }
-
-    #[test]
-    fn the_commented_file_is_up_to_date() {
-        is_up_to_date("config/tidegate.toml", &defaults());
-    }
-
-    fn load_file(path: &Path) -> Result<crate::app::config::Settings, crate::app::config::Faults> {
-        load(&Sources { file: Some(path.to_owned()), ..Sources::default() })
-    }
-
-    #[test]
-    fn the_commented_file_says_what_the_code_does() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tidegate.toml");
-        let written = load_file(&path).expect("settings");
-        let code = load(&Sources::default()).expect("settings");
-        assert_eq!(format!("{written:?}"), format!("{code:?}"));
-    }
-
-    #[test]
-    fn every_commented_key_may_be_uncommented() {
-        let text = defaults();
-        let names = |line: &str| {
-            line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).map(|(n, _)| n.to_owned())
-        };
-        let commented: Vec<_> = text.lines().filter_map(names).filter(|name| !name.contains(' ')).collect();
-        assert!(commented.contains(&"certificate_file".to_owned()), "{commented:?}");
-        let all = reference::keys();
-        for name in commented {
-            assert!(all.iter().any(|key| key.path.ends_with(&format!(".{name}"))), "{name}");
-        }
-    }
-
-    #[test]
-    fn every_shipped_configuration_is_right() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-        let mut seen = 0;
-        for entry in std::fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
-                load_file(&path).unwrap_or_else(|faults| panic!("{faults}"));
-                seen += 1;
-            }
-        }
-        assert!(seen >= 4, "{seen} files");
-    }
-}
+pub(in crate::app) mod tests;
