@@ -43,7 +43,7 @@ pub struct Source {
 pub enum Place {
     /// One file of PEM blocks, or a JWKS.
     File(PathBuf),
-    /// Every file of a folder whose name doesn't begin with a dot, as Kubernetes mounts a Secret.
+    /// Every `*.pem`, `*.key` and `*.crt` of a folder whose name doesn't begin with a dot.
     Folder(PathBuf),
     /// A JWKS file and nothing else.
     Jwks(PathBuf),

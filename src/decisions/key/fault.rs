@@ -31,6 +31,8 @@ pub enum KeyFault {
     PublishedDefault,
     #[error("the file holds public keys only, where a private key is needed")]
     PublicOnly,
+    #[error("the folder holds no file named *.pem, *.key or *.crt")]
+    EmptyFolder,
     #[error("the folder holds more than {0} files")]
     TooMany(usize),
     #[error("the JWKS document is not valid: {0}")]
@@ -71,6 +73,7 @@ impl KeyFault {
                 "check the path and the mount; core's key is at /etc/core/private_key.pem by default"
             }
             Self::File(fault) => fault.remedy(),
+            Self::EmptyFolder => "name the keys' files so, or give each as `file`",
             Self::TooMany(_) => "give a folder of keys only",
             Self::Jwks(_) => "give a JWKS of RSA or P-256 signature keys, each `kid` once (RFC 7517)",
             Self::NameTaken(_) => "give each key a name of its own, or drop one of the two",

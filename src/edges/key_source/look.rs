@@ -12,9 +12,11 @@ use crate::{
         ring::{Listing, SourceName},
     },
     edges::small_file::{self, Read, Stamp},
-    words::{clock::UnixTime, file_fault::FileFault},
+    words::clock::UnixTime,
 };
 
+/// How the files of a folder end that are read.
+const ENDINGS: [&str; 3] = ["pem", "key", "crt"];
 /// Files read of one folder.
 const FILES_OF_A_FOLDER: usize = 256;
 
@@ -169,13 +171,15 @@ fn name_of(path: &Path) -> SourceName {
     SourceName::new(&path.to_string_lossy())
 }
 
+/// Files with a key's ending; hidden ones are Kubernetes' versions and writers' drafts.
 fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
     let entries = std::fs::read_dir(folder).map_err(|error| small_file::fault(&error))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| small_file::fault(&error))?.path();
+        let is_key = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
         let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-        if !is_hidden && !path.is_dir() {
+        if is_key && !is_hidden && !path.is_dir() {
             files.push(path);
         }
         if files.len() > FILES_OF_A_FOLDER {
@@ -183,7 +187,7 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
         }
     }
     files.sort();
-    if files.is_empty() { Err(KeyFault::File(FileFault::Empty)) } else { Ok(files) }
+    if files.is_empty() { Err(KeyFault::EmptyFolder) } else { Ok(files) }
 }
 
 fn jwks_only(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {

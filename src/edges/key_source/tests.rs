@@ -244,6 +244,7 @@ async fn files_come_to_a_folder_and_leave_it() {
     let following = Following::of(|folder| Place::Folder(folder.to_owned()), HOUR).await;
     write(&following.folder.path().join("second.pem"), rsa(1).public_pem());
     write(&following.folder.path().join(".hidden.pem"), rsa(2).public_pem());
+    write(&following.folder.path().join("draft.next"), rsa(2).public_pem());
     following.until_signing(rsa(1)).await;
     assert_eq!(following.state(rsa(2)), None);
     fs::remove_file(following.folder.path().join("second.pem")).unwrap();
@@ -328,7 +329,7 @@ fn an_empty_folder_keeps_the_keys_that_it_gave() {
     let shelf = KeyShelf::new(policy(), vec![Source { place, listing }]);
     load_once(&shelf, UnixTime(0));
     fs::remove_file(&path).unwrap();
-    assert_eq!(load_once(&shelf, UnixTime(1))[0].cause, KeyFault::File(FileFault::Empty).to_string());
+    assert_eq!(load_once(&shelf, UnixTime(1))[0].cause, KeyFault::EmptyFolder.to_string());
     assert_eq!(shelf.ring().entries().next().map(|entry| entry.state(UnixTime(1))), Some(State::Signing));
     write(&path, rsa(0).pkcs1_pem());
     assert_eq!(*load_once(&shelf, UnixTime(2)), []);
