@@ -1,16 +1,22 @@
 //! `tidegate check`: everything that would go wrong, without binding an address.
 
+pub mod endpoints;
+
 use std::fmt;
 
 use serde::Serialize;
 
 use super::{
     config::{self, Fault, Faults, Material, Place, Settings, Sources},
+    serve::wiring,
     translate,
 };
 use crate::{
-    edges::key_source::{self, Alarm, KeyShelf},
-    words::clock::UnixTime,
+    edges::{
+        key_source::{self, Alarm, KeyShelf},
+        tls::TlsFault,
+    },
+    words::clock::Clock,
 };
 
 /// What was found, gravest first.
@@ -28,13 +34,14 @@ pub type AskEndpoints = dyn Fn(&Settings) -> Vec<Fault>;
 
 /// Checks the configuration, the files that it names, and then, if `ask` is given, its endpoints.
 /// A faulty configuration is all that is reported of it: what it names isn't known.
-pub fn check(sources: &Sources, now: UnixTime, ask: Option<&AskEndpoints>) -> Report {
+pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Report {
     let settings = match config::load(sources) {
         Ok(settings) => settings,
         Err(Faults(faults)) => return Report { faults, ..Report::default() },
     };
     let mut report = Report::default();
-    keys(&settings, now, &mut report);
+    keys(&settings, clock, &mut report);
+    certificates(&settings, clock, &mut report);
     admin_token(&settings, &mut report);
     if let Some(ask) = ask {
         report.unreachable = ask(&settings);
@@ -42,11 +49,41 @@ pub fn check(sources: &Sources, now: UnixTime, ask: Option<&AskEndpoints>) -> Re
     report
 }
 
-fn keys(settings: &Settings, now: UnixTime, report: &mut Report) {
+fn keys(settings: &Settings, clock: &Clock, report: &mut Report) {
     let shelf = KeyShelf::new(translate::policy(&settings.keys), translate::sources(&settings.keys));
-    for alarm in key_source::load_once(&shelf, now).iter() {
+    for alarm in key_source::load_once(&shelf, clock.now()).iter() {
         let of = if alarm.is_warning { &mut report.warnings } else { &mut report.faults };
         of.push(of_alarm("keys.sources", alarm));
+    }
+}
+
+fn certificates(settings: &Settings, clock: &Clock, report: &mut Report) {
+    for (i, listener) in settings.listeners.iter().enumerate() {
+        let key = format!("listener[{i}].tls");
+        match wiring::door(listener, clock) {
+            Ok(door) => warnings(&key, door.tls.iter().flat_map(|tls| tls.alarms().to_vec()), report),
+            Err(error) => report.faults.push(of_tls(&key, &error)),
+        }
+    }
+    match wiring::upstream_tls(settings, clock) {
+        Ok(tls) => warnings("upstream.tls", tls.iter().flat_map(|tls| tls.alarms().to_vec()), report),
+        Err(error) => report.faults.push(of_tls("upstream.tls", &error)),
+    }
+}
+
+fn warnings(key: &str, alarms: impl Iterator<Item = Alarm>, report: &mut Report) {
+    report.warnings.extend(alarms.map(|alarm| of_alarm(key, &alarm)));
+}
+
+fn of_tls(key: &str, error: &anyhow::Error) -> Fault {
+    let fault = error.downcast_ref::<TlsFault>();
+    let path = fault.map(TlsFault::path).filter(|path| !path.as_os_str().is_empty());
+    Fault {
+        place: path.map_or(Place::Default, |path| Place::Path(path.to_owned())),
+        key: key.to_owned(),
+        found: fault.map_or_else(|| format!("{error:#}"), ToString::to_string),
+        expected: String::new(),
+        remedy: fault.map_or("", TlsFault::remedy).to_owned(),
     }
 }
 
@@ -111,7 +148,7 @@ mod tests {
         let path = folder.path().join("private_key.pem");
         std::fs::write(&path, content).expect("a file");
         let flags = Flags { keys: vec![path], ..Flags::default() };
-        check(&Sources { flags, ..Sources::default() }, UnixTime(0), None)
+        check(&Sources { flags, ..Sources::default() }, &Clock::system(), None)
     }
 
     #[test]
@@ -135,7 +172,7 @@ mod tests {
                 remedy: String::new(),
             }]
         };
-        let report = check(&Sources::default(), UnixTime(0), Some(&silent));
+        let report = check(&Sources::default(), &Clock::system(), Some(&silent));
         assert_eq!(report.exit_code(), 1);
         assert!(report.to_string().contains("http://core:8080 doesn't answer"), "{report}");
     }
@@ -144,7 +181,7 @@ mod tests {
     fn a_bad_configuration_asks_no_endpoint() {
         let flags = Flags { harbor: Some("core".to_owned()), ..Flags::default() };
         let never = |_: &Settings| -> Vec<Fault> { panic!("asked") };
-        let report = check(&Sources { flags, ..Sources::default() }, UnixTime(0), Some(&never));
+        let report = check(&Sources { flags, ..Sources::default() }, &Clock::system(), Some(&never));
         assert_eq!(report.exit_code(), 64);
         assert!(
             report.to_string().starts_with("FAULTS  1\n\nflag --harbor: upstream.endpoints[0].url\n"),
@@ -153,8 +190,18 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_that_is_not_there_is_a_fault() {
+        let tls = "[{ address = ':0', tls = { certificate_file = '/nowhere/tls.crt', key_file = '/nowhere/tls.key' } }]";
+        let environment = vec![("TIDEGATE_LISTENER".to_owned(), tls.to_owned())];
+        let report = check(&Sources { environment, ..Sources::default() }, &Clock::system(), None);
+        assert_eq!(report.exit_code(), 64);
+        assert_eq!(report.faults[0].place.to_string(), "/nowhere/tls.crt");
+        assert_eq!(report.faults[0].key, "listener[0].tls");
+    }
+
+    #[test]
     fn nothing_wrong_is_said_too() {
-        let report = check(&Sources::default(), UnixTime(0), None);
+        let report = check(&Sources::default(), &Clock::system(), None);
         assert_eq!((report.to_string().as_str(), report.exit_code()), ("nothing is wrong\n", 0));
     }
 }

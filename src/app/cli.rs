@@ -177,8 +177,7 @@ impl Serving {
 impl Check {
     fn run(self, programs: &Programs) -> anyhow::Result<u8> {
         let ask: &check::AskEndpoints = &programs.ask_endpoints;
-        let report =
-            check::check(&self.serving.sources(), Clock::system().now(), (!self.offline).then_some(ask));
+        let report = check::check(&self.serving.sources(), &Clock::system(), (!self.offline).then_some(ask));
         let text = if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
         output::print(&text);
         Ok(report.exit_code())

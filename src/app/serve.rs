@@ -2,7 +2,7 @@
 
 mod operator;
 mod reload;
-mod wiring;
+pub(super) mod wiring;
 mod workers;
 
 use std::{

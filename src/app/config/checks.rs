@@ -119,34 +119,24 @@ impl Checker<'_> {
     }
 
     /// A certificate and its key at `table`: both or neither.
-    fn pair(
-        &mut self,
-        table: &str,
-        certificate: (String, String),
-        key: (SecretText, String),
-    ) -> Option<(Material, Material)> {
-        let certificate =
-            self.material(&format!("{table}.certificate"), SecretText::of(certificate.0), certificate.1);
-        let key = self.material(&format!("{table}.key"), key.0, key.1);
-        match (certificate, key) {
+    fn pair(&mut self, table: &str, certificate: &str, key: &str) -> Option<(Material, Material)> {
+        match (file(certificate), file(key)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (there, _) => {
                 let (found, missing) =
                     if there.is_some() { ("certificate", "key") } else { ("key", "certificate") };
-                let missing_file = format!("{table}.{missing}_file");
-                let place = format!("{table}.{found}_file");
-                let keys =
-                    [&place, &missing_file, &format!("{table}.{missing}"), &format!("{table}.{found}")];
-                let keys = keys.map(String::as_str);
-                self.fault(
-                    &keys,
-                    &format!("a {found} without its {missing}"),
-                    "both",
-                    &format!("set {missing_file}"),
-                );
+                let keys = [format!("{table}.{found}_file"), format!("{table}.{missing}_file")];
+                let (wrong, remedy) =
+                    (format!("a {found} without its {missing}"), format!("set {}", keys[1]));
+                self.fault(&keys.each_ref().map(String::as_str), &wrong, "both", &remedy);
                 None
             }
         }
     }
+}
+
+/// The file of this name; empty is none.
+fn file(path: &str) -> Option<Material> {
+    (!path.is_empty()).then(|| Material::File(path.into()))
 }

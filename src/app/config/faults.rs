@@ -18,6 +18,8 @@ pub enum Place {
     Path(PathBuf),
     Variable(String),
     Flag(String),
+    /// What was asked over the network.
+    Endpoint(String),
     Default,
 }
 
@@ -28,6 +30,7 @@ impl fmt::Display for Place {
             Self::Path(path) => path.display().fmt(f),
             Self::Variable(name) => write!(f, "environment {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
+            Self::Endpoint(name) => write!(f, "endpoint {name}"),
             Self::Default => f.write_str("default"),
         }
     }

@@ -196,7 +196,7 @@ mod tests {
         let find = |path: &str| all.iter().find(|key| key.path == path).cloned();
         let every = find("upstream.probe.every").map(|key| (key.kind, key.default));
         assert_eq!(every, Some((Kind::Written("time".into(), false), Some("30s".into()))));
-        let key = find("listener[].tls.key").map(|key| key.kind);
+        let key = find("admin.token").map(|key| key.kind);
         assert_eq!(key, Some(Kind::Secret));
     }
 }

@@ -173,7 +173,7 @@ pub struct KeySource {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyOrigin {
     File(PathBuf),
-    /// Every file in it whose name doesn't begin with a dot.
+    /// Every `*.pem`, `*.key` and `*.crt` in it whose name doesn't begin with a dot.
     Folder(PathBuf),
     JwksFile(PathBuf),
 }

@@ -211,7 +211,7 @@ fn a_secret_is_a_value_or_a_file_and_never_shown() {
     assert_eq!(faults.0.len(), 1);
     assert!(!format!("{faults} {faults:?}").contains("s3cret"));
 
-    let wrong_type = "[[listener]]\ntls = { key = [\"s3cret\"], certificate_file = \"/c\" }\n";
+    let wrong_type = "[admin]\ntoken = [\"s3cret\"]\n";
     let faults = file(wrong_type).expect_err("faults");
     assert!(!format!("{faults} {faults:?}").contains("s3cret"));
 

@@ -155,7 +155,11 @@ fn file_of(material: &Material) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn upstream_tls(settings: &Settings, clock: &Clock) -> anyhow::Result<Option<Arc<tls::ClientTls>>> {
+/// TLS to endpoints, if any has it.
+pub(in crate::app) fn upstream_tls(
+    settings: &Settings,
+    clock: &Clock,
+) -> anyhow::Result<Option<Arc<tls::ClientTls>>> {
     let upstream = &settings.upstream;
     let urls = upstream.endpoints.iter().map(|e| &e.url).chain(&upstream.portal);
     if !urls.clone().any(|url| url.scheme == config::Scheme::Https) {
@@ -171,7 +175,8 @@ fn upstream_tls(settings: &Settings, clock: &Clock) -> anyhow::Result<Option<Arc
     Ok(Some(Arc::new(tls::client(client, clock.now()).context("upstream TLS")?)))
 }
 
-fn door(listener: &config::Listener, clock: &Clock) -> anyhow::Result<Door> {
+/// What connections of a listener go through.
+pub(in crate::app) fn door(listener: &config::Listener, clock: &Clock) -> anyhow::Result<Door> {
     let server = listener.tls.as_ref().map(|tls| {
         let server = tls::ServerSettings {
             certificate_file: file_of(&tls.certificate)?,
@@ -195,7 +200,7 @@ fn door(listener: &config::Listener, clock: &Clock) -> anyhow::Result<Door> {
 }
 
 /// The endpoints by name.
-pub(super) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls>>) -> Names {
+pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls>>) -> Names {
     let named = |url: &config::EndpointUrl, opaque| {
         let host: Arc<str> = match &url.host {
             config::Host::Name(name) => name.as_str().into(),

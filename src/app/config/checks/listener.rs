@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::Checker;
+use super::{Checker, file};
 use crate::app::config::{
     address::AdminAddress,
     raw,
-    secret::SecretText,
     settings::{Listener, ListenerTls, Scope, TlsVersion},
 };
 
@@ -55,19 +54,17 @@ fn listener(c: &mut Checker<'_>, i: usize, raw: raw::Listener) -> Listener {
         http2: raw.http2,
         proxy_protocol: raw.proxy_protocol,
         trusted_proxies: raw.trusted_proxies.into_iter().map(|network| network.0).collect(),
-        tls: raw.tls.and_then(|tls| listener_tls(c, &format!("{table}.tls"), tls)),
+        tls: raw.tls.and_then(|tls| listener_tls(c, &format!("{table}.tls"), &tls)),
     }
 }
 
-fn listener_tls(c: &mut Checker<'_>, table: &str, raw: raw::ListenerTls) -> Option<ListenerTls> {
-    let empty = [&raw.certificate, &raw.certificate_file, &raw.key_file].iter().all(|text| text.is_empty());
-    if empty && raw.key.0.is_none() {
+fn listener_tls(c: &mut Checker<'_>, table: &str, raw: &raw::ListenerTls) -> Option<ListenerTls> {
+    if raw.certificate_file.is_empty() && raw.key_file.is_empty() {
         let remedy = "set certificate_file and key_file, or remove tls for a plain listener";
         c.fault(&[table], "TLS without a certificate", "a certificate and its key", remedy);
     }
-    let pair = c.pair(table, (raw.certificate, raw.certificate_file), (raw.key, raw.key_file));
-    let client_ca =
-        c.material(&format!("{table}.client_ca"), SecretText::of(raw.client_ca), raw.client_ca_file);
+    let pair = c.pair(table, &raw.certificate_file, &raw.key_file);
+    let client_ca = file(&raw.client_ca_file);
     let min = match raw.min {
         raw::TlsVersion::V1_2 => TlsVersion::V1_2,
         raw::TlsVersion::V1_3 => TlsVersion::V1_3,

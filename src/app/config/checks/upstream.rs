@@ -1,11 +1,10 @@
 //! `[upstream]`.
 
-use super::Checker;
+use super::{Checker, file};
 use crate::app::config::{
     address::{EndpointUrl, Host, Scheme},
     amounts::Span,
     raw,
-    secret::SecretText,
     settings::{Endpoint, Opaque, Pool, Probe, Upstream, UpstreamTimeouts, UpstreamTls},
 };
 
@@ -62,8 +61,8 @@ fn upstream_tls(c: &mut Checker<'_>, raw: raw::UpstreamTls, encrypted: bool) -> 
         c.fault(&["upstream.tls.server_name"], "no name of a host", "a DNS name or an address", "");
     }
     let tls = UpstreamTls {
-        ca: c.material("upstream.tls.ca", SecretText::of(raw.ca), raw.ca_file),
-        client: c.pair("upstream.tls", (raw.certificate, raw.certificate_file), (raw.key, raw.key_file)),
+        ca: file(&raw.ca_file),
+        client: c.pair("upstream.tls", &raw.certificate_file, &raw.key_file),
         server_name,
     };
     let given = tls.ca.is_some() || tls.client.is_some() || tls.server_name.is_some();

@@ -47,7 +47,8 @@ impl Default for Keys {
 pub struct KeySource {
     /// A PEM file: a private key (PKCS#1, PKCS#8), a public key or a certificate. Best the very file that core reads.
     pub file: String,
-    /// A folder of such files; names that begin with a dot don't count, as in a mounted Secret.
+    /// A folder of such files: `*.pem`, `*.key` and `*.crt`; names that begin with a dot don't count, as in a
+    /// mounted Secret.
     pub folder: String,
     /// A file with a JWKS.
     pub jwks: String,

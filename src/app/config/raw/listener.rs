@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::app::config::{secret::SecretText, written::Text};
+use crate::app::config::written::Text;
 
 /// Where clients connect. Without any there is one with these defaults; the flag `--listen` makes one.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -56,16 +56,10 @@ pub enum Scope {
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTls {
     /// The certificate chain in PEM, ours first.
-    pub certificate: String,
-    /// The file that holds it.
     pub certificate_file: String,
     /// Its private key in PEM.
-    pub key: SecretText,
-    /// The file that holds it.
     pub key_file: String,
     /// Certificates in PEM: a client must then show one that they signed.
-    pub client_ca: String,
-    /// The file that holds them.
     pub client_ca_file: String,
     /// The lowest version of TLS.
     pub min: TlsVersion,

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::app::config::{
     address::{EndpointUrl, Host, Scheme},
     amounts::Span,
-    secret::SecretText,
     written::Text,
 };
 
@@ -72,16 +71,10 @@ pub enum Opaque {
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamTls {
     /// Certificates in PEM that sign Harbor's. Empty: the platform's.
-    pub ca: String,
-    /// The file that holds them.
     pub ca_file: String,
     /// The certificate chain in PEM that we show to Harbor.
-    pub certificate: String,
-    /// The file that holds it.
     pub certificate_file: String,
     /// Its private key in PEM.
-    pub key: SecretText,
-    /// The file that holds it.
     pub key_file: String,
     /// The name that Harbor's certificate must have. Empty: the host of the endpoint's URL.
     pub server_name: String,

@@ -1,0 +1,172 @@
+//! The part of `tidegate check` that asks: names, connections, held keys, and whether core hides behind its sidecar.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    app::{
+        config::{Fault, Host, Place, Scope, Settings},
+        serve::wiring,
+    },
+    edges::{
+        fleet::{Endpoint, Shelf},
+        probe::{self, Finding},
+        resolve,
+    },
+    words::clock::Clock,
+};
+
+/// How long core may take to be noticed on another address.
+const KNOCK: Duration = Duration::from_secs(1);
+
+/// Resolves every name, connects to every address and asks it for its key. What goes wrong is a fault each.
+pub fn ask(settings: &Settings) -> Vec<Fault> {
+    let asked = || -> anyhow::Result<Vec<Fault>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let tls = wiring::upstream_tls(settings, &Clock::system())?;
+        let names = wiring::names(settings, tls.as_ref());
+        Ok(runtime.block_on(ask_all(settings, &names)))
+    };
+    asked().unwrap_or_else(|error| vec![fault("all", "upstream", format!("{error:#}"), "")])
+}
+
+async fn ask_all(settings: &Settings, names: &resolve::Names) -> Vec<Fault> {
+    let shelf = Shelf::default();
+    let (_, unresolved) = resolve::resolve(&shelf, names).await;
+    let remedy = "check the name in upstream.endpoints and upstream.portal, and this machine's DNS";
+    let mut faults: Vec<Fault> =
+        unresolved.into_iter().map(|found| fault("by name", "upstream.endpoints", found, remedy)).collect();
+    let within = settings.upstream.timeouts.connect + settings.upstream.probe.timeout;
+    for status in &shelf.snapshot().statuses {
+        faults.extend(ask_for_key(&status.endpoint, within).await);
+    }
+    for status in &shelf.snapshot().portal {
+        if let Err(error) = probe::ask(&status.endpoint, "/", None, within).await {
+            faults.push(unanswered("upstream.portal", &status.endpoint, error));
+        }
+    }
+    faults.extend(core_past_its_sidecar(settings).await);
+    faults
+}
+
+async fn ask_for_key(endpoint: &Endpoint, within: Duration) -> Option<Fault> {
+    let answer = match probe::ask(endpoint, probe::KEY_TARGET, None, within).await {
+        Ok(answer) => answer,
+        Err(error) => return Some(unanswered("upstream.endpoints", endpoint, error)),
+    };
+    match probe::read_key(answer.status, &answer.body) {
+        Finding::Holds(_) => None,
+        Finding::CannotSign => Some(fault(
+            &endpoint.name,
+            "upstream.endpoints",
+            "it can't sign tokens: its key file is empty, unreadable or of a wrong kind".to_owned(),
+            "give core an RSA key in PKCS#1: openssl genrsa -traditional 4096",
+        )),
+        Finding::Strange => Some(fault(
+            &endpoint.name,
+            "upstream.endpoints",
+            format!("it answers {} to a token request, as no Harbor core does", answer.status),
+            "give the address of core itself, or of what stands before it",
+        )),
+    }
+}
+
+fn unanswered(key: &str, endpoint: &Endpoint, error: probe::AskFault) -> Fault {
+    let why = anyhow::Error::new(error);
+    let remedy = "is it running, and are scheme, port and network right?";
+    fault(&endpoint.name, key, format!("{why:#}"), remedy)
+}
+
+/// Rule A26: in a sidecar core must listen on loopback alone, else its components' paths are open past us.
+async fn core_past_its_sidecar(settings: &Settings) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if settings.listeners.iter().all(|listener| listener.scope != Scope::Cluster) {
+        return faults;
+    }
+    for endpoint in &settings.upstream.endpoints {
+        let Host::Ip(ip) = endpoint.url.host else { continue };
+        let own = if ip.is_loopback() { own_addresses() } else { Vec::new() };
+        for own in own.into_iter().map(|own| SocketAddr::from((own, endpoint.url.port))) {
+            if is_open(own).await {
+                let remedy = "set httpaddr = \"127.0.0.1\" in core's app.conf";
+                let found = "core answers here too, past tidegate".to_owned();
+                faults.push(fault(&own.to_string(), "upstream.endpoints", found, remedy));
+            }
+        }
+    }
+    faults
+}
+
+async fn is_open(address: SocketAddr) -> bool {
+    tokio::time::timeout(KNOCK, TcpStream::connect(address)).await.is_ok_and(|connected| connected.is_ok())
+}
+
+/// Our addresses on the way out, one a family: connecting a UDP socket chooses one and sends nothing.
+fn own_addresses() -> Vec<IpAddr> {
+    // Addresses of documentation (RFC 5737, RFC 3849): nobody has them, so the default route counts.
+    let outward = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    let address = |(any, far): (&str, &str)| {
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(far).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    };
+    outward.into_iter().filter_map(address).collect()
+}
+
+fn fault(place: &str, key: &str, found: String, remedy: &str) -> Fault {
+    Fault {
+        place: Place::Endpoint(place.to_owned()),
+        key: key.to_owned(),
+        found,
+        expected: String::new(),
+        remedy: remedy.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::config::{Flags, Sources, load};
+
+    fn settings(harbor: &str) -> Settings {
+        let flags = Flags { harbor: Some(harbor.to_owned()), ..Flags::default() };
+        load(&Sources { flags, ..Sources::default() }).expect("settings")
+    }
+
+    #[test]
+    fn an_address_where_nothing_listens_is_named_with_its_cause() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+        let faults = ask(&settings(&format!("http://{free}")));
+        assert_eq!(faults.len(), 1);
+        assert_eq!(faults[0].place.to_string(), format!("endpoint {free}"));
+        assert!(faults[0].found.contains("refused"), "{}", faults[0].found);
+    }
+
+    #[test]
+    fn what_is_no_harbor_is_said() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = server.local_addr().expect("an address");
+        let answers = std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            let (mut stream, _) = server.accept().expect("a connection");
+            let mut head = [0; 4096];
+            assert_ne!(stream.read(&mut head).expect("a request"), 0);
+            stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").expect("an answer");
+        });
+        let faults = ask(&settings(&format!("http://{address}")));
+        answers.join().expect("an end");
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].found.contains("404 Not Found"), "{}", faults[0].found);
+    }
+
+    #[test]
+    fn only_a_sidecar_is_knocked_at_for_other_addresses() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let public = settings("http://127.0.0.1:8081");
+        assert_eq!(runtime.block_on(core_past_its_sidecar(&public)), []);
+    }
+}
