@@ -26,12 +26,15 @@ use crate::{
     edges::{
         key_source,
         listener::{Listener, Places},
-        probe::rounds::{Learn, Pace, Rounds},
+        probe::{
+            reading::Held,
+            rounds::{Learn, Pace, Rounds},
+        },
         resolve,
         telemetry::access_log,
     },
     flow::context::Shared,
-    words::{clock::Clock, kid::Kid},
+    words::clock::Clock,
 };
 
 /// How long the first round of probes may hold up the start.
@@ -85,6 +88,9 @@ async fn serve(settings: Settings, sources: Sources) -> anyhow::Result<()> {
         shared.probe_now.clone(),
         stopped.clone(),
     ));
+    if let Some(client) = names.load().client() {
+        background.spawn(client.follow(clock.clone(), Duration::from_secs(1), stopped.clone()));
+    }
     for door in &doors {
         if let Some(tls) = &door.tls {
             background.spawn(tls.clone().follow(clock.clone(), Duration::from_secs(1), stopped.clone()));
@@ -191,7 +197,15 @@ impl Learn for Learner {
         self.0.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some()
     }
 
-    fn held(&self, kids: &[Kid]) {
-        self.0.keys.note_held(kids, self.0.clock.now());
+    fn issued(&self, held: &Held) {
+        let ring = self.0.keys.ring();
+        let signature = held.token.rsplit_once('.');
+        let proved = ring
+            .find(held.kid.as_str())
+            .zip(signature)
+            .is_some_and(|(entry, (message, signature))| entry.key().verifies(message.as_bytes(), signature));
+        if proved {
+            self.0.keys.note_held([&held.kid], self.0.clock.now());
+        }
     }
 }

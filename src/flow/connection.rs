@@ -125,6 +125,7 @@ async fn talk(
     let wire = TokioIo::new(Wire::new(stream, Side::Downstream, pulse.clone()));
     let downstream = Rc::new(Downstream {
         peer: peer.ip().to_canonical(),
+        peer_text: service::address_text(peer.ip().to_canonical()),
         trusted_proxies: door.trusted_proxies.clone(),
         tls,
         cluster: door.cluster,

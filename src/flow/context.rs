@@ -1,6 +1,7 @@
 //! What requests share: one process's state, one worker's, one connection's.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     collections::HashMap,
     net::IpAddr,
@@ -41,6 +42,8 @@ pub struct Policy {
     pub enforce: bool,
     /// What tokens must look like.
     pub rules: Rules,
+    /// `aud` of a token that is signed again.
+    pub service: Arc<str>,
     /// Where clients reach us, as scheme and authority; `None` = as asked.
     pub public: Option<(Scheme, Box<str>)>,
     /// Whether the realm of challenges becomes the public one.
@@ -53,7 +56,7 @@ pub struct Policy {
     pub registry_timeout: Duration,
     /// Whether credentials are kept for replay.
     pub replay: bool,
-    /// Replays of one principal at once, where Harbor's mode is not OIDC or the principal is a robot: 8.
+    /// Replays of one OIDC principal at once; of robots and in other modes it is 8.
     pub replays_each: usize,
     /// Bytes of a body's kept head.
     pub head: usize,
@@ -98,11 +101,12 @@ pub struct Shared {
 
 impl Shared {
     /// The rules of now: a lifetime that Harbor itself uses is no forgery.
-    pub fn rules(&self, policy: &Policy) -> Rules {
+    pub fn rules<'a>(&self, policy: &'a Policy) -> Cow<'a, Rules> {
         let seen = Duration::from_secs(self.lifetime_seen.load(std::sync::atomic::Ordering::Relaxed));
-        let mut rules = policy.rules.clone();
-        rules.lifetime = rules.lifetime.max(seen);
-        rules
+        if seen <= policy.rules.lifetime {
+            return Cow::Borrowed(&policy.rules);
+        }
+        Cow::Owned(Rules { lifetime: seen, ..policy.rules.clone() })
     }
 }
 
@@ -145,10 +149,15 @@ impl Worker {
     }
 }
 
+/// The last token of a connection, by its bytes, and what it was verified to be.
+pub type LastToken = (Box<[u8]>, Arc<Known>);
+
 /// One connection from a client.
 pub struct Downstream {
     /// The address at its other end, or in its PROXY header.
     pub peer: IpAddr,
+    /// The same as text.
+    pub peer_text: HeaderValue,
     /// Whose forwarding headers count.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Whether it came by TLS.
@@ -160,7 +169,7 @@ pub struct Downstream {
     /// Requests being served on it: more than one with HTTP/2 only.
     pub in_flight: Cell<usize>,
     /// Its last token: most requests of a connection carry the same one.
-    pub last: RefCell<Option<(Box<str>, Arc<Known>)>>,
+    pub last: RefCell<Option<LastToken>>,
 }
 
 impl Downstream {

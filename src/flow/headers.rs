@@ -13,8 +13,8 @@ use crate::{edges::fleet::Scheme, words::reason::Reason};
 /// What forwarding needs to know of the client's side.
 #[derive(Clone, Debug)]
 pub struct Origin<'a> {
-    /// The address at the other end of the connection, or in its PROXY header.
-    pub peer: IpAddr,
+    /// The address at the other end of the connection, or in its PROXY header, as text.
+    pub peer: &'a HeaderValue,
     /// Whether the peer is a configured trusted proxy.
     pub trusted: bool,
     /// The scheme that the client used, as far as we can tell; a trusted proxy's word comes first.
@@ -129,20 +129,18 @@ pub fn prepare(method: &Method, headers: &mut HeaderMap, origin: &Origin<'_>) {
     let chain = origin.trusted.then(|| headers.get(FORWARDED_FOR).cloned()).flatten();
     let host = origin.trusted.then(|| headers.get(FORWARDED_HOST).cloned()).flatten();
     strip_identities(headers);
-    let peer = origin.peer.to_string();
-    let chain = match chain.as_ref().and_then(|v| v.to_str().ok()) {
-        Some(before) => format!("{before}, {peer}"),
-        None => peer,
-    };
-    if let Ok(value) = HeaderValue::try_from(chain) {
-        headers.insert(FORWARDED_FOR, value);
-    }
+    let chain = chain.as_ref().and_then(|before| appended(before, origin.peer));
+    headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| origin.peer.clone()));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme.as_str()));
     if let Some(host) = host {
         headers.insert(FORWARDED_HOST, host);
     }
     headers.insert(REQUEST_ID, origin.request_id.clone());
     join_crumbs(headers);
+}
+
+fn appended(before: &HeaderValue, peer: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(&[before.as_bytes(), b", ", peer.as_bytes()].concat()).ok()
 }
 
 fn strip_hops(headers: &mut HeaderMap) {
@@ -201,10 +199,8 @@ pub fn settle_answer(headers: &mut HeaderMap, for_clients: bool) {
 }
 
 /// `X-Real-IP` as Harbor's nginx sends it (F2): the rightmost hop that is no trusted proxy of ours.
-pub fn set_real_ip(headers: &mut HeaderMap, client: IpAddr) {
-    if let Ok(value) = HeaderValue::try_from(client.to_string()) {
-        headers.insert(REAL_IP, value);
-    }
+pub fn set_real_ip(headers: &mut HeaderMap, client: &HeaderValue) {
+    headers.insert(REAL_IP, client.clone());
 }
 
 /// The client behind trusted proxies: the rightmost hop of `X-Forwarded-For` that `trusts` denies.
@@ -251,8 +247,8 @@ mod tests {
     fn prepared(pairs: &[(&'static str, &'static str)], trusted: bool) -> HeaderMap {
         let mut headers = map(pairs);
         let id = HeaderValue::from_static("id-1");
-        let origin =
-            Origin { peer: IpAddr::from([10, 0, 0, 9]), trusted, scheme: Scheme::Https, request_id: &id };
+        let peer = HeaderValue::from_static("10.0.0.9");
+        let origin = Origin { peer: &peer, trusted, scheme: Scheme::Https, request_id: &id };
         prepare(&Method::PATCH, &mut headers, &origin);
         headers
     }

@@ -34,6 +34,7 @@ pub struct Known {
     pub digest: Digest,
     generation: u64,
     claims: VerifiedClaims,
+    principal: Option<Arc<str>>,
     resigned: Mutex<Vec<Resigned>>,
 }
 
@@ -82,8 +83,9 @@ impl KnownTokens {
         }
         let judgement = match verify(token, ring, rules, now) {
             Verdict::Verified(claims) => {
-                let known =
-                    Known { digest, generation: ring.generation(), claims, resigned: Mutex::default() };
+                let principal = claims.subject().map(Arc::from);
+                let generation = ring.generation();
+                let known = Known { digest, generation, claims, principal, resigned: Mutex::default() };
                 let known = Arc::new(known);
                 self.tokens.insert(digest, known.clone());
                 Judgement::Known(known)
@@ -102,6 +104,11 @@ impl Known {
     /// What the token was verified to say.
     pub fn claims(&self) -> &VerifiedClaims {
         &self.claims
+    }
+
+    /// Whom the token names.
+    pub fn principal(&self) -> Option<Arc<str>> {
+        self.principal.clone()
     }
 
     /// Whether the verdict still stands: another generation of the ring must judge for itself.

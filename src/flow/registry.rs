@@ -5,9 +5,9 @@ mod dispatch;
 mod judge;
 mod prepare;
 
-use std::rc::Rc;
+use std::{ops::Range, rc::Rc};
 
-use http::Response;
+use http::{HeaderValue, Response};
 
 use super::{
     body::DownBody,
@@ -33,7 +33,7 @@ pub struct Passage<'a> {
     /// What of the registry it is for; `None` for any other route, which is only passed on.
     pub registry: Option<Registry<'a>>,
     /// Its registry token, where it has one and is judged by it.
-    pub bearer: Option<Box<str>>,
+    pub bearer: Option<Bearer>,
     /// To the head of the answer.
     pub within: std::time::Duration,
     /// Whether it goes to the portal.
@@ -41,6 +41,31 @@ pub struct Passage<'a> {
     /// Its story.
     pub story: &'a mut Story,
     journey: Journey,
+}
+
+/// A request's bearer: the header as it came, and where the token stands in it. No copy of the token.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    value: HeaderValue,
+    place: Range<usize>,
+}
+
+impl Bearer {
+    /// The bearer in `value`, whose token is `token`, a part of its bytes.
+    pub fn new(value: &HeaderValue, token: &[u8]) -> Self {
+        let end = value.as_bytes().trim_ascii_end().len();
+        Self { value: value.clone(), place: end - token.len()..end }
+    }
+
+    /// The token's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.value.as_bytes()[self.place.clone()]
+    }
+
+    /// The token as text; empty where it is none, which verifies as little.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
 }
 
 /// What one request has gone through so far.
@@ -67,7 +92,7 @@ pub struct Ask<'a> {
     /// See [`Passage::registry`].
     pub registry: Option<Registry<'a>>,
     /// See [`Passage::bearer`].
-    pub bearer: Option<Box<str>>,
+    pub bearer: Option<Bearer>,
     /// See [`Passage::within`].
     pub within: std::time::Duration,
     /// See [`Passage::portal`].

@@ -10,7 +10,7 @@ use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},
     headers::{self, Origin, REQUEST_ID},
-    registry::{self, Ask},
+    registry::{self, Ask, Bearer},
     relay::Relay,
     respond::reject,
     send::{Outgoing, origin_form},
@@ -54,6 +54,11 @@ fn begin(worker: &Rc<Worker>, downstream: &Downstream, parts: &Parts) -> Story {
         began: Instant::now(),
         id: kept.cloned().unwrap_or_else(|| worker.new_id()),
         client,
+        client_text: if client == downstream.peer {
+            downstream.peer_text.clone()
+        } else {
+            address_text(client)
+        },
         method: parts.method.clone(),
         uri: parts.uri.clone(),
         agent: parts.headers.get(header::USER_AGENT).cloned(),
@@ -68,6 +73,11 @@ fn begin(worker: &Rc<Worker>, downstream: &Downstream, parts: &Parts) -> Story {
         bytes_in: 0,
         bytes_out: 0,
     }
+}
+
+/// An address as a header's value; there is none that can't be one.
+pub fn address_text(address: std::net::IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 /// `[A-Za-z0-9._-]{1,64}` (A29).
@@ -102,8 +112,9 @@ async fn handle(
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
     screen(parts, &body)?;
-    let path = parts.uri.path().to_owned();
-    let route = Route::of(&path).map_err(|_| Reason::AmbiguousPath)?;
+    let uri = parts.uri.clone();
+    let path = uri.path();
+    let route = Route::of(path).map_err(|_| Reason::AmbiguousPath)?;
     story.route = route_index(&route);
     let secret = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?
         == Credential::HarborSecret;
@@ -121,16 +132,19 @@ async fn handle(
     let host = parts.headers.get(header::HOST).cloned();
     let scheme = scheme_of(worker, downstream, policy, &parts.headers);
     let origin = Origin {
-        peer: downstream.peer,
+        peer: &downstream.peer_text,
         trusted: downstream.trusts(downstream.peer),
         scheme,
         request_id: &story.id,
     };
     headers::prepare(&parts.method, &mut parts.headers, &origin);
-    headers::set_real_ip(&mut parts.headers, story.client);
-    let for_clients = policy.enforce && is_for_clients(&route, &path);
+    headers::set_real_ip(&mut parts.headers, &story.client_text);
+    let for_clients = policy.enforce && is_for_clients(&route, path);
     let mut response = match route {
-        Route::Token if policy.enforce => token_service::answer(worker, policy, parts, story).await?,
+        // Boxed: rare beside the rest, and larger.
+        Route::Token if policy.enforce => {
+            Box::pin(token_service::answer(worker, policy, parts, story)).await?
+        }
         route => pass(worker, downstream, policy, parts, body, route, story).await?,
     };
     headers::settle_answer(response.headers_mut(), for_clients);
@@ -175,11 +189,13 @@ async fn pass(
     let registry: Option<Registry<'_>> =
         if let Route::Registry(registry) = route { Some(registry) } else { None };
     let bearer = match (Credential::of(&parts.headers), &registry) {
-        (Ok(Credential::Bearer(token)), Some(_)) => Some(Box::<str>::from(token)),
+        (Ok(Credential::Bearer(token)), Some(_)) => {
+            parts.headers.get(header::AUTHORIZATION).map(|value| Bearer::new(value, token))
+        }
         _ => None,
     };
     if !policy.enforce {
-        note_unjudged(worker, policy, bearer.as_deref(), story);
+        note_unjudged(worker, policy, bearer.as_ref(), story);
     }
     let bearer = bearer.filter(|_| policy.enforce);
     let relay = (!body.is_end_stream()).then(|| {
@@ -207,9 +223,9 @@ async fn pass(
 }
 
 /// Observe mode counts what enforce mode would refuse, and touches nothing (A27).
-fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&str>, story: &mut Story) {
+fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&Bearer>, story: &mut Story) {
     use super::known::Judgement;
-    let Some(token) = bearer else { return };
+    let Some(token) = bearer.map(Bearer::text) else { return };
     let shared = &worker.shared;
     let ring = shared.keys.ring();
     if let (Judgement::Refused(fault), _) =

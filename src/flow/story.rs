@@ -29,6 +29,8 @@ pub struct Story {
     pub id: HeaderValue,
     /// The client.
     pub client: IpAddr,
+    /// Its address as text, as it also goes up.
+    pub client_text: HeaderValue,
     /// Its method.
     pub method: Method,
     /// Its target; the query is never told.
@@ -67,6 +69,7 @@ impl Story {
             began: Instant::now(),
             id: HeaderValue::from_static("-"),
             client,
+            client_text: HeaderValue::from_static("-"),
             method: Method::GET,
             uri: Uri::from_static("/"),
             agent: None,
@@ -122,7 +125,7 @@ impl Story {
         Record {
             at: self.worker.shared.clock.now_precise(),
             request_id: self.id.to_str().unwrap_or_default(),
-            client: self.client,
+            client: self.client_text.to_str().unwrap_or_default(),
             method: self.method.as_str(),
             path: self.uri.path(),
             route: crate::edges::telemetry::counters::ROUTES[self.route],

@@ -31,6 +31,9 @@ use crate::words::{
     reason::{Outcome, Reason, Rescue},
 };
 
+/// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
+const REPLAYS_EACH: usize = 8;
+
 /// Bytes of a token answer at most: a token for many scopes grows with each.
 const LONGEST: usize = 1024 * 1024;
 
@@ -54,8 +57,9 @@ pub async fn answer(
         }
         _ => None,
     };
-    if let Some(flown) = place.and_then(|place| worker.shared.answers.find(&place, worker.shared.clock.now()))
-    {
+    if let Some(flown) = place.and_then(|place| {
+        worker.shared.answers.find(&place, &worker.shared.keys.ring(), worker.shared.clock.now())
+    }) {
         worker.counters.answer_hits.fetch_add(1, Relaxed);
         story.plan = "cached";
         return Ok(response(&flown, story));
@@ -197,6 +201,7 @@ impl Flight {
         }
         shared.lifetime_seen.fetch_max(issued.lifetime().as_secs(), Relaxed);
         flown.subject = issued.subject.as_deref().map(Arc::from);
+        flown.kid = Some(issued.kid.clone());
         if let (Inspected::Granted, Some(basic)) = (inspected, &self.basic) {
             self.remember(&issued, basic);
             let all_granted = self.query.as_ref().is_some_and(|q| q.granted_by(&issued.access));
@@ -215,7 +220,8 @@ impl Flight {
         }
         let name = issued.subject.as_deref().unwrap_or_default();
         let oidc = shared.auth_mode.get().is_none_or(|mode| &**mode == "oidc_auth");
-        let at_once = if oidc && !name.starts_with("robot$") { 1 } else { self.policy.replays_each };
+        let at_once =
+            if oidc && !name.starts_with("robot$") { self.policy.replays_each } else { REPLAYS_EACH };
         let digest = shared.known.digest(&issued.token);
         shared.replays.remember(digest, basic, issued.access.clone(), issued.expires, (name, at_once));
     }

@@ -9,8 +9,9 @@ pub enum Credential<'a> {
     None,
     /// RFC 7617; the whole header value as it came.
     Basic(&'a HeaderValue),
-    /// RFC 6750; the token without the scheme and the white space around it. May be empty.
-    Bearer(&'a str),
+    /// RFC 6750; the token's bytes without the scheme and the white space around it. May be empty, and
+    /// need not be text.
+    Bearer(&'a [u8]),
     /// `Harbor-Secret`: Harbor's own components (contract F4).
     HarborSecret,
     /// Any other scheme.
@@ -44,14 +45,21 @@ impl<'a> Credential<'a> {
         if scheme.eq_ignore_ascii_case(b"basic") {
             Self::Basic(value)
         } else if scheme.eq_ignore_ascii_case(b"bearer") {
-            // Bytes past ASCII are in no token: an empty one verifies as little.
-            Self::Bearer(value.to_str().map_or("", |text| text[end..].trim_matches([' ', '\t'])))
+            Self::Bearer(trimmed(&bytes[end..]))
         } else if scheme.eq_ignore_ascii_case(b"harbor-secret") {
             Self::HarborSecret
         } else {
             Self::Other
         }
     }
+}
+
+/// Without the spaces and tabs around it.
+fn trimmed(bytes: &[u8]) -> &[u8] {
+    let blank = |b: &u8| matches!(b, b' ' | b'\t');
+    let start = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|b| !blank(b)).map_or(start, |last| last + 1);
+    &bytes[start..end]
 }
 
 /// The user name of a Basic credential, for fairness among names (A7); `None` where it can't be read.
@@ -76,7 +84,7 @@ mod tests {
         Credential::of(&headers).map(|c| match c {
             Credential::None => "none".to_owned(),
             Credential::Basic(_) => "basic".to_owned(),
-            Credential::Bearer(t) => format!("bearer[{t}]"),
+            Credential::Bearer(t) => format!("bearer[{}]", String::from_utf8_lossy(t)),
             Credential::HarborSecret => "secret".to_owned(),
             Credential::Other => "other".to_owned(),
         })

@@ -56,12 +56,9 @@ pub(super) type Alarms = Arc<dyn Fn() -> Vec<Alarm> + Send + Sync>;
 pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> {
     let now = clock.now();
     let keys = Arc::new(KeyShelf::new(translate::policy(&settings.keys), translate::sources(&settings.keys)));
-    key_source::load_once(&keys, now);
-    if keys.ring().entries().any(|e| crate::decisions::ring::Ring::default_key_named(e.key().kid().as_str()))
-    {
-        bail!(
-            "a key file holds the key that Harbor's chart publishes: anybody can sign with it; make a key of your own"
-        );
+    let alarms = key_source::load_once(&keys, now);
+    if let Some(alarm) = alarms.iter().find(|alarm| alarm.forbids_start) {
+        bail!("{}: {}; {}", alarm.path, alarm.cause, alarm.remedy);
     }
     let random = SystemRandom::new();
     let fresh_key = || hmac::Key::generate(hmac::HMAC_SHA256, &random).context("no randomness");
@@ -115,20 +112,18 @@ pub(super) fn policy(settings: &Settings) -> Policy {
             leeway: settings.keys.leeway,
             accept_missing_kid: settings.keys.accept_missing_kid,
         },
+        service: settings.token.service.as_str().into(),
         public: settings.public_url.as_ref().map(|url| (scheme(url.scheme), authority(url).into())),
         rewrite_realm: settings.realm == config::Realm::Rewrite,
         token_timeout: timeouts.token,
         api_timeout: timeouts.api,
         registry_timeout: timeouts.registry,
         replay: settings.replay.enabled,
-        replays_each: settings.replay.per_principal.max(REPLAYS_EACH),
+        replays_each: settings.replay.per_principal,
         head: settings.uploads.head,
         answer_cache: settings.token.cache,
     }
 }
-
-/// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
-const REPLAYS_EACH: usize = 8;
 
 fn authority(url: &config::EndpointUrl) -> String {
     let host = match &url.host {

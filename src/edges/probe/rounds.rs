@@ -33,8 +33,8 @@ pub trait Learn: Send + Sync {
     fn lifetime(&self, lifetime: Duration);
     /// Harbor's authentication mode, from `systeminfo`.
     fn auth_mode(&self, mode: &str);
-    /// Keys that endpoints hold now.
-    fn held(&self, kids: &[Kid]);
+    /// An endpoint issued this token just now; it holds the token's key if the signature verifies (A12).
+    fn issued(&self, held: &reading::Held);
     /// Whether more than one key verifies now.
     fn window_open(&self) -> bool;
 }
@@ -97,10 +97,6 @@ impl Rounds {
         }
         self.memory = join_all(visits).await.into_iter().collect();
         let snapshot = self.shelf.snapshot();
-        let mut kids: Vec<Kid> = snapshot.statuses.iter().flat_map(|s| s.held.kids().cloned()).collect();
-        kids.sort_unstable();
-        kids.dedup();
-        self.learn.held(&kids);
         if snapshot.realm_scheme.is_none() {
             self.learn_scheme().await;
         }
@@ -147,6 +143,7 @@ impl Rounds {
             Finding::Holds(held) => {
                 let ahead = reading::clock_ahead(held.issued, asked, self.clock.now_precise());
                 self.learn.lifetime(held.lifetime);
+                self.learn.issued(&held);
                 self.inn(endpoint, &held.kid, ahead);
                 memory.seen.push_back(held.kid);
                 if memory.seen.len() > REMEMBERED {

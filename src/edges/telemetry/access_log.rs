@@ -4,7 +4,6 @@
 use std::{
     cell::RefCell,
     io::{self, Write},
-    net::IpAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::Duration,
@@ -29,7 +28,7 @@ pub struct Record<'a> {
     /// See `X-Request-ID`.
     pub request_id: &'a str,
     /// The client, or what a trusted proxy says it is.
-    pub client: IpAddr,
+    pub client: &'a str,
     /// Request method.
     pub method: &'a str,
     /// Path without its query.
@@ -140,51 +139,84 @@ impl Drop for AccessLog {
 }
 
 fn line(out: &mut Vec<u8>, r: &Record<'_>) {
-    let text = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
-        if !value.is_empty() {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":\"");
-            escape(out, value);
-            out.push(b'"');
-        }
-    };
-    // Writing to a vector can't fail.
-    let _ = write!(out, "{{\"time\":{}.{:03}", r.at.as_secs(), r.at.subsec_millis());
-    text(out, "request_id", r.request_id.as_bytes());
-    let _ = write!(out, ",\"client\":\"{}\"", r.client);
-    text(out, "method", r.method.as_bytes());
-    text(out, "path", r.path.as_bytes());
-    text(out, "route", r.route.as_bytes());
-    let _ = write!(out, ",\"status\":{}", r.status);
-    text(out, "outcome", r.outcome.as_bytes());
-    text(out, "plan", r.plan.as_bytes());
-    text(out, "reason", r.reason.as_bytes());
-    text(out, "endpoint", r.endpoint.as_bytes());
-    text(out, "principal", r.principal.as_bytes());
-    text(out, "agent", r.agent);
-    let _ = write!(
-        out,
-        ",\"bytes_in\":{},\"bytes_out\":{},\"sends\":{},\"duration_seconds\":{:.6}",
-        r.bytes_in,
-        r.bytes_out,
-        r.sends,
-        r.took.as_secs_f64()
-    );
+    out.extend_from_slice(b"{\"time\":");
+    decimal(out, r.at.as_secs());
+    fraction(out, u64::from(r.at.subsec_millis()), 100);
+    text(out, b",\"request_id\":\"", r.request_id.as_bytes());
+    text(out, b",\"client\":\"", r.client.as_bytes());
+    text(out, b",\"method\":\"", r.method.as_bytes());
+    text(out, b",\"path\":\"", r.path.as_bytes());
+    text(out, b",\"route\":\"", r.route.as_bytes());
+    number(out, b",\"status\":", u64::from(r.status));
+    text(out, b",\"outcome\":\"", r.outcome.as_bytes());
+    text(out, b",\"plan\":\"", r.plan.as_bytes());
+    text(out, b",\"reason\":\"", r.reason.as_bytes());
+    text(out, b",\"endpoint\":\"", r.endpoint.as_bytes());
+    text(out, b",\"principal\":\"", r.principal.as_bytes());
+    text(out, b",\"agent\":\"", r.agent);
+    number(out, b",\"bytes_in\":", r.bytes_in);
+    number(out, b",\"bytes_out\":", r.bytes_out);
+    number(out, b",\"sends\":", u64::from(r.sends));
+    number(out, b",\"duration_seconds\":", r.took.as_secs());
+    fraction(out, u64::from(r.took.subsec_micros()), 100_000);
     out.extend_from_slice(b"}\n");
+}
+
+/// A member whose name and opening quote are `start`; none where the value is empty.
+fn text(out: &mut Vec<u8>, start: &[u8], value: &[u8]) {
+    if !value.is_empty() {
+        out.extend_from_slice(start);
+        escape(out, value);
+        out.push(b'"');
+    }
+}
+
+fn number(out: &mut Vec<u8>, start: &[u8], value: u64) {
+    out.extend_from_slice(start);
+    decimal(out, value);
+}
+
+fn decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// A point and as many digits as `largest` has.
+fn fraction(out: &mut Vec<u8>, value: u64, mut largest: u64) {
+    out.push(b'.');
+    while largest > 0 {
+        out.push(b'0' + (value / largest % 10) as u8);
+        largest /= 10;
+    }
 }
 
 /// JSON's escapes for what a client sent; what is not ASCII or not printable is written as `\u00XX`.
 fn escape(out: &mut Vec<u8>, value: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    for b in &value[..value.len().min(LONGEST)] {
-        match b {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *b]),
-            0x20..=0x7e => out.push(*b),
-            _ => {
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+    let mut rest = &value[..value.len().min(LONGEST)];
+    while !rest.is_empty() {
+        let clean = rest.iter().position(|b| !matches!(b, 0x20..=0x7e) || matches!(b, b'"' | b'\\'));
+        let (plain, odd) = rest.split_at(clean.unwrap_or(rest.len()));
+        out.extend_from_slice(plain);
+        rest = odd;
+        if let Some((b, after)) = odd.split_first() {
+            match b {
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', *b]),
+                _ => {
+                    out.extend_from_slice(b"\\u00");
+                    out.extend_from_slice(&[HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+                }
             }
+            rest = after;
         }
     }
 }
@@ -197,7 +229,7 @@ mod tests {
         Record {
             at: Duration::from_millis(1_500),
             request_id: "r-1",
-            client: IpAddr::from([127, 0, 0, 1]),
+            client: "127.0.0.1",
             method: "GET",
             path,
             route: "registry",
@@ -226,6 +258,7 @@ mod tests {
             let value: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
             assert_eq!(value["status"], 200);
             assert_eq!(value["time"], 1.5);
+            assert_eq!(value["duration_seconds"], 0.001_25);
             assert!(value.get("reason").is_none());
         }
     }

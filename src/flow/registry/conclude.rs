@@ -31,7 +31,7 @@ impl Passage<'_> {
             return Err(Reason::RegistryPassword);
         }
         match refusal::read(&sent.plan, registry, &self.outgoing.method, head.status(), head.headers()) {
-            Reading::Suspect => self.after_suspect(sent).await,
+            Reading::Suspect => Box::pin(self.after_suspect(sent)).await,
             Reading::Answer => {
                 self.tell_second_plan();
                 Ok(Some(self.pass_on(sent.answered)))

@@ -112,8 +112,11 @@ impl Passage<'_> {
                 {
                     return Some(Some(issued.credential().clone()));
                 }
-                let service = Arc::from(&*self.policy.rules.service);
-                known.resigned(token, ring, (kid, *back), &service, &shared.signer).await.ok().map(Some)
+                known
+                    .resigned(token.text(), ring, (kid, *back), &self.policy.service, &shared.signer)
+                    .await
+                    .ok()
+                    .map(Some)
             }
         }
     }
@@ -122,8 +125,8 @@ impl Passage<'_> {
     fn normal_bearer(&self, plan: &Plan) -> Option<HeaderValue> {
         let (Some(token), Some(_)) = (&self.bearer, plan.counts_on()) else { return None };
         let came = self.outgoing.headers.get(header::AUTHORIZATION)?;
-        let exact = came.as_bytes().strip_prefix(b"Bearer ").is_some_and(|rest| rest == token.as_bytes());
-        if exact { None } else { HeaderValue::try_from(format!("Bearer {token}")).ok() }
+        let exact = came.as_bytes().strip_prefix(b"Bearer ").is_some_and(|rest| rest == token.bytes());
+        if exact { None } else { HeaderValue::try_from(format!("Bearer {}", token.text())).ok() }
     }
 
     /// Waits for the answer's head. Where the body's head is up and more is to come, the endpoint is asked

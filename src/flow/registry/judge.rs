@@ -36,23 +36,23 @@ impl Passage<'_> {
     }
 
     fn judge_now(&self, ring: &Ring) -> Option<Judgement> {
-        let token = self.bearer.as_deref()?;
+        let bearer = self.bearer.as_ref()?;
         let shared = &self.worker.shared;
         let (rules, now) = (shared.rules(self.policy), shared.clock.now());
         let downstream = self.downstream?;
         if let Some((text, known)) = &*downstream.last.borrow()
-            && **text == *token
+            && **text == *bearer.bytes()
             && known.stands(ring, &rules, now)
         {
             self.worker.counters.token_hits.fetch_add(1, Relaxed);
             return Some(Judgement::Known(known.clone()));
         }
-        let (judgement, by_memory) = shared.known.judge(token, ring, &rules, now);
+        let (judgement, by_memory) = shared.known.judge(bearer.text(), ring, &rules, now);
         let counter =
             if by_memory { &self.worker.counters.token_hits } else { &self.worker.counters.token_misses };
         counter.fetch_add(1, Relaxed);
         if let Judgement::Known(known) = &judgement {
-            *downstream.last.borrow_mut() = Some((token.into(), known.clone()));
+            *downstream.last.borrow_mut() = Some((bearer.bytes().into(), known.clone()));
         }
         Some(judgement)
     }
@@ -66,11 +66,11 @@ impl Passage<'_> {
     }
 
     /// Tells the story who the token is, or why it counts as none.
-    pub(super) fn tell_judged(&mut self, judged: Judged<'_>) {
-        match judged {
-            Judged::Verified(claims) => self.story.principal = claims.subject().map(Arc::from),
-            Judged::Refused(fault) => self.story.refusal = Some(fault.reason()),
-            Judged::Unverified(_) | Judged::Untouched => {}
+    pub(super) fn tell_judged(&mut self, judgement: Option<&Judgement>) {
+        match judgement {
+            Some(Judgement::Known(known)) => self.story.principal = known.principal(),
+            Some(Judgement::Refused(fault)) => self.story.refusal = Some(fault.reason()),
+            Some(Judgement::Unknown { .. }) | None => {}
         }
     }
 

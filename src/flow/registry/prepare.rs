@@ -41,7 +41,7 @@ impl Passage<'_> {
         ring: &Ring,
     ) -> Result<Option<Ready>, Reason> {
         let judged = judge::judged(judgement);
-        self.tell_judged(judged);
+        self.tell_judged(judgement);
         let fleet = self.worker.shared.fleet.snapshot();
         let group = Group(if self.portal { &fleet.portal } else { &fleet.statuses });
         let avoid: Vec<usize> = group.places(&self.journey.avoid);
@@ -51,7 +51,7 @@ impl Passage<'_> {
         let has_token = matches!(judged, Judged::Verified(_) | Judged::Unverified(_));
         if has_token && status.held == Held::Unknown && !self.journey.asked {
             self.journey.asked = true;
-            refused::learn_held(self.worker, &status.endpoint).await;
+            Box::pin(refused::learn_held(self.worker, &status.endpoint)).await;
             return Ok(None);
         }
         let lease = match self.worker.pool.lease(&status.endpoint).await {

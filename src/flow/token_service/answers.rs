@@ -16,9 +16,11 @@ use tokio::sync::watch;
 
 use super::query::Query;
 use crate::{
+    decisions::ring::Ring,
     edges::fleet::Endpoint,
     words::{
         clock::UnixTime,
+        kid::Kid,
         reason::{Reason, Rescue},
     },
 };
@@ -43,6 +45,8 @@ pub struct Flown {
     pub rescue: Option<Rescue>,
     /// The failure that its status hides.
     pub refusal: Option<Reason>,
+    /// The key that signed the token.
+    pub kid: Option<Kid>,
     /// Whom the token is for.
     pub subject: Option<Arc<str>>,
     /// Why there is no answer.
@@ -104,10 +108,12 @@ impl Answers {
         place
     }
 
-    /// An answer that may be given again.
-    pub fn find(&self, place: &Place, now: UnixTime) -> Option<Flown> {
+    /// An answer that may be given again: not one whose key is known and does not verify any more.
+    pub fn find(&self, place: &Place, ring: &Ring, now: UnixTime) -> Option<Flown> {
         let kept = self.kept.get(place)?;
-        (now < kept.until).then(|| kept.flown.clone())
+        let entry = kept.flown.kid.as_ref().and_then(|kid| ring.find(kid.as_str()));
+        let ended = entry.is_some_and(|entry| !entry.state(now).verifies());
+        (now < kept.until && !ended).then(|| kept.flown.clone())
     }
 
     /// Keeps an answer, unless a write has raised the generation since it was asked for (A2).
