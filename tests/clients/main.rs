@@ -12,6 +12,7 @@ mod chunked_push;
 mod key_file;
 mod lane;
 mod mixed_keys;
+mod parting;
 mod rolling_upgrade;
 mod same_second;
 mod smoke;

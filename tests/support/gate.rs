@@ -54,6 +54,7 @@ impl Gate {
         program.wait_until(PATIENCE, || {
             http::get(admin, "/readyz", &[]).is_ok_and(|answer| answer.status == 200)
         });
+        program.kill_at_once();
         Self { address, admin, program, configuration: path, folder }
     }
 

@@ -2,9 +2,11 @@
 
 use super::{
     client::{Account, Client, skopeo::Skopeo},
+    http::{self, Connection},
     image::Image,
     registry::{self, Registry},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
@@ -96,6 +98,26 @@ impl Replica {
 /// The developer's account at a front door.
 pub fn account(front: SocketAddr) -> Account {
     Account::new(front, USER, SAMPLE_USER_PASSWORD)
+}
+
+/// A token of the developer to pull `repository` (`project/name:tag`), from a core or through a gate.
+pub fn token(front: SocketAddr, repository: &str) -> String {
+    let account = account(front);
+    let basic = format!("Basic {}", STANDARD.encode(format!("{}:{}", account.user, account.password)));
+    let name = repository.split(':').next().unwrap_or(repository);
+    let path = format!("/service/token?service=harbor-registry&scope=repository:{name}:pull");
+    let answer = http::get(front, &path, &[("Authorization", &basic)]).expect("the token service answers");
+    let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    body["token"].as_str().expect("a token").to_owned()
+}
+
+/// The status of the image's manifest with that token; 0 where the connection failed.
+pub fn use_token(connection: &mut Connection, token: &str, repository: &str) -> u16 {
+    let (name, tag) = repository.split_once(':').expect("a repository with a tag");
+    let (accept, bearer) = ("application/vnd.oci.image.manifest.v1+json", format!("Bearer {token}"));
+    let headers = [("Authorization", bearer.as_str()), ("Accept", accept)];
+    let asked = connection.ask("GET", &format!("/v2/{name}/manifests/{tag}"), &headers);
+    asked.map_or(0, |answer| answer.status)
 }
 
 /// Puts the key of one file into another one, by rename.

@@ -52,6 +52,7 @@ pub struct Program {
     child: Child,
     name: String,
     output: PathBuf,
+    grace: Duration,
 }
 
 impl Program {
@@ -64,7 +65,13 @@ impl Program {
         let file = File::options().create(true).append(true).open(&output).expect("an output file");
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("a second handle")).stderr(file);
         let child = command.spawn().unwrap_or_else(|error| panic!("{} starts: {error}", said(command)));
-        Self { child, name: name.to_owned(), output }
+        Self { child, name: name.to_owned(), output, grace: GRACE }
+    }
+
+    /// Has it killed when dropped, without SIGTERM before: for a program that has no children to end and that
+    /// takes its time to drain.
+    pub fn kill_at_once(&mut self) {
+        self.grace = Duration::ZERO;
     }
 
     /// Waits until `ready`, at most for `deadline`.
@@ -116,8 +123,10 @@ impl Drop for Program {
         if self.child.try_wait().is_ok_and(|status| status.is_some()) {
             return;
         }
-        self.signal("TERM");
-        if waiting::until(GRACE, || self.child.try_wait().ok().flatten()).is_none() {
+        if !self.grace.is_zero() {
+            self.signal("TERM");
+        }
+        if waiting::until(self.grace, || self.child.try_wait().ok().flatten()).is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
