@@ -130,8 +130,9 @@ pub async fn learn_held(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) {
     }
 }
 
-/// Probes in a look for several keys.
-const LOOKS: usize = 5;
+/// Probes in a look for several keys: behind a balancer that chooses by chance between two, all of them show
+/// the same key once in 2,000 looks.
+const LOOKS: usize = 12;
 /// Looks of one worker at one endpoint: not more often than this.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 

@@ -72,6 +72,9 @@ impl Passage<'_> {
             Verdict::Held | Verdict::Unclear => Next::Stands,
         };
         if next == Next::PlanAgain {
+            // Not this key again for this request, also where it seems to be held again: behind one address that
+            // means several replicas, and the last send belongs to the credential.
+            self.journey.tried.push(Tried::Key(kid.clone()));
             return Ok(None);
         }
         if endpoint.opaque == Opaque::Auto
