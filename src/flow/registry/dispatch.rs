@@ -76,7 +76,11 @@ impl Passage<'_> {
         let asks = Asks { plan: &plan, bearer: bearer.as_ref(), anonymous, several };
         let head = {
             let exchange = send::exchange(self.worker, &self.outgoing, lease, headers, harmless, self.within);
-            self.watch(&endpoint, exchange, &asks).await
+            match &self.outgoing.body {
+                None => Some(exchange.await),
+                // Boxed: most requests have no body, and this is larger than all the rest.
+                Some(relay) => Box::pin(self.watch(&endpoint, relay, exchange, &asks)).await,
+            }
         };
         let answered = match head {
             Some(Ok(answered)) => answered,
@@ -134,10 +138,10 @@ impl Passage<'_> {
     async fn watch(
         &self,
         endpoint: &Arc<Endpoint>,
+        relay: &Relay,
         exchange: impl Future<Output = Result<Answered, SendFault>>,
         asks: &Asks<'_>,
     ) -> Head {
-        let Some(relay) = &self.outgoing.body else { return Some(exchange.await) };
         let (Some(kid), Some(bearer)) = (asks.plan.counts_on(), asks.bearer) else {
             relay.release();
             return Some(exchange.await);
