@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
 };
 
@@ -81,10 +81,12 @@ async fn serve(settings: Settings, sources: Sources) -> anyhow::Result<()> {
         stopped.clone(),
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
+    let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
         names.clone(),
         settings.upstream.resolve_every,
+        resolve_now.clone(),
         shared.probe_now.clone(),
         stopped.clone(),
     ));
@@ -123,7 +125,7 @@ async fn serve(settings: Settings, sources: Sources) -> anyhow::Result<()> {
         };
         admin::serve(admin, &settings.admin, process, asked).await;
     });
-    let reloading = reload::run(sources, shared.clone(), names, clock);
+    let reloading = reload::run(sources, shared.clone(), names, resolve_now, clock);
     let told = until_told(reloading).await?;
     tracing::info!(signal = told, "draining: readiness is off, requests that run may end");
 

@@ -114,11 +114,12 @@ async fn look_up(named: &Named) -> std::io::Result<Vec<SocketAddr>> {
     if addresses.is_empty() { Err(std::io::Error::other("the name has no address")) } else { Ok(addresses) }
 }
 
-/// Looks up all names every `every` until `stop`; a change asks for a round of probes.
+/// Looks up all names every `every`, and at once when told `now`, until `stop`; a change asks for a round of probes.
 pub async fn run(
     shelf: Arc<Shelf>,
     names: Arc<ArcSwap<Names>>,
     every: Duration,
+    now: Arc<Notify>,
     probe_now: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -126,6 +127,7 @@ pub async fn run(
     loop {
         tokio::select! {
             () = tokio::time::sleep(every) => {}
+            () = now.notified() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
         let (changed, failures) = resolve(&shelf, &names.load_full()).await;

@@ -7,7 +7,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
 use super::wiring;
 use crate::{
@@ -24,7 +27,13 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Reloads at SIGHUP and whenever the file has changed. Never ends.
-pub(super) async fn run(sources: Sources, shared: Arc<Shared>, names: Arc<ArcSwap<Names>>, clock: Clock) {
+pub(super) async fn run(
+    sources: Sources,
+    shared: Arc<Shared>,
+    names: Arc<ArcSwap<Names>>,
+    resolve_now: Arc<Notify>,
+    clock: Clock,
+) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -47,6 +56,7 @@ pub(super) async fn run(sources: Sources, shared: Arc<Shared>, names: Arc<ArcSwa
         match config::load(&sources) {
             Ok(settings) => {
                 apply(&settings, running.as_ref(), &shared, &names, &clock);
+                resolve_now.notify_one();
                 running = Some(settings);
             }
             Err(faults) => {
