@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Notify, oneshot, watch},
     task::JoinSet,
 };
 
@@ -43,16 +43,32 @@ const FIRST_ROUND: Duration = Duration::from_secs(10);
 /// Serves until SIGTERM or SIGINT, then drains. Errors are of the start only.
 pub fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
     super::log::start(settings.log);
-    let control = tokio::runtime::Builder::new_multi_thread()
+    control()?.block_on(async { serve(settings, sources, told_by_signal()?).await })
+}
+
+/// The same for one among other things of a process: it ends when it is told to, or forgotten, and starts no log.
+pub fn run_until(settings: Settings, sources: Sources, stop: oneshot::Receiver<()>) -> anyhow::Result<()> {
+    let told = async {
+        let _ = stop.await;
+        "its owner"
+    };
+    control()?.block_on(serve(settings, sources, told))
+}
+
+fn control() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()
-        .context("the control runtime did not start")?;
-    control.block_on(serve(settings, sources))
+        .context("the control runtime did not start")
 }
 
-async fn serve(settings: Settings, sources: Sources) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    sources: Sources,
+    told: impl Future<Output = &'static str>,
+) -> anyhow::Result<()> {
     let clock = Clock::system();
     let Wired { shared, names, doors, alarms } = wiring::wire(&settings, &clock)?;
     let (stop_background, stopped) = watch::channel(false);
@@ -126,7 +142,10 @@ async fn serve(settings: Settings, sources: Sources) -> anyhow::Result<()> {
         admin::serve(admin, &settings.admin, process, asked).await;
     });
     let reloading = reload::run(sources, shared.clone(), names, resolve_now, clock);
-    let told = until_told(reloading).await?;
+    let told = tokio::select! {
+        told = told => told,
+        () = reloading => "reload ended",
+    };
     tracing::info!(signal = told, "draining: readiness is off, requests that run may end");
 
     drain.send_replace(true);
@@ -171,14 +190,16 @@ async fn probe_at_new_keys(shared: Arc<Shared>) {
     }
 }
 
-async fn until_told(reloading: impl Future<Output = ()>) -> anyhow::Result<&'static str> {
+/// Listened to from now on; the signal's name when it comes.
+fn told_by_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
-        () = reloading => Ok("reload ended"),
-    }
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
 }
 
 /// What the probes teach the process.
