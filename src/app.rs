@@ -5,6 +5,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 mod log;
+mod rehearse;
 pub mod serve;
 pub mod status;
 pub mod translate;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 pub fn run() -> ExitCode {
     let programs = cli::Programs {
         serve: serve::run,
-        rehearse: |_| anyhow::bail!("this build has no rehearsal yet"),
+        rehearse: rehearse::run,
         ask_endpoints: check::endpoints::ask,
     };
     cli::run(std::env::args_os(), &programs)

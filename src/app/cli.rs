@@ -90,7 +90,7 @@ pub struct Rehearse {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// How long the load runs, such as 20s
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub duration: Duration,
     /// Print JSON
     #[arg(long)]

@@ -40,6 +40,7 @@ mod world;
 pub use hooks::{Gate, Latency, Moment, Seen, Served};
 pub use key_file::{CoreKey, KeyForm, write_key};
 pub use memory::MemoryRegistry;
+pub use random::uuid as random_name;
 pub use registry_client::RegistryAddress;
 pub use replica::{Core, CoreOptions};
 pub use version::Version;

@@ -22,7 +22,7 @@ pub(super) fn to_hex(bytes: &[u8]) -> String {
 }
 
 /// A random UUID (RFC 9562, version 4), as request ids and upload ids.
-pub(super) fn uuid() -> String {
+pub fn uuid() -> String {
     let mut bits = bytes(16);
     bits[6] = bits[6] & 0x0f | 0x40;
     bits[8] = bits[8] & 0x3f | 0x80;

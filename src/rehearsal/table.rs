@@ -1,0 +1,210 @@
+//! What a person sees: the lanes side by side, what the clients said, what tidegate did about it. 80 columns.
+
+mod live;
+
+use std::fmt::{self, Write as _};
+
+pub use live::Live;
+
+use super::{
+    load::{Kind, Part, Sum},
+    report::Report,
+};
+
+/// The widest line.
+const WIDTH: usize = 80;
+/// Where a client's words begin.
+const WORDS_AT: usize = 27;
+
+/// So many kinds of failures are shown, the most frequent ones.
+const KINDS: usize = 8;
+
+/// A report as text, with colours where it goes to a terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    pub report: &'a Report,
+    pub colours: bool,
+}
+
+/// Green for what should be, red for what shouldn't.
+#[derive(Clone, Copy)]
+enum Colour {
+    Green,
+    Red,
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.report;
+        writeln!(
+            f,
+            "Rolling upgrade of Harbor {} to {} with a new key (seed {}, {} s)\n",
+            report.upgraded_from, report.upgraded_to, report.seed, report.duration_seconds
+        )?;
+        self.rows(f)?;
+        self.failures(f, "Failed directly, in the clients' words", &report.direct)?;
+        self.failures(f, "Failed through tidegate", &report.through_tidegate)?;
+        if !report.tidegate.rescues.is_empty() {
+            writeln!(f, "\nRescued by tidegate")?;
+            for (reason, count) in &report.tidegate.rescues {
+                writeln!(f, "{count:>7} requests by {reason}: {}", meaning(reason))?;
+            }
+        }
+        self.verdict(f)
+    }
+}
+
+impl Table<'_> {
+    fn rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (direct, through) = (&self.report.direct, &self.report.through_tidegate);
+        writeln!(f, "{:<20}{:<30}through tidegate", "", "directly")?;
+        writeln!(f, "{:<20}{HEADS}  {HEADS}", "")?;
+        for part in &direct.parts {
+            let same = |other: &&Part| other.client == part.client && other.operation == part.operation;
+            let other = through.parts.iter().find(same);
+            write!(f, "  {:<11}{:<7}", part.client, part.operation)?;
+            writeln!(f, "{}  {}", self.cell(Some(part)), self.cell(other))?;
+        }
+        let total = |sum: &Sum| self.failed(sum.failed, sum.operations);
+        writeln!(f, "  {:<18}{}{:<20}{}", "all", total(direct), "", total(through))
+    }
+
+    fn cell(&self, part: Option<&Part>) -> String {
+        let Some(part) = part else { return format!("{:<28}", "") };
+        let millis = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |time| format!("{time:.0} ms"));
+        let failed = self.failed(part.failed, part.operations);
+        format!("{failed}{:>9}{:>9}", millis(part.median_ms), millis(part.p99_ms))
+    }
+
+    fn failed(&self, failed: usize, of: usize) -> String {
+        let colour = if failed == 0 { Colour::Green } else { Colour::Red };
+        self.paint(colour, &format!("{:<10}", format!("{failed} of {of}")))
+    }
+
+    fn failures(&self, f: &mut fmt::Formatter<'_>, title: &str, sum: &Sum) -> fmt::Result {
+        if sum.failures.is_empty() {
+            return writeln!(f, "\n{title}\n      {}", self.paint(Colour::Green, "0 nothing"));
+        }
+        writeln!(f, "\n{title}")?;
+        sum.failures.iter().take(KINDS).try_for_each(|kind| f.write_str(&row(kind)))?;
+        let others = sum.failures.get(KINDS..).unwrap_or_default();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let count: usize = others.iter().map(|kind| kind.count).sum();
+        writeln!(f, "{count:>7} in {} other ways (--json tells)", others.len())
+    }
+
+    fn verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { direct, through_tidegate, passed, .. } = self.report;
+        let (colour, verdict) = if *passed { (Colour::Green, "Passed") } else { (Colour::Red, "NOT PASSED") };
+        writeln!(
+            f,
+            "\n{}: {} of {} operations failed directly, {} of {} through tidegate.",
+            self.paint(colour, verdict),
+            direct.failed,
+            direct.operations,
+            through_tidegate.failed,
+            through_tidegate.operations
+        )
+    }
+
+    fn paint(&self, colour: Colour, text: &str) -> String {
+        let code = match colour {
+            Colour::Green if self.colours => "32;1",
+            Colour::Red if self.colours => "31;1",
+            Colour::Green | Colour::Red => return text.to_owned(),
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+const HEADS: &str = "failed       median      p99";
+
+/// Count, client and operation, and the client's words, wrapped.
+fn row(kind: &Kind) -> String {
+    let mut text = format!("{:>7} {:<11}{:<7}", kind.count, kind.client, kind.operation);
+    let mut at = WORDS_AT - 1;
+    for word in kind.words.split(' ') {
+        let length = word.chars().count();
+        if at + 1 + length > WIDTH && at > WORDS_AT {
+            // Writing to a string can't fail.
+            _ = write!(text, "\n{:<1$}", "", WORDS_AT - 1);
+            at = WORDS_AT - 1;
+        }
+        if at > WORDS_AT - 1 || text.ends_with(|c| c != ' ') {
+            text.push(' ');
+            at += 1;
+        }
+        text += word;
+        at += length;
+    }
+    text + "\n"
+}
+
+/// A rescue in an operator's words.
+fn meaning(reason: &str) -> &'static str {
+    match reason {
+        "reroute" => "sent to the replica that holds the token's key",
+        "resign" => "the same claims, signed with the replica's key",
+        "replay" => "the credential that the token was issued for",
+        "second_plan" => "planned again after a refusal",
+        "clock" => "made valid for a clock that is behind",
+        "other_endpoint" => "sent to another replica",
+        _ => "see the documentation of rescues",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rehearsal::{
+        load::{Client, Operation},
+        stage::Gated,
+    };
+
+    fn report() -> Report {
+        let part = |failed, median_ms| Part {
+            client: Client::Containerd,
+            operation: Operation::Push,
+            operations: 1200,
+            failed,
+            median_ms,
+            p99_ms: median_ms,
+        };
+        let words = "writing blob: uploading layer chunked: unauthorized: unauthorized to access repository: …, action: push";
+        let kind =
+            Kind { client: Client::Podman, operation: Operation::Push, words: words.to_owned(), count: 12 };
+        let direct =
+            Sum { operations: 1200, failed: 1200, parts: vec![part(1200, None)], failures: vec![kind] };
+        let through = Sum { operations: 1200, parts: vec![part(0, Some(12.3))], ..Sum::default() };
+        let rescues = [("resign".to_owned(), 7), ("reroute".to_owned(), 9)].into();
+        Report {
+            seed: 1,
+            duration_seconds: 30.0,
+            upgraded_from: "2.10.2".to_owned(),
+            upgraded_to: "2.15.2".to_owned(),
+            direct,
+            through_tidegate: through,
+            tidegate: Gated { rescues, ..Gated::default() },
+            passed: true,
+        }
+    }
+
+    #[test]
+    fn lanes_stand_side_by_side_within_eighty_columns() {
+        let text = Table { report: &report(), colours: false }.to_string();
+        insta::assert_snapshot!(text);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn colours_don_t_move_columns() {
+        let plain = Table { report: &report(), colours: false }.to_string();
+        let painted = Table { report: &report(), colours: true }.to_string();
+        let stripped =
+            ["\x1b[32;1m", "\x1b[31;1m", "\x1b[0m"].iter().fold(painted.clone(), |t, c| t.replace(c, ""));
+        assert_ne!(painted, plain);
+        assert_eq!(stripped, plain);
+    }
+}
