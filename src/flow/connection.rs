@@ -159,7 +159,6 @@ async fn talk(
     } else {
         let connection = http1::Builder::new()
             .max_buf_size(bounds.buffer.max(bounds.head_bytes))
-            .pipeline_flush(true)
             .serve_connection(wire, service);
         tokio::pin!(connection);
         tokio::select! {
