@@ -159,11 +159,23 @@ fn screen(parts: &mut Parts, body: &Incoming) -> Result<(), Reason> {
     if parts.method == Method::CONNECT {
         return Err(Reason::Method);
     }
+    if codings(&parts.headers) > 1 {
+        return Err(Reason::Unreadable);
+    }
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
     if reads && !body.is_end_stream() && body.size_hint().exact().is_none() {
         return Err(Reason::Method);
     }
     headers::settle_host(&parts.uri, &mut parts.headers)
+}
+
+/// Transfer codings of a body. hyper undoes `chunked` alone, and what is packed otherwise would go up as if it were not.
+fn codings(headers: &HeaderMap) -> usize {
+    headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .map(|v| v.as_bytes().split(|b| *b == b',').count())
+        .sum()
 }
 
 /// `/v2/` and `/service/` are for command-line clients: no cookie there in either direction (A1).
