@@ -126,10 +126,10 @@ pub fn prepare(method: &Method, headers: &mut HeaderMap, origin: &Origin<'_>) {
     if !expects_body && headers.get(header::CONTENT_LENGTH).is_some_and(|v| v == "0") {
         headers.remove(header::CONTENT_LENGTH);
     }
-    let chain = origin.trusted.then(|| headers.get(FORWARDED_FOR).cloned()).flatten();
+    let chain = origin.trusted.then(|| joined(headers, &FORWARDED_FOR)).flatten();
     let host = origin.trusted.then(|| headers.get(FORWARDED_HOST).cloned()).flatten();
     strip_identities(headers);
-    let chain = chain.as_ref().and_then(|before| appended(before, origin.peer));
+    let chain = chain.and_then(|before| appended(&before, origin.peer));
     headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| origin.peer.clone()));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme.as_str()));
     if let Some(host) = host {
@@ -139,8 +139,14 @@ pub fn prepare(method: &Method, headers: &mut HeaderMap, origin: &Origin<'_>) {
     join_crumbs(headers);
 }
 
-fn appended(before: &HeaderValue, peer: &HeaderValue) -> Option<HeaderValue> {
+fn appended(before: &str, peer: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&[before.as_bytes(), b", ", peer.as_bytes()].concat()).ok()
+}
+
+/// All lines of a header as one list (RFC 9110, 5.3); `None` where there is none that can be read.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
 }
 
 fn strip_hops(headers: &mut HeaderMap) {
