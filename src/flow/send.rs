@@ -72,7 +72,12 @@ impl Outgoing {
         let safe = self.method == Method::GET || self.method == Method::HEAD;
         let opens = registry.is_some_and(|r| r.opens_upload(&self.method));
         let manifest = self.method == Method::PUT && registry.is_some_and(|r| r.kind == Kind::Manifest);
-        safe || ((opens || manifest) && self.body.as_ref().is_none_or(Relay::can_restart))
+        (safe || opens || manifest) && self.restartable()
+    }
+
+    /// Whether nothing of its body has been let go.
+    pub fn restartable(&self) -> bool {
+        self.body.as_ref().is_none_or(Relay::can_restart)
     }
 }
 
@@ -108,11 +113,13 @@ pub async fn exchange(
     if outgoing.body.as_ref().is_some_and(Relay::client_gone) {
         return Err(SendFault::ClientGone);
     }
+    // What was let go meanwhile can't be sent whole again.
+    let harmless = harmless && outgoing.restartable();
     let (reused, answered) = (lease.reused(), lease.answered());
     let unsent = fault.take_message().map(|request| request.into_parts().0.headers);
     let again = match (unsent, copy) {
         (Some(headers), _) => headers,
-        (None, Some(headers)) if reused && !answered => headers,
+        (None, Some(headers)) if reused && !answered && harmless => headers,
         (None, _) => return Err(SendFault::Broke { harmless: harmless && !answered }),
     };
     let endpoint = lease.endpoint().clone();
@@ -122,6 +129,6 @@ pub async fn exchange(
     match second.map_err(|_| SendFault::Slow)? {
         Ok(response) => Ok(Answered { response, lease }),
         Err(_) if outgoing.body.as_ref().is_some_and(Relay::client_gone) => Err(SendFault::ClientGone),
-        Err(_) => Err(SendFault::Broke { harmless: harmless && !lease.answered() }),
+        Err(_) => Err(SendFault::Broke { harmless: harmless && outgoing.restartable() && !lease.answered() }),
     }
 }

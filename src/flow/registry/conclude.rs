@@ -107,7 +107,7 @@ impl Passage<'_> {
     /// Reads a refusal whole, so that its connection can be asked again and it can still be handed on.
     async fn keep(&self, answered: Answered) -> Response<DownBody> {
         let Answered { response, lease } = answered;
-        let (head, live) = response.into_parts();
+        let (mut head, live) = response.into_parts();
         let body = Limited::new(live, LONGEST_ANSWER).collect().await;
         let whole = self.outgoing.body.as_ref().is_none_or(Relay::ended);
         let bytes = match body {
@@ -117,7 +117,11 @@ impl Passage<'_> {
                 }
                 collected.to_bytes()
             }
-            Err(_) => bytes::Bytes::new(),
+            // It broke off: the refusal is Harbor's all the same, its length is not.
+            Err(_) => {
+                head.headers.remove(header::CONTENT_LENGTH);
+                bytes::Bytes::new()
+            }
         };
         Response::from_parts(head, DownBody::whole(bytes))
     }
