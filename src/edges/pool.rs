@@ -16,7 +16,7 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
 
 use super::{
     fleet::Endpoint,
@@ -81,7 +81,18 @@ struct Connection<B> {
     pulse: Rc<Pulse>,
     held: Option<Kid>,
     reused: bool,
+    _task: Driver,
     _open: Counted,
+}
+
+/// The task that moves a connection's bytes. It ends with the connection's last owner: a body that was taken back
+/// would otherwise keep it, and the socket, for as long as the endpoint likes.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct Counted(Rc<Cell<usize>>);
@@ -139,13 +150,14 @@ where
         let stall = self.limits.stall;
         let watched = pulse.clone();
         // Its end shows in the exchange that it carries; a task of its own has nothing more to tell.
-        drop(tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             tokio::select! {
                 _ = connection => {}
                 () = stalled(&watched, stall) => {}
             }
-        }));
-        let connection = Connection { sender, pulse, held: None, reused: false, _open: counted };
+        });
+        let task = Driver(task.abort_handle());
+        let connection = Connection { sender, pulse, held: None, reused: false, _task: task, _open: counted };
         Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.clone() })
     }
 
@@ -193,7 +205,9 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
     ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
         self.connection.pulse.expect_answer();
         self.connection.pulse.enter(Phase::Busy);
-        self.connection.sender.try_send_request(request).await
+        let answer = self.connection.sender.try_send_request(request).await;
+        self.connection.pulse.enter(Phase::Body);
+        answer
     }
 
     /// Waits until the next request can be sent on this connection; `false` where it is closed.
@@ -254,12 +268,16 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Stream, ConnectFault>
     }
 }
 
-/// Ends when a write has waited for core to read, for `stall`.
+/// Ends when a write has waited for core to read, or an answer that has begun for its next byte, for `stall`.
 async fn stalled(pulse: &Pulse, stall: Duration) {
     let look = (stall / 4).max(Duration::from_millis(50));
     loop {
         tokio::time::sleep(look).await;
-        if pulse.write_waiting(Instant::now()).is_some_and(|waits| waits >= stall) && !pulse.peer_gone() {
+        let now = Instant::now();
+        let writes = pulse.write_waiting(now).is_some_and(|waits| waits >= stall) && !pulse.peer_gone();
+        let reads =
+            pulse.phase().0 == Phase::Body && pulse.read_waiting(now).is_some_and(|waits| waits >= stall);
+        if writes || reads {
             return;
         }
     }

@@ -81,6 +81,7 @@ pub struct Pulse {
     since: Cell<Instant>,
     wrote: Cell<Instant>,
     write_waits: Cell<bool>,
+    reads: Cell<Option<Instant>>,
     read_any: Cell<bool>,
     peer_gone: Cell<bool>,
 }
@@ -106,6 +107,7 @@ impl Default for Pulse {
             since: Cell::new(now),
             wrote: Cell::new(now),
             write_waits: Cell::new(false),
+            reads: Cell::new(None),
             read_any: Cell::new(false),
             peer_gone: Cell::new(false),
         }
@@ -127,6 +129,11 @@ impl Pulse {
     /// How long a write has been waiting for the peer to read; `None` where none waits.
     pub fn write_waiting(&self, now: Instant) -> Option<Duration> {
         self.write_waits.get().then(|| now.saturating_duration_since(self.wrote.get()))
+    }
+
+    /// How long a read has been waiting for the peer, while nothing was written either; `None` where none waits.
+    pub fn read_waiting(&self, now: Instant) -> Option<Duration> {
+        self.reads.get().map(|since| now.saturating_duration_since(since))
     }
 
     /// Forgets what was read: an exchange begins.
@@ -188,6 +195,9 @@ impl Wire {
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(Ok(n)) => {
+                if n > 0 && self.side == Side::Upstream && self.pulse.reads.get().is_some() {
+                    self.pulse.reads.set(Some(Instant::now()));
+                }
                 if self.pulse.write_waits.replace(false) {
                     self.pulse.wrote.set(Instant::now());
                 }
@@ -241,6 +251,10 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = self.stream().poll_read(cx, buf);
+        if self.side == Side::Upstream {
+            let since = || self.pulse.reads.get().unwrap_or_else(Instant::now);
+            self.pulse.reads.set(result.is_pending().then(since));
+        }
         if let Poll::Ready(Ok(())) = result {
             if buf.filled().len() > before {
                 self.pulse.read_any.set(true);
