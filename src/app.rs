@@ -14,10 +14,7 @@ use std::process::ExitCode;
 
 /// Runs the command line of this process. What the commands start is put together here.
 pub fn run() -> ExitCode {
-    let programs = cli::Programs {
-        serve: serve::run,
-        rehearse: rehearse::run,
-        ask_endpoints: check::endpoints::ask,
-    };
+    let programs =
+        cli::Programs { serve: serve::run, rehearse: rehearse::run, ask_endpoints: check::endpoints::ask };
     cli::run(std::env::args_os(), &programs)
 }

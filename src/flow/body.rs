@@ -2,8 +2,8 @@
 
 use std::{
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    context::Downstream,
+    context::InFlight,
     relay::{Relay, UpBody},
     story::Story,
 };
@@ -21,35 +21,59 @@ use crate::{edges::pool::Lease, words::reason::Outcome};
 pub struct DownBody {
     kind: Kind,
     story: Option<Box<Story>>,
-    downstream: Option<Rc<Downstream>>,
+    in_flight: Option<InFlight>,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Whole,
+    Broken,
 }
 
 enum Kind {
     Whole(Option<Bytes>),
-    Stream { live: Incoming, lease: Option<Lease<UpBody>>, sent: Option<Relay>, failed: bool },
+    Stream { live: Incoming, lease: Option<Lease<UpBody>>, sent: Option<Relay>, end: Option<End> },
 }
 
 impl DownBody {
     /// A body that is here already.
     pub fn whole(bytes: Bytes) -> Self {
-        Self { kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)), story: None, downstream: None }
+        Self { kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)), story: None, in_flight: None }
     }
 
     /// The body of an endpoint's answer; `sent` is the request's body, which must have gone up whole before
     /// the connection may carry another exchange (A23).
     pub fn stream(live: Incoming, lease: Lease<UpBody>, sent: Option<Relay>) -> Self {
         Self {
-            kind: Kind::Stream { live, lease: Some(lease), sent, failed: false },
+            kind: Kind::Stream { live, lease: Some(lease), sent, end: None },
             story: None,
-            downstream: None,
+            in_flight: None,
         }
     }
 
-    /// Hands over the story, to be told at the body's end, and the client's connection, which may be idle after it.
-    pub fn tell(mut self, story: Box<Story>, downstream: Rc<Downstream>) -> Self {
+    /// Hands over the story, to be told at the body's end, and the request's hold on the client's connection, which
+    /// may be idle after it.
+    pub fn tell(mut self, story: Box<Story>, in_flight: InFlight) -> Self {
         self.story = Some(story);
-        self.downstream = Some(downstream);
+        self.in_flight = Some(in_flight);
+        self.wait_for_client();
         self
+    }
+}
+
+impl DownBody {
+    /// hyper asks for more when the client has taken what it has: until then the client keeps us waiting.
+    fn wait_for_client(&self) {
+        if let Some(waits) = self.in_flight.as_ref().and_then(|f| f.waits.as_ref()) {
+            waits.answer.set(Some(Instant::now()));
+        }
+    }
+
+    fn client_asks(&self) {
+        if let Some(waits) = self.in_flight.as_ref().and_then(|f| f.waits.as_ref()) {
+            waits.answer.set(None);
+        }
     }
 }
 
@@ -61,6 +85,7 @@ impl Body for DownBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.client_asks();
         let this = &mut *self;
         let frame = match &mut this.kind {
             Kind::Whole(bytes) => {
@@ -71,14 +96,21 @@ impl Body for DownBody {
                     Ok(Frame::data(b))
                 }));
             }
-            Kind::Stream { live, failed, .. } => {
+            Kind::Stream { live, end, .. } => {
                 let frame = std::task::ready!(Pin::new(live).poll_frame(cx));
-                *failed |= matches!(frame, Some(Err(_)));
+                match frame {
+                    None => *end = Some(End::Whole),
+                    Some(Err(_)) => *end = Some(End::Broken),
+                    Some(Ok(_)) => {}
+                }
                 frame
             }
         };
         if let (Some(story), Some(Ok(frame))) = (&mut this.story, &frame) {
             story.bytes_out += frame.data_ref().map_or(0, |d| d.len() as u64);
+        }
+        if frame.is_some() {
+            this.wait_for_client();
         }
         Poll::Ready(frame)
     }
@@ -102,8 +134,9 @@ impl Drop for DownBody {
     fn drop(&mut self) {
         let outcome = match &mut self.kind {
             Kind::Whole(_) => None,
-            Kind::Stream { live, lease, sent, failed } => {
-                let read = live.is_end_stream();
+            Kind::Stream { live, lease, sent, end } => {
+                // A chunked body's end shows only in its last frame.
+                let read = live.is_end_stream() || *end == Some(End::Whole);
                 let whole = sent.as_ref().is_none_or(Relay::ended);
                 if let (true, true, Some(lease)) = (read, whole, lease.take()) {
                     lease.give_back();
@@ -111,18 +144,15 @@ impl Drop for DownBody {
                 if let (Some(story), Some(sent)) = (&mut self.story, sent) {
                     story.bytes_in = sent.passed();
                 }
-                match (read, *failed) {
+                match (read, *end) {
                     (true, _) => None,
-                    (false, true) => Some(Outcome::UpstreamFailed),
-                    (false, false) => Some(Outcome::ClientGone),
+                    (false, Some(_)) => Some(Outcome::UpstreamFailed),
+                    (false, None) => Some(Outcome::ClientGone),
                 }
             }
         };
         if let (Some(story), Some(outcome)) = (&mut self.story, outcome) {
             story.outcome = outcome;
-        }
-        if let Some(downstream) = &self.downstream {
-            downstream.end();
         }
     }
 }

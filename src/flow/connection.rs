@@ -131,13 +131,14 @@ async fn talk(
         cluster: door.cluster,
         pulse: pulse.clone(),
         in_flight: Cell::new(0),
+        http2,
+        streams: RefCell::default(),
         last: RefCell::new(None),
     });
-    let owner = worker.clone();
+    let (owner, served) = (worker.clone(), downstream.clone());
     // Boxed, so that an idle connection does not pay for the size of a request being served.
-    let service =
-        service_fn(move |request| Box::pin(service::serve(owner.clone(), downstream.clone(), request)));
-    let watched = watch_over(&pulse, &bounds, http2);
+    let service = service_fn(move |request| Box::pin(service::serve(owner.clone(), served.clone(), request)));
+    let watched = watch_over(&downstream, &bounds);
     tokio::pin!(watched);
     let result = if http2 {
         let connection = http2::Builder::new(Local)
@@ -185,6 +186,7 @@ enum Why {
     SlowHead,
     BodyStands,
     ReaderStands,
+    StreamStands,
 }
 
 fn tell_end(why: Why, peer: SocketAddr) {
@@ -196,6 +198,9 @@ fn tell_end(why: Why, peer: SocketAddr) {
         Why::BodyStands => {
             tracing::info!(client = %peer, "a connection was closed: a request's body stood still");
         }
+        Why::StreamStands => {
+            tracing::info!(client = %peer, "a connection was closed: its client neither sends nor takes what an HTTP/2 stream waits for");
+        }
         Why::ReaderStands => {
             tracing::info!(client = %peer, "a connection was closed: its client stopped reading");
         }
@@ -204,7 +209,8 @@ fn tell_end(why: Why, peer: SocketAddr) {
 
 /// The connection's one timer: looks now and then at what the wire has noted, so that nothing is armed for
 /// each request.
-async fn watch_over(pulse: &Pulse, bounds: &Bounds, http2: bool) -> Why {
+async fn watch_over(downstream: &Downstream, bounds: &Bounds) -> Why {
+    let (pulse, http2) = (&downstream.pulse, downstream.http2);
     let shortest = bounds.head.min(bounds.idle).min(bounds.stall);
     let pause = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(5));
     loop {
@@ -212,6 +218,9 @@ async fn watch_over(pulse: &Pulse, bounds: &Bounds, http2: bool) -> Why {
         let now = Instant::now();
         let (phase, since) = pulse.phase();
         let waited = now.saturating_duration_since(since);
+        if downstream.longest_wait(now).is_some_and(|waits| waits >= bounds.stall) {
+            return Why::StreamStands;
+        }
         if let Some(why) = overdue(phase, waited, pulse.write_waiting(now), bounds, http2) {
             return why;
         }

@@ -152,6 +152,35 @@ impl Worker {
 /// The last token of a connection, by its bytes, and what it was verified to be.
 pub type LastToken = (Box<[u8]>, Arc<Known>);
 
+/// Since when an HTTP/2 stream waits for its client: the connection's wire can't tell one stream from another.
+#[derive(Debug, Default)]
+pub struct Waits {
+    /// For the next bytes of the request's body.
+    pub body: Cell<Option<Instant>>,
+    /// For room to send the next bytes of the answer.
+    pub answer: Cell<Option<Instant>>,
+}
+
+/// A request that is being served: until its answer has ended, or was given up by either side.
+pub struct InFlight {
+    downstream: Rc<Downstream>,
+    /// With HTTP/2, what its stream waits for.
+    pub waits: Option<Rc<Waits>>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let downstream = &self.downstream;
+        downstream.in_flight.set(downstream.in_flight.get().saturating_sub(1));
+        if let Some(ended) = &self.waits {
+            downstream.streams.borrow_mut().retain(|waits| !Rc::ptr_eq(waits, ended));
+        }
+        if downstream.in_flight.get() == 0 {
+            downstream.pulse.enter(Phase::Idle);
+        }
+    }
+}
+
 /// One connection from a client.
 pub struct Downstream {
     /// The address at its other end, or in its PROXY header.
@@ -168,23 +197,30 @@ pub struct Downstream {
     pub pulse: Rc<Pulse>,
     /// Requests being served on it: more than one with HTTP/2 only.
     pub in_flight: Cell<usize>,
+    /// Whether it speaks HTTP/2.
+    pub http2: bool,
+    /// What its HTTP/2 streams wait for.
+    pub streams: RefCell<Vec<Rc<Waits>>>,
     /// Its last token: most requests of a connection carry the same one.
     pub last: RefCell<Option<LastToken>>,
 }
 
 impl Downstream {
     /// A request's head has arrived.
-    pub fn begin(&self) {
+    pub fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
         self.pulse.enter(Phase::Busy);
+        let waits = self.http2.then(Rc::<Waits>::default);
+        self.streams.borrow_mut().extend(waits.clone());
+        InFlight { downstream: self.clone(), waits }
     }
 
-    /// An answer has ended, or was given up.
-    pub fn end(&self) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        if self.in_flight.get() == 0 {
-            self.pulse.enter(Phase::Idle);
-        }
+    /// How long the client has kept that stream waiting which waits longest.
+    pub fn longest_wait(&self, now: Instant) -> Option<Duration> {
+        let streams = self.streams.borrow();
+        let since =
+            streams.iter().flat_map(|waits| [waits.body.get(), waits.answer.get()]).flatten().min()?;
+        Some(now.saturating_duration_since(since))
     }
 
     /// Whether an address is a trusted proxy's.

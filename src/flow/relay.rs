@@ -10,12 +10,14 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::context::Waits;
 use crate::edges::wire::{Phase, Pulse};
 
 /// What goes up as a request's body.
@@ -70,6 +72,7 @@ struct Shared {
     passed: Cell<u64>,
     inner: RefCell<Inner>,
     pulse: Rc<Pulse>,
+    waits: Option<Rc<Waits>>,
     size: SizeHint,
 }
 
@@ -103,7 +106,12 @@ pub const CHUNK: usize = 64 * 1024;
 impl Relay {
     /// Takes over a client's body. With a share of `budget` its first `head` bytes are kept, and no more than
     /// those go up before [`Relay::release`]; without one nothing is kept and all flows.
-    pub fn new(live: Incoming, head: usize, budget: Option<&Arc<HeadBudget>>, pulse: Rc<Pulse>) -> Self {
+    pub fn new(
+        live: Incoming,
+        head: usize,
+        budget: Option<&Arc<HeadBudget>>,
+        (pulse, waits): (Rc<Pulse>, Option<Rc<Waits>>),
+    ) -> Self {
         let size = live.size_hint();
         let wanted = size.exact().map_or(head, |n| head.min(usize::try_from(n).unwrap_or(head)));
         let share = budget.and_then(|b| b.take(wanted));
@@ -116,6 +124,7 @@ impl Relay {
             passed: Cell::new(0),
             inner: RefCell::new(inner),
             pulse,
+            waits,
             size,
         }))
     }
@@ -124,6 +133,7 @@ impl Relay {
     pub fn end(&self) -> RelayEnd {
         let turn = self.0.turn.get() + 1;
         self.0.turn.set(turn);
+        self.0.ended.set(false);
         self.0.inner.borrow_mut().full = false;
         RelayEnd { shared: self.0.clone(), turn, next_kept: 0 }
     }
@@ -181,6 +191,9 @@ impl RelayEnd {
     fn poll_kept(&mut self, inner: &mut Inner) -> Option<Bytes> {
         let chunk = inner.kept.get(self.next_kept)?.clone();
         self.next_kept += 1;
+        if self.next_kept == inner.kept.len() && inner.live.is_end_stream() {
+            self.shared.ended.set(true);
+        }
         if inner.share.is_none() && self.next_kept == inner.kept.len() {
             inner.kept = Vec::new();
             self.next_kept = 0;
@@ -211,6 +224,9 @@ impl RelayEnd {
             Poll::Ready(frame) => frame,
         };
         self.shared.pulse.enter(Phase::Busy);
+        if let Some(waits) = &self.shared.waits {
+            waits.body.set(None);
+        }
         match frame {
             None => {
                 self.shared.ended.set(true);
@@ -244,6 +260,10 @@ impl RelayEnd {
     }
 
     fn wait(&self) {
+        if let Some(waits) = &self.shared.waits {
+            waits.body.set(waits.body.get().or_else(|| Some(Instant::now())));
+            return;
+        }
         if self.shared.pulse.phase().0 != Phase::Body {
             self.shared.pulse.enter(Phase::Body);
         }

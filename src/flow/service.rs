@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 
 use super::{
     body::DownBody,
-    context::{Downstream, Policy, Worker},
+    context::{Downstream, InFlight, Policy, Worker},
     headers::{self, Origin, REQUEST_ID},
     registry::{self, Ask, Bearer},
     relay::Relay,
@@ -33,16 +33,25 @@ pub async fn serve(
     downstream: Rc<Downstream>,
     request: Request<Incoming>,
 ) -> Result<Response<DownBody>, Infallible> {
-    downstream.begin();
+    let in_flight = downstream.begin();
     let policy = worker.shared.policy.load_full();
     let (mut parts, body) = request.into_parts();
     let mut story = Box::new(begin(&worker, &downstream, &parts));
-    let result = handle(&worker, &downstream, &policy, &mut parts, body, &mut story).await;
-    let mut response = result.unwrap_or_else(|reason| refuse(reason, &mut story));
+    let result = handle(&worker, &downstream, &policy, &mut parts, (body, &in_flight), &mut story).await;
+    let mut response = match result {
+        Ok(response) => {
+            story.outcome = Outcome::Forwarded;
+            response
+        }
+        Err(reason) => refuse(reason, &mut story),
+    };
     response.headers_mut().insert(REQUEST_ID, story.id.clone());
     story.status = response.status();
-    Ok(response.map(|body| body.tell(story, downstream)))
+    Ok(response.map(|body| body.tell(story, in_flight)))
 }
+
+/// What nginx writes for a client that left before its answer.
+const GONE: u16 = 499;
 
 fn begin(worker: &Rc<Worker>, downstream: &Downstream, parts: &Parts) -> Story {
     let client = headers::client_of(&parts.headers, downstream.peer, |a| downstream.trusts(a));
@@ -68,8 +77,9 @@ fn begin(worker: &Rc<Worker>, downstream: &Downstream, parts: &Parts) -> Story {
         endpoint: None,
         principal: None,
         sends: 0,
-        status: StatusCode::OK,
-        outcome: Outcome::Forwarded,
+        // Until there is an answer: dropped before, the client has left.
+        status: StatusCode::from_u16(GONE).unwrap_or(StatusCode::BAD_REQUEST),
+        outcome: Outcome::ClientGone,
         bytes_in: 0,
         bytes_out: 0,
     }
@@ -108,7 +118,7 @@ async fn handle(
     downstream: &Rc<Downstream>,
     policy: &Arc<Policy>,
     parts: &mut Parts,
-    body: Incoming,
+    (body, in_flight): (Incoming, &InFlight),
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
     screen(parts, &body)?;
@@ -145,7 +155,7 @@ async fn handle(
         Route::Token if policy.enforce => {
             Box::pin(token_service::answer(worker, policy, parts, story)).await?
         }
-        route => pass(worker, downstream, policy, parts, body, route, story).await?,
+        route => pass(worker, downstream, policy, parts, (body, in_flight), route, story).await?,
     };
     headers::settle_answer(response.headers_mut(), for_clients);
     if policy.rewrite_realm {
@@ -188,7 +198,7 @@ async fn pass(
     downstream: &Rc<Downstream>,
     policy: &Arc<Policy>,
     parts: &mut Parts,
-    body: Incoming,
+    (body, in_flight): (Incoming, &InFlight),
     route: Route<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
@@ -212,7 +222,7 @@ async fn pass(
     let bearer = bearer.filter(|_| policy.enforce);
     let relay = (!body.is_end_stream()).then(|| {
         let budget = bearer.is_some().then_some(&worker.shared.heads);
-        Relay::new(body, policy.head, budget, downstream.pulse.clone())
+        Relay::new(body, policy.head, budget, (downstream.pulse.clone(), in_flight.waits.clone()))
     });
     let outgoing = Outgoing {
         method: parts.method.clone(),
