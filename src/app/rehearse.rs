@@ -134,16 +134,21 @@ fn write(wanted: &Wanted, replicas: &[SocketAddr]) -> io::Result<()> {
     let endpoints: Vec<String> =
         replicas.iter().map(|replica| format!("{{ url = \"http://{replica}\" }}")).collect();
     let text = format!(
-        "[[listener]]\naddress = \"{}\"\n\n[upstream]\nendpoints = [{}]\n\n[keys]\nsources = [{{ file = {:?} }}]\n\n\
-         [timeouts]\ndrain_delay = \"0s\"\ndrain = \"2s\"\n\n[admin]\naddress = \"unix:{}\"\n\n[log]\naccess = false\n",
+        "[[listener]]\naddress = \"{}\"\n\n[upstream]\nendpoints = [{}]\n\n[keys]\nsources = [{{ file = {} }}]\n\n\
+         [timeouts]\ndrain_delay = \"0s\"\ndrain = \"2s\"\n\n[admin]\naddress = {}\n\n[log]\naccess = false\n",
         wanted.listen,
         endpoints.join(", "),
-        wanted.key_file,
-        socket(wanted).display(),
+        quoted(&wanted.key_file.display().to_string()),
+        quoted(&format!("unix:{}", socket(wanted).display())),
     );
     let beside = wanted.folder.join("tidegate.toml.next");
     fs::write(&beside, text)?;
     fs::rename(beside, file(wanted))
+}
+
+/// As TOML writes a text.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
 }
 
 fn file(wanted: &Wanted) -> PathBuf {

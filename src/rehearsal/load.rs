@@ -141,21 +141,24 @@ pub async fn run(plan: &Plan, door: &Door, ledger: &Arc<Ledger>) {
 async fn play(planned: &Planned, door: &Door) -> Entry {
     let &Planned { client, operation, .. } = planned;
     let began = Instant::now();
-    let mut held = Duration::ZERO;
-    let ended = match operation {
-        Operation::Login => operation::login(client, door.front).await,
-        Operation::Pull => operation::pull(client, door.front, &pulled(planned.image)).await,
-        Operation::Push => {
-            let repository = format!("priv/new-{:016x}", planned.image);
-            let image = Image::of(planned.image);
-            let mut hold = planned.holds.then(|| Hold::until(door.upgraded.clone()));
-            let ended = operation::push(client, door.front, &repository, &image, hold.as_mut()).await;
-            held = hold.map_or(Duration::ZERO, |hold| hold.held);
-            door.registry.forget(&repository);
-            ended
+    let (ended, waited) = match operation {
+        Operation::Login => (operation::login(client, door.front).await, Duration::ZERO),
+        Operation::Pull => {
+            (operation::pull(client, door.front, &pulled(planned.image)).await, Duration::ZERO)
         }
+        Operation::Push => push(planned, door).await,
     };
-    Entry { client, operation, took: began.elapsed().saturating_sub(held), failure: ended.err() }
+    Entry { client, operation, took: began.elapsed().saturating_sub(waited), failure: ended.err() }
+}
+
+/// How a push ended, and how long it waited with its token in hand.
+async fn push(planned: &Planned, door: &Door) -> (Result<(), String>, Duration) {
+    let repository = format!("priv/new-{:016x}", planned.image);
+    let image = Image::of(planned.image);
+    let mut hold = planned.holds.then(|| Hold::until(door.upgraded.clone()));
+    let ended = operation::push(planned.client, door.front, &repository, &image, hold.as_mut()).await;
+    door.registry.forget(&repository);
+    (ended, hold.map_or(Duration::ZERO, |hold| hold.waited))
 }
 
 fn pulled(number: u64) -> String {

@@ -110,18 +110,15 @@ impl Passage<'_> {
         let (mut head, live) = response.into_parts();
         let body = Limited::new(live, LONGEST_ANSWER).collect().await;
         let whole = self.outgoing.body.as_ref().is_none_or(Relay::ended);
-        let bytes = match body {
-            Ok(collected) => {
-                if whole {
-                    lease.give_back();
-                }
-                collected.to_bytes()
+        let bytes = if let Ok(collected) = body {
+            if whole {
+                lease.give_back();
             }
+            collected.to_bytes()
+        } else {
             // It broke off: the refusal is Harbor's all the same, its length is not.
-            Err(_) => {
-                head.headers.remove(header::CONTENT_LENGTH);
-                bytes::Bytes::new()
-            }
+            head.headers.remove(header::CONTENT_LENGTH);
+            bytes::Bytes::new()
         };
         Response::from_parts(head, DownBody::whole(bytes))
     }

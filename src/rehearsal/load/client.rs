@@ -103,13 +103,13 @@ impl Session {
             return Ok(());
         }
         let ping = self.wire.send(&Call::new(Method::GET, "/v2/"), None).await;
-        let ping = ping.map_err(|cut| said::cut(self.client, &Step::Ping, &cut))?;
+        let ping = ping.map_err(|cut| said::cut(self.client, Step::Ping, &cut))?;
         self.learn_realm(&ping);
         self.take_token().await
     }
 
     /// Sends a request; after a refusal does what this client does. The answer may still be a refusal.
-    pub(super) async fn call(&mut self, step: &Step, call: &Call) -> Result<Answer, Said> {
+    pub(super) async fn call(&mut self, step: Step, call: &Call) -> Result<Answer, Said> {
         let mut sends = 1;
         loop {
             let authorization = self.authorization()?;
@@ -139,7 +139,6 @@ impl Session {
     async fn recovers(&mut self, refusal: &Answer) -> Result<bool, Said> {
         let asks = refusal.headers.get(header::WWW_AUTHENTICATE).map(Challenge::of);
         match (self.client, asks) {
-            (Client::Docker | Client::Podman, _) => Ok(false),
             (Client::Crane, _) => {
                 self.take_token().await?;
                 Ok(true)
@@ -154,7 +153,7 @@ impl Session {
                 self.take_token().await?;
                 Ok(true)
             }
-            (Client::Containerd, _) => Ok(false),
+            (Client::Docker | Client::Containerd | Client::Podman, _) => Ok(false),
         }
     }
 
@@ -166,7 +165,7 @@ impl Session {
     }
 
     async fn take_token(&mut self) -> Result<(), Said> {
-        let refused = |client, answer: &Answer| said::refused(client, &Step::Token, "", answer);
+        let refused = |client, answer: &Answer| said::refused(client, Step::Token, "", answer);
         let target = self.token_target()?;
         if self.client == Client::Containerd {
             let form = Content::Whole("grant_type=password&service=harbor-registry".into());
@@ -193,7 +192,7 @@ impl Session {
 
     async fn token_answer(&mut self, call: &Call, basic: Option<&HeaderValue>) -> Result<Answer, Said> {
         let answer = self.wire.send(call, basic).await;
-        answer.map_err(|cut| said::cut(self.client, &Step::Token, &cut))
+        answer.map_err(|cut| said::cut(self.client, Step::Token, &cut))
     }
 
     /// Path and query of a token request as this client writes it.

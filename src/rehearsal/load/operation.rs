@@ -24,18 +24,18 @@ const TAG: &str = "v1";
 pub(super) struct Hold {
     until: watch::Receiver<bool>,
     /// How long that was.
-    pub(super) held: Duration,
+    pub(super) waited: Duration,
 }
 
 impl Hold {
     pub(super) fn until(told: watch::Receiver<bool>) -> Self {
-        Self { until: told, held: Duration::ZERO }
+        Self { until: told, waited: Duration::ZERO }
     }
 
     async fn wait(&mut self) -> Result<(), Said> {
         let began = Instant::now();
         self.until.wait_for(|told| *told).await.map_err(|_| "the rehearsal ended before its upgrade")?;
-        self.held = began.elapsed();
+        self.waited = began.elapsed();
         Ok(())
     }
 }
@@ -44,7 +44,7 @@ impl Hold {
 pub(super) async fn login(client: Client, front: SocketAddr) -> Result<(), Said> {
     let mut session = Session::new(client, front);
     session.begin(String::new()).await?;
-    let answer = session.call(&Step::Login, &Call::new(Method::GET, "/v2/")).await?;
+    let answer = session.call(Step::Login, &Call::new(Method::GET, "/v2/")).await?;
     expect(&session, Step::Login, "", &answer, StatusCode::OK)
 }
 
@@ -56,20 +56,20 @@ pub(super) async fn pull(client: Client, front: SocketAddr, repository: &str) ->
     let manifest = Call::new(Method::GET, target.clone()).with(header::ACCEPT, MANIFEST);
     if client == Client::Containerd {
         let look = Call::new(Method::HEAD, target).with(header::ACCEPT, MANIFEST);
-        let answer = session.call(&Step::ReadManifest, &look).await?;
+        let answer = session.call(Step::ReadManifest, &look).await?;
         expect(&session, Step::ReadManifest, repository, &answer, StatusCode::OK)?;
     }
-    let answer = session.call(&Step::ReadManifest, &manifest).await?;
+    let answer = session.call(Step::ReadManifest, &manifest).await?;
     expect(&session, Step::ReadManifest, repository, &answer, StatusCode::OK)?;
     if answer.header("docker-content-digest") != sha256(&answer.body) {
-        return Err(said::other_bytes(client, &Step::ReadManifest));
+        return Err(said::other_bytes(client, Step::ReadManifest));
     }
     for digest in blobs_of(&answer).ok_or("the manifest is none")? {
         let blob = Call::new(Method::GET, format!("/v2/{repository}/blobs/{digest}"));
-        let answer = session.call(&Step::ReadBlob, &blob).await?;
+        let answer = session.call(Step::ReadBlob, &blob).await?;
         expect(&session, Step::ReadBlob, repository, &answer, StatusCode::OK)?;
         if sha256(&answer.body) != digest {
-            return Err(said::other_bytes(client, &Step::ReadBlob));
+            return Err(said::other_bytes(client, Step::ReadBlob));
         }
     }
     Ok(())
@@ -95,27 +95,27 @@ pub(super) async fn push(
     let manifest = Call::new(Method::PUT, target.clone())
         .with(header::CONTENT_TYPE, MANIFEST)
         .body(Content::Whole(image.manifest.bytes.clone()));
-    let answer = session.call(&Step::WriteManifest, &manifest).await?;
+    let answer = session.call(Step::WriteManifest, &manifest).await?;
     expect(&session, Step::WriteManifest, repository, &answer, StatusCode::CREATED)?;
     let look = Call::new(Method::HEAD, target).with(header::ACCEPT, MANIFEST);
-    let answer = session.call(&Step::Check, &look).await?;
+    let answer = session.call(Step::Check, &look).await?;
     expect(&session, Step::Check, repository, &answer, StatusCode::OK)?;
     if answer.header("docker-content-digest") == image.manifest.digest {
         Ok(())
     } else {
-        Err(said::other_bytes(client, &Step::Check))
+        Err(said::other_bytes(client, Step::Check))
     }
 }
 
 async fn push_blob(session: &mut Session, repository: &str, blob: &Blob) -> Result<(), Said> {
     let look = Call::new(Method::HEAD, format!("/v2/{repository}/blobs/{}", blob.digest));
-    let answer = session.call(&Step::LookForBlob, &look).await?;
+    let answer = session.call(Step::LookForBlob, &look).await?;
     if answer.status == StatusCode::OK {
         return Ok(());
     }
     expect(session, Step::LookForBlob, repository, &answer, StatusCode::NOT_FOUND)?;
     let open = Call::new(Method::POST, format!("/v2/{repository}/blobs/uploads/"));
-    let answer = session.call(&Step::OpenUpload, &open).await?;
+    let answer = session.call(Step::OpenUpload, &open).await?;
     expect(session, Step::OpenUpload, repository, &answer, StatusCode::ACCEPTED)?;
     let mut location = location(session, &answer)?;
     let mut rest = Content::Whole(blob.bytes.clone());
@@ -123,7 +123,7 @@ async fn push_blob(session: &mut Session, repository: &str, blob: &Blob) -> Resu
         let patch = Call::new(Method::PATCH, location)
             .with(header::CONTENT_TYPE, "application/octet-stream")
             .body(Content::Chunked(blob.bytes.clone()));
-        let answer = session.call(&Step::SendUpload, &patch).await?;
+        let answer = session.call(Step::SendUpload, &patch).await?;
         expect(session, Step::SendUpload, repository, &answer, StatusCode::ACCEPTED)?;
         location = self::location(session, &answer)?;
         rest = Content::None;
@@ -133,7 +133,7 @@ async fn push_blob(session: &mut Session, repository: &str, blob: &Blob) -> Resu
     let close = Call::new(Method::PUT, format!("{location}{joint}digest={digest}"))
         .with(header::CONTENT_TYPE, "application/octet-stream")
         .body(rest);
-    let answer = session.call(&Step::CloseUpload, &close).await?;
+    let answer = session.call(Step::CloseUpload, &close).await?;
     expect(session, Step::CloseUpload, repository, &answer, StatusCode::CREATED)
 }
 
@@ -160,6 +160,6 @@ fn expect(
     if answer.status == status {
         Ok(())
     } else {
-        Err(said::refused(session.client, &step, repository, answer))
+        Err(said::refused(session.client, step, repository, answer))
     }
 }

@@ -1,6 +1,6 @@
 //! The clients' own words for what went wrong, as recorded of the real ones, with `…` for what differs each time.
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::{client::Client, wire::Answer};
@@ -23,59 +23,59 @@ pub(super) enum Step {
 }
 
 /// An answer that a client can't go on with.
-pub(super) fn refused(client: Client, step: &Step, repository: &str, answer: &Answer) -> String {
+pub(super) fn refused(client: Client, step: Step, repository: &str, answer: &Answer) -> String {
     let status = answer.status;
-    let message = match message(answer) {
-        Some(message) if repository.is_empty() => Some(message),
-        Some(message) => Some(message.replace(repository, "…")),
-        None => None,
-    };
-    let unauthorized = match (&message, status.as_u16()) {
-        (Some(message), 401) => format!("unauthorized: {message}"),
-        (None, 401) => "unauthorized: authentication required".to_owned(),
-        (Some(message), _) => message.clone(),
-        (None, _) => format!("received unexpected HTTP status: {status}"),
-    };
+    // A log-in has no repository, and an empty text is found everywhere.
+    let named = |said: String| if repository.is_empty() { said } else { said.replace(repository, "…") };
+    let message = message(answer).map(named);
+    let error = distribution(status, message.as_deref());
     match (client, step) {
-        (Client::Podman, Step::Token | Step::Login) if status == 401 => {
+        (Client::Podman, Step::Token | Step::Login) if status == StatusCode::UNAUTHORIZED => {
             "logging into \"…\": invalid username/password".to_owned()
         }
-        (Client::Podman, Step::ReadBlob) if status == 401 => {
-            format!(
-                "{}unable to retrieve auth token: invalid username/password: {unauthorized}",
-                podman(*step)
-            )
+        (Client::Podman, Step::ReadBlob) if status == StatusCode::UNAUTHORIZED => {
+            format!("{}unable to retrieve auth token: invalid username/password: {error}", podman(step))
         }
-        (Client::Podman, step) => format!("{}{unauthorized}", podman(*step)),
+        (Client::Podman, step) => format!("{}{error}", podman(step)),
         (Client::Docker, Step::Login) => {
             format!("Error response from daemon: login attempt to http://…/v2/ failed with status: {status}")
         }
         (Client::Docker, Step::ReadManifest | Step::ReadBlob) => {
-            format!("Error response from daemon: {unauthorized}")
+            format!("Error response from daemon: {error}")
         }
-        (Client::Docker, _) => unauthorized,
-        (Client::Containerd, step) => format!("{}unexpected status: {status}", containerd(*step)),
+        (Client::Docker, _) => error,
+        (Client::Containerd, step) => format!("{}unexpected status: {status}", containerd(step)),
         (Client::Crane, step) => match message {
-            Some(message) => format!("{} …: UNAUTHORIZED: {message}", method(*step)),
-            None => format!("{} …: unexpected status code {status}", method(*step)),
+            Some(message) => format!("{} …: UNAUTHORIZED: {message}", method(step)),
+            None => format!("{} …: unexpected status code {status}", method(step)),
         },
     }
 }
 
+/// An error as the distribution client words it, which docker and podman share.
+fn distribution(status: StatusCode, message: Option<&str>) -> String {
+    match (message, status) {
+        (Some(message), StatusCode::UNAUTHORIZED) => format!("unauthorized: {message}"),
+        (None, StatusCode::UNAUTHORIZED) => "unauthorized: authentication required".to_owned(),
+        (Some(message), _) => message.to_owned(),
+        (None, _) => format!("received unexpected HTTP status: {status}"),
+    }
+}
+
 /// No answer came.
-pub(super) fn cut(client: Client, step: &Step, cut: &str) -> String {
+pub(super) fn cut(client: Client, step: Step, cut: &str) -> String {
     match client {
-        Client::Podman => format!("{}{} \"…\": {cut}", podman(*step), method(*step)),
-        Client::Containerd => format!("{}{} \"…\": {cut}", containerd(*step), method(*step)),
-        Client::Docker | Client::Crane => format!("{} \"…\": {cut}", method(*step)),
+        Client::Podman => format!("{}{} \"…\": {cut}", podman(step), method(step)),
+        Client::Containerd => format!("{}{} \"…\": {cut}", containerd(step), method(step)),
+        Client::Docker | Client::Crane => format!("{} \"…\": {cut}", method(step)),
     }
 }
 
 /// The bytes are not those that were asked for.
-pub(super) fn other_bytes(client: Client, step: &Step) -> String {
+pub(super) fn other_bytes(client: Client, step: Step) -> String {
     match client {
         Client::Docker => "filesystem layer verification failed for digest …".to_owned(),
-        Client::Podman => format!("{}digest did not match, expected …, got …", podman(*step)),
+        Client::Podman => format!("{}digest did not match, expected …, got …", podman(step)),
         Client::Containerd => "unexpected commit digest …, expected …: failed precondition".to_owned(),
         Client::Crane => "error verifying sha256 checksum; got …, want …".to_owned(),
     }
@@ -130,7 +130,7 @@ fn method(step: Step) -> Method {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::{HeaderMap, StatusCode};
+    use http::HeaderMap;
 
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
         let twice = refusal(
             r#"{"errors":[{"code":"UNAUTHORIZED","message":"unauthorized to access repository: p/r, action: pull: unauthorized to access repository: p/r, action: pull"}]}"#,
         );
-        let said = |client, step| refused(client, &step, "p/r", &twice);
+        let said = |client, step| refused(client, step, "p/r", &twice);
         assert_eq!(
             said(Client::Podman, Step::ReadManifest),
             "reading manifest … in …: unauthorized: unauthorized to access repository: …, action: pull"
@@ -157,11 +157,11 @@ mod tests {
             "Error response from daemon: unauthorized: unauthorized to access repository: …, action: pull"
         );
         assert_eq!(
-            refused(Client::Docker, &Step::LookForBlob, "p/r", &refusal("")),
+            refused(Client::Docker, Step::LookForBlob, "p/r", &refusal("")),
             "unauthorized: authentication required"
         );
         assert_eq!(
-            cut(Client::Docker, &Step::SendUpload, "write: broken pipe"),
+            cut(Client::Docker, Step::SendUpload, "write: broken pipe"),
             "PATCH \"…\": write: broken pipe"
         );
     }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-/// SplitMix64 (Steele, Lea, Flood, 2014): enough to vary a load; it guards nothing.
+/// `SplitMix64` (Steele, Lea, Flood, 2014): enough to vary a load; it guards nothing.
 #[derive(Clone, Debug)]
 pub(super) struct Seeded(u64);
 
