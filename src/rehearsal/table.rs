@@ -65,20 +65,20 @@ impl Table<'_> {
             write!(f, "  {:<11}{:<7}", part.client, part.operation)?;
             writeln!(f, "{}  {}", self.cell(Some(part)), self.cell(other))?;
         }
-        let total = |sum: &Sum| self.failed(sum.failed, sum.operations);
-        writeln!(f, "  {:<18}{}{:<20}{}", "all", total(direct), "", total(through))
+        let total = |sum: &Sum, width| self.failed(sum.failed, sum.operations, width);
+        writeln!(f, "  {:<18}{}{}", "all", total(direct, 30), total(through, 0))
     }
 
     fn cell(&self, part: Option<&Part>) -> String {
         let Some(part) = part else { return format!("{:<28}", "") };
         let millis = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |time| format!("{time:.0} ms"));
-        let failed = self.failed(part.failed, part.operations);
+        let failed = self.failed(part.failed, part.operations, 10);
         format!("{failed}{:>9}{:>9}", millis(part.median_ms), millis(part.p99_ms))
     }
 
-    fn failed(&self, failed: usize, of: usize) -> String {
+    fn failed(&self, failed: usize, of: usize, width: usize) -> String {
         let colour = if failed == 0 { Colour::Green } else { Colour::Red };
-        self.paint(colour, &format!("{:<10}", format!("{failed} of {of}")))
+        self.paint(colour, &format!("{:<width$}", format!("{failed} of {of}")))
     }
 
     fn failures(&self, f: &mut fmt::Formatter<'_>, title: &str, sum: &Sum) -> fmt::Result {
@@ -167,7 +167,7 @@ mod tests {
         let part = |failed, median_ms| Part {
             client: Client::Containerd,
             operation: Operation::Push,
-            operations: 1200,
+            operations: 700,
             failed,
             median_ms,
             p99_ms: median_ms,
@@ -175,9 +175,8 @@ mod tests {
         let words = "writing blob: uploading layer chunked: unauthorized: unauthorized to access repository: …, action: push";
         let kind =
             Kind { client: Client::Podman, operation: Operation::Push, words: words.to_owned(), count: 12 };
-        let direct =
-            Sum { operations: 1200, failed: 1200, parts: vec![part(1200, None)], failures: vec![kind] };
-        let through = Sum { operations: 1200, parts: vec![part(0, Some(12.3))], ..Sum::default() };
+        let direct = Sum { operations: 700, failed: 700, parts: vec![part(700, None)], failures: vec![kind] };
+        let through = Sum { operations: 700, parts: vec![part(0, Some(12.3))], ..Sum::default() };
         let rescues = [("resign".to_owned(), 7), ("reroute".to_owned(), 9)].into();
         Report {
             seed: 1,
@@ -194,7 +193,27 @@ mod tests {
     #[test]
     fn lanes_stand_side_by_side_within_eighty_columns() {
         let text = Table { report: &report(), colours: false }.to_string();
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r#"
+        Rolling upgrade of Harbor 2.10.2 to 2.15.2 with a new key (seed 1, 30 s)
+
+                            directly                      through tidegate
+                            failed       median      p99  failed       median      p99
+          containerd push   700 of 700        -        -  0 of 700      12 ms    12 ms
+          all               700 of 700                    0 of 700
+
+        Failed directly, in the clients' words
+             12 podman     push   writing blob: uploading layer chunked: unauthorized:
+                                  unauthorized to access repository: …, action: push
+
+        Failed through tidegate
+              0 nothing
+
+        Rescued by tidegate
+              9 requests by reroute: sent to the replica that holds the token's key
+              7 requests by resign: the same claims, signed with the replica's key
+
+        Passed: 700 of 700 operations failed directly, 0 of 700 through tidegate.
+        "#);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
     }
 

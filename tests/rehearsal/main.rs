@@ -31,11 +31,9 @@ fn our_lane_loses_nothing_and_the_direct_lane_something() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(report["passed"], true);
     assert_eq!(report["direct"]["operations"], report["through_tidegate"]["operations"]);
-    assert_eq!(
-        report["tidegate"]["rejections"],
-        serde_json::json!({}),
-        "it answers nothing in Harbor's place"
-    );
+    // containerd asks for a token by POST first, which is answered 405, as by Harbor (T).
+    let rejections = report["tidegate"]["rejections"].as_object().expect("rejections by reason");
+    assert_eq!(rejections.keys().collect::<Vec<_>>(), ["token_method"], "{}", said(&output));
     assert!(report["tidegate"]["rescues"].as_object().is_some_and(|rescues| !rescues.is_empty()));
     // Their pushes held a token of the former key until only the new one was served: no luck in that.
     for client in ["docker", "podman"] {
