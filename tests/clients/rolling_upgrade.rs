@@ -25,8 +25,10 @@ use std::{
 
 /// Layers of the images that are pushed and pulled, MiB.
 const LAYER: u64 = 64;
-/// skopeo's layer with long durations, MiB.
+/// skopeo's large layer with long durations, MiB.
 const LONG_LAYER: u64 = 1024;
+/// How many of skopeo's pushes have one large layer among them: more would fill the disk.
+const LARGE_EVERY: u32 = 6;
 /// How long one phase may take to see each client's operations, beyond its duration.
 const PATIENCE: Duration = Duration::from_mins(10);
 /// What is pulled.
@@ -194,8 +196,10 @@ fn phase(name: &str, ledger: &Ledger, crews: &[Crew]) {
 
 /// Pushes new images and pulls the seed, in turn.
 fn work(ledger: &Ledger, lane: &Lane, client: &dyn Client, stop: &AtomicBool) {
-    let large = settings::long() && client.name().starts_with("skopeo");
-    while !stop.load(Ordering::Relaxed) {
+    let skopeo = client.name().starts_with("skopeo");
+    let mut turns = 0_u32..;
+    while let (false, Some(turn)) = (stop.load(Ordering::Relaxed), turns.next()) {
+        let large = settings::long() && skopeo && turn.is_multiple_of(LARGE_EVERY);
         push_and_pull(ledger, lane, client, if large { LONG_LAYER } else { LAYER });
     }
 }
