@@ -107,3 +107,6 @@ impl Serialize for Members {
         map.end()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,3 +214,6 @@ fn claims_fit(claims: &Claims, rules: &Rules, now: UnixTime) -> Result<(), Fault
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
