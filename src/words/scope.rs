@@ -20,8 +20,8 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, 
 }
 
 impl Access {
-    /// Whether this entry grants `action`. Up to Harbor 2.8 `*` is written beside the others (T3); core
-    /// does not expand it, so it grants nothing by itself here.
+    /// Whether this entry grants `action` by its name. Up to Harbor 2.8 `*` is written beside the others (T3);
+    /// core reads it as all three, but nothing that we decide on grants may lean on more than is written.
     pub fn grants(&self, action: &str) -> bool {
         self.actions.iter().any(|a| a == action)
     }

@@ -1,6 +1,9 @@
 //! Whether a token's access covers what a request needs, read as core reads it: by project (A5).
 
+use std::borrow::Cow;
+
 use http::Method;
+use percent_encoding::percent_decode_str;
 
 use crate::words::{
     route::{Kind, Registry, project_of},
@@ -18,23 +21,34 @@ pub enum Need<'a> {
     Everything,
 }
 
-/// What a request needs. `mount_from` is the `from` of a cross-repository mount, still encoded.
-pub fn need<'a>(registry: &'a Registry<'_>, method: &Method, mount_from: Option<&'a str>) -> Need<'a> {
+/// The `from` of a cross-repository mount, as core reads it: Go's query, names and values decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mount<'a> {
+    /// No mount.
+    None,
+    /// From this repository.
+    From(Cow<'a, str>),
+    /// Two readers could see different repositories, or one of them none.
+    Unclear,
+}
+
+/// What a request needs.
+pub fn need<'a>(registry: &'a Registry<'_>, method: &Method, mount: &'a Mount<'_>) -> Need<'a> {
     let project = registry.project();
     let reads = method == Method::GET || method == Method::HEAD;
     let action = match registry.kind {
         Kind::Base => return Need::Identity,
         Kind::Catalog | Kind::Other => return Need::Everything,
+        _ if method == Method::DELETE => "delete",
         Kind::UploadOpen | Kind::Upload => "push",
         _ if reads => "pull",
-        _ if method == Method::DELETE => "delete",
         _ => "push",
     };
     let mut actions = vec![(project, action)];
-    match mount_from {
-        Some(from) if from.contains('%') || from.contains('+') => return Need::Everything,
-        Some(from) => actions.push((project_of(from), "pull")),
-        None => {}
+    match mount {
+        Mount::Unclear => return Need::Everything,
+        Mount::From(repository) => actions.push((project_of(repository), "pull")),
+        Mount::None => {}
     }
     Need::Actions(actions)
 }
@@ -53,10 +67,33 @@ pub fn covers(access: &[Access], need: &Need<'_>) -> bool {
     }
 }
 
-/// The `from` of a mount in a query, still encoded; the last one where there are several can't be told, so
-/// it is read as one that covers nothing.
-pub fn mount_from(query: Option<&str>) -> Option<&str> {
-    let mut found = query?.split('&').filter_map(|pair| pair.strip_prefix("from="));
-    let first = found.next()?;
-    Some(if found.next().is_some() { "%" } else { first })
+/// The mount that a query asks for. A name that is written with escapes could be `from` too, a semicolon parts
+/// pairs for old readers only, and of two `from` each reader may take another.
+pub fn mount(query: Option<&str>) -> Mount<'_> {
+    let Some(query) = query else { return Mount::None };
+    let mut found = Mount::None;
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if pair.contains(';') || name.contains(['%', '+']) {
+            return Mount::Unclear;
+        }
+        if name == "from" {
+            let Some(repository) = decoded(value) else { return Mount::Unclear };
+            if found != Mount::None {
+                return Mount::Unclear;
+            }
+            found = Mount::From(repository);
+        }
+    }
+    found
 }
+
+/// A repository's name out of a query; `None` where it is none that every reader would read alike.
+fn decoded(value: &str) -> Option<Cow<'_, str>> {
+    let plain = percent_decode_str(value).decode_utf8().ok()?;
+    let strange = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '%' | '+');
+    (!plain.is_empty() && !plain.contains(strange)).then_some(plain)
+}
+
+#[cfg(test)]
+mod tests;

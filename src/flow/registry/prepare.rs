@@ -110,8 +110,8 @@ impl Passage<'_> {
     pub(super) fn covered(&self, digest: Digest) -> Option<(Digest, Arc<Issued>)> {
         let registry = self.registry.as_ref()?;
         let issued = self.worker.shared.replays.find(&digest, self.worker.shared.clock.now())?;
-        let mount = coverage::mount_from(self.outgoing.uri.query());
-        let need = coverage::need(registry, &self.outgoing.method, mount);
+        let mount = coverage::mount(self.outgoing.uri.query());
+        let need = coverage::need(registry, &self.outgoing.method, &mount);
         coverage::covers(issued.access(), &need).then_some((digest, issued))
     }
 
