@@ -105,6 +105,8 @@ impl Plan {
 
 /// The longest time that a token from the future is held for core's clock (A13).
 pub const LONGEST_HOLD: Duration = Duration::from_secs(10);
+/// How far `nbf` goes back at most: the leeway that Harbor itself has from 2.11 on (V7).
+pub const MOST_BACK: Duration = Duration::from_mins(1);
 
 /// What a request gets at the endpoint that `view` describes, as known at `now`.
 ///
@@ -175,8 +177,7 @@ fn verified(
         view.held.kids().filter(|kid| !tried.contains(&Tried::Key((*kid).clone()))).find_map(|kid| {
             let own = kid == claims.kid();
             let signer = ring.signer(kid.as_str()).is_some();
-            let as_came = own && (back.is_zero() || !signer);
-            let step = if as_came {
+            let step = if own && back.is_zero() {
                 Some(Step::AsCame)
             } else {
                 signer.then(|| Step::Resign { kid: kid.clone(), back })
@@ -207,9 +208,13 @@ fn timing(claims: &VerifiedClaims, view: &View<'_>, now: UnixTime) -> Timing {
     if claims.expires() <= core_now {
         return Timing::Expired;
     }
-    if claims.issued() > core_now {
-        return Timing::TooNew(claims.issued().since(core_now));
-    }
     let back = claims.not_before().since(core_now);
+    let early = claims.issued().since(core_now).max(back.saturating_sub(MOST_BACK));
+    if !early.is_zero() {
+        return Timing::TooNew(early);
+    }
     if back.is_zero() { Timing::Fits } else { Timing::NotBeforeBack(back) }
 }
+
+#[cfg(test)]
+mod tests;

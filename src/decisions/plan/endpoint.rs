@@ -126,3 +126,6 @@ fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring) -> Fitness {
         _ => Fitness::Other,
     }
 }
+
+#[cfg(test)]
+mod tests;
