@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, StatusCode, header::WWW_AUTHENTICATE};
 
-use super::plan::{Plan, Step};
+use super::plan::Plan;
 use crate::words::{
     challenge::Challenge,
     kid::Kid,
@@ -35,16 +35,24 @@ pub fn read(
         return Reading::Answer;
     }
     if status.is_success() {
-        let anonymous_could = method == Method::GET || method == Method::HEAD;
-        let proves = registry.kind == Kind::Base || !anonymous_could;
-        return if proves { Reading::Confirms } else { Reading::Answer };
+        return if confirms(registry, method) { Reading::Confirms } else { Reading::Answer };
     }
     let basic = || headers.get(WWW_AUTHENTICATE).is_some_and(|v| Challenge::of(v) == Challenge::Basic);
     if status == StatusCode::UNAUTHORIZED && basic() { Reading::Suspect } else { Reading::Answer }
 }
 
-/// Whether a public read that was answered 404 or 200 as anonymous could hide a changed key is not asked:
-/// the answer is the same for everybody (C5). What can be told is told by this: the bearer on `/v2/` itself.
+/// A12: only what an anonymous client can't get proves a key: `/v2/` itself and a write. A read of a public
+/// repository is answered to anybody (C5).
+fn confirms(registry: &Registry<'_>, method: &Method) -> bool {
+    let reads = method == Method::GET || method == Method::HEAD;
+    match registry.kind {
+        Kind::Base => reads,
+        Kind::Other | Kind::Catalog => false,
+        _ => [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method),
+    }
+}
+
+/// What the endpoint says to the bearer on `/v2/` itself: nobody but the token's key decides there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckAnswer {
     /// 200: the key is held, the refusal was Harbor's judgement.
@@ -75,10 +83,13 @@ pub enum Next {
     PlanAgain,
 }
 
-/// A refusal stands where the key is held after all (A6), or where the budget of sends is spent. `held_now`
+/// A refusal stands where the key is held after all or none was counted on (A6), or where the budget of sends
+/// is spent. `held_now`
 /// is what a probe after the refusal found.
 pub fn after(plan: &Plan, held_now: Option<&Kid>, sends: usize) -> Next {
-    let unchanged = held_now.is_some() && held_now == plan.counts_on();
-    let bearer = matches!(plan.step(), Step::AsCame | Step::Resign { .. });
-    if unchanged || sends >= SENDS || !bearer { Next::Stands } else { Next::PlanAgain }
+    let Some(counted_on) = plan.counts_on() else { return Next::Stands };
+    if held_now == Some(counted_on) || sends >= SENDS { Next::Stands } else { Next::PlanAgain }
 }
+
+#[cfg(test)]
+mod tests;
