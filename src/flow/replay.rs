@@ -17,12 +17,18 @@ use crate::words::{clock::UnixTime, scope::Access};
 
 /// A token that Harbor issued through us, and the credential that it was issued for.
 pub struct Issued {
-    /// The whole `Authorization: Basic …`; wiped from logs by being marked sensitive.
-    credential: HeaderValue,
+    credential: Arc<Credential>,
     access: Vec<Access>,
     expires: UnixTime,
-    revoked: AtomicBool,
     principal: Arc<Principal>,
+}
+
+/// A credential that Harbor accepted: one for all tokens that were issued for it, so that it ends for all at
+/// once (A4).
+struct Credential {
+    /// The whole `Authorization: Basic …`; kept out of logs by being marked sensitive.
+    value: HeaderValue,
+    over: AtomicBool,
 }
 
 /// How many replays of one principal run at once.
@@ -35,6 +41,7 @@ struct Principal {
 /// All of them, by the digest of the exact token bytes.
 pub struct Replays {
     issued: Cache<Digest, Arc<Issued>>,
+    credentials: Cache<Box<[u8]>, Arc<Credential>>,
     principals: Cache<Box<str>, Arc<Principal>>,
 }
 
@@ -44,7 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Replays {
     /// Room for `entries` tokens.
     pub fn new(entries: u64) -> Self {
-        Self { issued: Cache::new(entries), principals: Cache::new(entries) }
+        let (credentials, principals) = (Cache::new(entries), Cache::new(entries));
+        Self { issued: Cache::new(entries), credentials, principals }
     }
 
     /// Remembers that Harbor issued the token of this digest for `credential`. `at_once` replays of this
@@ -57,8 +65,7 @@ impl Replays {
         expires: UnixTime,
         (name, at_once): (&str, usize),
     ) {
-        let mut credential = credential.clone();
-        credential.set_sensitive(true);
+        let credential = self.credential(credential);
         let principal = self.principals.get_with(name.into(), || {
             Arc::new(Principal {
                 first: Semaphore::new(1),
@@ -66,25 +73,42 @@ impl Replays {
                 slots: Arc::new(Semaphore::new(at_once.max(1))),
             })
         });
-        let issued = Issued { credential, access, expires, revoked: AtomicBool::new(false), principal };
+        let issued = Issued { credential, access, expires, principal };
         self.issued.insert(digest, Arc::new(issued));
+    }
+
+    /// The one entry of a credential; a new one where it was over and Harbor has accepted it again.
+    fn credential(&self, value: &HeaderValue) -> Arc<Credential> {
+        if let Some(known) = self.credentials.get(value.as_bytes())
+            && !known.over.load(Ordering::Acquire)
+        {
+            return known;
+        }
+        let (place, mut value) = (value.as_bytes().into(), value.clone());
+        value.set_sensitive(true);
+        let fresh = Arc::new(Credential { value, over: AtomicBool::new(false) });
+        self.credentials.insert(place, fresh.clone());
+        fresh
     }
 
     /// What the token of this digest was issued for, while it may be used.
     pub fn find(&self, digest: &Digest, now: UnixTime) -> Option<Arc<Issued>> {
         let issued = self.issued.get(digest)?;
-        (now < issued.expires && !issued.revoked.load(Ordering::Relaxed)).then_some(issued)
+        (now < issued.expires && !issued.is_over()).then_some(issued)
     }
 
-    /// Harbor refused the credential of this token, or a write may have changed it.
+    /// Harbor refused the credential of this token: it is over for every token, and for those who wait for
+    /// their turn with it.
     pub fn forget(&self, digest: &Digest) {
         if let Some(issued) = self.issued.remove(digest) {
-            issued.revoked.store(true, Ordering::Relaxed);
+            issued.credential.over.store(true, Ordering::Release);
         }
     }
 
     /// A write through us may have changed what any credential may do (A2).
     pub fn forget_all(&self) {
+        self.credentials.iter().for_each(|(_, credential)| credential.over.store(true, Ordering::Release));
+        self.credentials.invalidate_all();
         self.issued.invalidate_all();
         self.principals.invalidate_all();
     }
@@ -98,7 +122,12 @@ impl Replays {
 impl Issued {
     /// The credential.
     pub fn credential(&self) -> &HeaderValue {
-        &self.credential
+        &self.credential.value
+    }
+
+    /// Whether Harbor has refused the credential, or a write may have changed it.
+    pub fn is_over(&self) -> bool {
+        self.credential.over.load(Ordering::Acquire)
     }
 
     /// What the token grants, as Harbor wrote it.
@@ -107,7 +136,7 @@ impl Issued {
     }
 
     /// A turn to replay: the first of a principal runs alone, because parallel uses of a CLI secret race at
-    /// the provider (O7). `None` where none comes in time.
+    /// the provider (O7). `None` where none comes in time, or the credential is over when it comes.
     pub async fn turn(&self) -> Option<Turn<'_>> {
         let turn = async {
             let first = if self.principal.proven.load(Ordering::Acquire) {
@@ -118,7 +147,7 @@ impl Issued {
             let slot = self.principal.slots.clone().acquire_owned().await.ok()?;
             Some(Turn { principal: &self.principal, _first: first, _slot: slot })
         };
-        tokio::time::timeout(PATIENCE, turn).await.ok().flatten()
+        tokio::time::timeout(PATIENCE, turn).await.ok().flatten().filter(|_| !self.is_over())
     }
 }
 
@@ -135,3 +164,6 @@ impl Turn<'_> {
         self.principal.proven.store(true, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

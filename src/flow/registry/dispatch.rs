@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 
 use super::{Passage, prepare::Ready};
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         replay::Issued,
         send::{self, Answered, SendFault},
     },
-    words::{credential::BLANK, reason::Reason},
+    words::{challenge::Challenge, credential::BLANK, reason::Reason},
 };
 
 /// An answer, and what led to it.
@@ -60,7 +60,13 @@ impl Passage<'_> {
             return Ok(None);
         };
         let turn = match (plan.step(), &issued) {
-            (Step::Replay, Some((_, issued))) => Some(issued.turn().await.ok_or(Reason::Busy)?),
+            (Step::Replay, Some((_, issued))) => match issued.turn().await {
+                None if issued.is_over() => {
+                    self.journey.tried.push(Tried::Replay);
+                    return Ok(None);
+                }
+                turn => Some(turn.ok_or(Reason::Busy)?),
+            },
             _ => None,
         };
         let mut headers = self.outgoing.headers.clone();
@@ -199,11 +205,14 @@ impl Passage<'_> {
     }
 
     fn settle_replay(&self, answered: &Answered, digest: &Digest, accepted: impl FnOnce()) {
-        if answered.response.status() == http::StatusCode::UNAUTHORIZED {
-            // Harbor refuses the credential: it is never sent for this token again (A4).
+        if answered.response.status() != StatusCode::UNAUTHORIZED {
+            return accepted();
+        }
+        let challenge = answered.response.headers().get(header::WWW_AUTHENTICATE);
+        // An empty one is about an unknown project (C8) or a database that is down (D1).
+        if challenge.is_some_and(|value| Challenge::of(value) == Challenge::Basic) {
+            // Harbor refuses the credential: it is never sent again (A4).
             self.worker.shared.replays.forget(digest);
-        } else {
-            accepted();
         }
     }
 
