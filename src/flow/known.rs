@@ -111,9 +111,12 @@ impl Known {
         self.principal.clone()
     }
 
-    /// Whether the verdict still stands: another generation of the ring must judge for itself.
+    /// Whether the verdict still stands: another generation of the ring must judge for itself, and a window
+    /// may have ended since the ring was made.
     pub fn stands(&self, ring: &Ring, rules: &Rules, now: UnixTime) -> bool {
-        self.generation == ring.generation() && now < self.claims.expires().plus(rules.leeway)
+        self.generation == ring.generation()
+            && now < self.claims.expires().plus(rules.leeway)
+            && ring.find(self.claims.kid().as_str()).is_some_and(|entry| entry.state(now).verifies())
     }
 
     /// The token under another key, as an `Authorization`; signed once, others wait for it.
@@ -155,3 +158,6 @@ impl Known {
         value
     }
 }
+
+#[cfg(test)]
+mod tests;
