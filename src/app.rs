@@ -5,6 +5,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 mod log;
+pub mod pages;
 mod rehearse;
 pub mod serve;
 pub mod status;

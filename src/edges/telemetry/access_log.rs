@@ -20,6 +20,28 @@ const QUEUE: usize = 64;
 /// Longest text of a client's that is written.
 const LONGEST: usize = 256;
 
+/// The members of a line in their order, and what they mean; `docs/log.md` is made of it. A text that is empty
+/// is left out.
+pub const MEMBERS: [(&str, &str); 17] = [
+    ("time", "When the request ended: seconds since 1970, with milliseconds."),
+    ("request_id", "`X-Request-ID`, which goes up to Harbor too and stands in core's log."),
+    ("client", "The client's address, or what a trusted proxy says it is."),
+    ("method", "Request method."),
+    ("path", "Path without its query, which is never written."),
+    ("route", "What the request was for."),
+    ("status", "Status that the client got."),
+    ("outcome", "What became of the request."),
+    ("plan", "What went up in the place of the client's token."),
+    ("reason", "What rescued the request, or why it or its token was refused."),
+    ("endpoint", "The endpoint that answered."),
+    ("principal", "The user or robot that a verified token names."),
+    ("agent", "`User-Agent`."),
+    ("bytes_in", "Bytes of the request's body."),
+    ("bytes_out", "Bytes of the answer's body."),
+    ("sends", "How often the request was sent to an endpoint."),
+    ("duration_seconds", "From the request's head to the answer's end."),
+];
+
 /// What one line says. Queries are never in it (A29).
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
@@ -261,6 +283,15 @@ mod tests {
             assert_eq!(value["duration_seconds"], 0.001_25);
             assert!(value.get("reason").is_none());
         }
+    }
+
+    #[test]
+    fn a_full_line_has_the_documented_members_in_their_order() {
+        let mut out = Vec::new();
+        line(&mut out, &Record { reason: "resign", principal: "alice", ..record("/v2/", b"curl") });
+        let value: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+        let written: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(written, MEMBERS.map(|(name, _)| name));
     }
 
     #[test]
