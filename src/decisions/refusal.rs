@@ -1,10 +1,13 @@
 //! Whether an answer of core's may mean that its key has changed, and what follows.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Method, StatusCode, header::WWW_AUTHENTICATE};
 
 use super::plan::Plan;
 use crate::words::{
     challenge::Challenge,
+    clock::UnixTime,
     kid::Kid,
     route::{Kind, Registry},
 };
@@ -84,11 +87,23 @@ pub enum Next {
 }
 
 /// A refusal stands where the key is held after all or none was counted on (A6), or where the budget of sends
-/// is spent. `held_now`
-/// is what a probe after the refusal found.
+/// is spent. `held_now` is what a probe after the refusal found.
 pub fn after(plan: &Plan, held_now: Option<&Kid>, sends: usize) -> Next {
     let Some(counted_on) = plan.counts_on() else { return Next::Stands };
     if held_now == Some(counted_on) || sends >= SENDS { Next::Stands } else { Next::PlanAgain }
+}
+
+/// How long a request is held whose token may be too new for core: clocks of replicas are told apart by whole
+/// seconds only, and a core up to 2.10 refuses an `iat` that lies ahead of its own (V8).
+pub const MOMENT: Duration = Duration::from_secs(1);
+/// Seconds after its issue in which a token may be too new for a core whose clock is taken to be right.
+const NEW: Duration = Duration::from_secs(2);
+
+/// Whether core's clock alone may have refused a bearer that was issued at `unverified_iat`, though the endpoint
+/// still holds its key: only where core knows no leeway, and only while the token is new. A refusal about time is
+/// no sign of a changed key (A13); it is asked about once more, after [`MOMENT`].
+pub fn may_be_too_new(unverified_iat: UnixTime, now: UnixTime, leeway: bool) -> bool {
+    !leeway && unverified_iat.plus(NEW) >= now && now.plus(NEW) >= unverified_iat
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ struct Journey {
     rounds: usize,
     asked: bool,
     refused: bool,
+    held: bool,
 }
 
 /// Rounds of planning at most, sent or not: each learns something, and there is only so much to learn.

@@ -188,3 +188,19 @@ fn the_check_on_v2_tells_held_from_not_held_and_nothing_else() {
         assert_eq!(CheckAnswer::of(StatusCode::from_u16(status).expect("a status")), want, "{status}");
     }
 }
+
+#[test]
+fn only_a_new_token_at_a_core_without_leeway_may_be_too_new() {
+    let table = [
+        (100, 100, false, true),
+        (100, 102, false, true),
+        (100, 103, false, false),
+        (102, 100, false, true),
+        (103, 100, false, false),
+        (100, 100, true, false),
+        (i64::MAX, 100, false, false),
+    ];
+    for (iat, now, leeway, expected) in table {
+        assert_eq!(may_be_too_new(UnixTime(iat), UnixTime(now), leeway), expected, "{iat} {now} {leeway}");
+    }
+}

@@ -8,15 +8,22 @@ use crate::{
     decisions::{
         plan::{Step, Tried},
         refusal::{self, Next, Reading},
+        token::claims,
     },
-    edges::{fleet::Opaque, probe::LONGEST_ANSWER},
+    edges::{
+        fleet::{Endpoint, Opaque},
+        probe::LONGEST_ANSWER,
+    },
     flow::{
         body::DownBody,
         refused::{self, Verdict},
         relay::Relay,
         send::Answered,
     },
-    words::reason::{Reason, Rescue},
+    words::{
+        clock::UnixTime,
+        reason::{Reason, Rescue},
+    },
 };
 
 /// The realm that docker-registry has when core's password for it is wrong (contract L, H21057).
@@ -66,6 +73,14 @@ impl Passage<'_> {
             return Ok(if self.may_send_again() { None } else { Some(answer) });
         }
         let verdict = refused::check(self.worker, &endpoint, kid, (&bearer, anonymous), at).await;
+        let unchanged = matches!(verdict, Verdict::Held | Verdict::Unclear);
+        if unchanged && !anonymous && self.may_be_too_new(&endpoint) {
+            self.journey.held = true;
+            if verdict == Verdict::Unclear {
+                tokio::time::sleep(refusal::MOMENT).await;
+            }
+            return Ok(None);
+        }
         let next = match &verdict {
             Verdict::Moved(now) => refusal::after(&plan, Some(now), self.journey.sends),
             Verdict::CannotSign => refusal::after(&plan, None, self.journey.sends),
@@ -87,8 +102,21 @@ impl Passage<'_> {
         Ok(Some(answer))
     }
 
+    /// Whether core's clock may have refused the token, once for a request: it is then sent again (V8). Where
+    /// core has accepted the bearer meanwhile that is done at once.
+    fn may_be_too_new(&self, endpoint: &Endpoint) -> bool {
+        let shared = &self.worker.shared;
+        let leeway = shared.fleet.snapshot().by_id(endpoint.id).and_then(|status| status.leeway);
+        let token = self.bearer.as_ref().and_then(|bearer| claims::read(bearer.text()).ok());
+        let iat = token.map(|token| UnixTime(token.unverified_claims.iat));
+        let too_new = |iat| refusal::may_be_too_new(iat, shared.clock.now(), leeway.unwrap_or(false));
+        !self.journey.held && self.may_send_again() && iat.is_some_and(too_new)
+    }
+
     fn tell_second_plan(&mut self) {
-        if self.journey.refused {
+        if self.journey.held {
+            self.story.rescued(Rescue::Clock);
+        } else if self.journey.refused {
             self.story.rescued(Rescue::SecondPlan);
         }
     }
