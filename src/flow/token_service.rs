@@ -18,7 +18,7 @@ pub use self::{
     answers::{Answers, Flown},
     wrong::WrongCredentials,
 };
-use self::{inspect::Inspected, query::Query, wrong::Admission};
+use self::{inspect::Inspected, query::Query};
 use super::{
     body::DownBody,
     context::{Policy, Worker},
@@ -138,9 +138,10 @@ impl Flight {
                     continue;
                 }
                 Inspected::Refused if !waited => {
-                    if let Some(wait) = admission.as_ref().and_then(Admission::lock_of_another) {
+                    if let Some(admission) = &admission
+                        && admission.outlast_lock().await
+                    {
                         waited = true;
-                        tokio::time::sleep(wait).await;
                         continue;
                     }
                 }

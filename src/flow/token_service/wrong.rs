@@ -3,16 +3,23 @@
 //! wrong tries a minute.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::hmac;
 use http::HeaderValue;
 use moka::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
 
 use crate::words::reason::Reason;
 
@@ -41,6 +48,12 @@ struct Name {
     slot: Arc<Semaphore>,
     waiting: Mutex<HashMap<Secret, usize>>,
     last_wrong: Mutex<Option<(Instant, Secret)>>,
+    /// The unknown secret that is at core now, and the news of its end.
+    trying: Mutex<Option<Secret>>,
+    landed: Notify,
+    /// Tries that wait for core's lock to end; unknown secrets let them go first.
+    outlasting: AtomicUsize,
+    outlasted: Notify,
 }
 
 struct Window {
@@ -54,7 +67,8 @@ pub struct Admission<'a> {
     name: Arc<Name>,
     secret: Secret,
     address: IpAddr,
-    _slot: Option<OwnedSemaphorePermit>,
+    slot: Option<OwnedSemaphorePermit>,
+    outlasts: Cell<bool>,
 }
 
 impl WrongCredentials {
@@ -79,7 +93,10 @@ impl WrongCredentials {
     ) -> Result<Admission<'_>, Reason> {
         let secret = self.secret(credential);
         let name = self.names.get_with(name.into(), || Arc::new(Name::new()));
-        let admission = |slot| Admission { owner: self, name: name.clone(), secret, address, _slot: slot };
+        let admission = |slot| {
+            let outlasts = Cell::new(false);
+            Admission { owner: self, name: name.clone(), secret, address, slot, outlasts }
+        };
         if self.accepted.contains_key(&secret) {
             return Ok(admission(None));
         }
@@ -94,6 +111,8 @@ impl WrongCredentials {
         if self.over_limit(address) {
             return Err(Reason::WrongCredentials);
         }
+        name.let_others_outlast().await;
+        *lock(&name.trying) = Some(secret);
         Ok(admission(Some(slot)))
     }
 
@@ -129,7 +148,24 @@ impl WrongCredentials {
 
 impl Name {
     fn new() -> Self {
-        Self { slot: Arc::new(Semaphore::new(1)), waiting: Mutex::default(), last_wrong: Mutex::default() }
+        Self {
+            slot: Arc::new(Semaphore::new(1)),
+            waiting: Mutex::default(),
+            last_wrong: Mutex::default(),
+            trying: Mutex::default(),
+            landed: Notify::new(),
+            outlasting: AtomicUsize::new(0),
+            outlasted: Notify::new(),
+        }
+    }
+
+    /// A try that core's lock has refused goes before the next unknown secret, which would lock the name again.
+    async fn let_others_outlast(&self) {
+        while self.outlasting.load(SeqCst) > 0 {
+            if timeout(LOCK, self.outlasted.notified()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// A place in the queue; all tries of one secret share theirs.
@@ -161,9 +197,29 @@ impl Drop for InQueue {
 }
 
 impl Admission<'_> {
-    /// How long core may still hold this name locked because of somebody else's wrong try; a refusal before
-    /// that is evidence of nothing.
-    pub fn lock_of_another(&self) -> Option<Duration> {
+    /// Waits until core's lock on this name because of somebody else's wrong try is over; `false` where there
+    /// is none. A refusal under that lock is evidence of nothing.
+    pub async fn outlast_lock(&self) -> bool {
+        let landed = self.name.landed.notified();
+        if lock(&self.name.trying).is_some_and(|secret| secret != self.secret) {
+            self.go_before_others();
+            // Core answers a wrong password when its lock ends.
+            let _ = timeout(LOCK, landed).await;
+            return true;
+        }
+        let Some(wait) = self.lock_of_another() else { return false };
+        self.go_before_others();
+        sleep(wait).await;
+        true
+    }
+
+    fn go_before_others(&self) {
+        if !self.outlasts.replace(true) {
+            self.name.outlasting.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn lock_of_another(&self) -> Option<Duration> {
         let last = *lock(&self.name.last_wrong);
         let (at, secret) = last?;
         let ago = at.elapsed();
@@ -178,6 +234,19 @@ impl Admission<'_> {
             self.owner.accepted.invalidate(&self.secret);
             self.owner.count_wrong(self.address);
             *lock(&self.name.last_wrong) = Some((Instant::now(), self.secret));
+        }
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        if self.slot.is_some() {
+            *lock(&self.name.trying) = None;
+            self.name.landed.notify_waiters();
+        }
+        if self.outlasts.get() {
+            self.name.outlasting.fetch_sub(1, SeqCst);
+            self.name.outlasted.notify_waiters();
         }
     }
 }
@@ -228,6 +297,31 @@ mod tests {
         let elsewhere =
             tries.admit("bob", &HeaderValue::from_static("Basic 9"), IpAddr::from([10, 0, 0, 1])).await;
         assert!(elsewhere.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_try_refused_while_a_wrong_one_is_at_core_waits_for_its_end_and_goes_before_the_next() {
+        let tries = tries();
+        let value = HeaderValue::from_static;
+        let guess = tries.admit("bob", &value("Basic x"), HERE).await.expect("free");
+        let known = value("Basic y");
+        tries.accepted.insert(tries.secret(&known), ());
+        let right = tries.admit("bob", &known, HERE).await.expect("free");
+        let (second, bad) = (value("Basic z"), Duration::from_millis(50));
+        let outlast = async {
+            assert!(right.outlast_lock().await);
+            assert!(
+                timeout(bad, tries.admit("bob", &second, HERE)).await.is_err(),
+                "the right one goes first"
+            );
+        };
+        let land = async {
+            guess.settle(false, false);
+            drop(guess);
+        };
+        tokio::join!(outlast, land);
+        drop(right);
+        assert!(timeout(bad, tries.admit("bob", &second, HERE)).await.is_ok(), "then the next guess");
     }
 
     #[tokio::test]
