@@ -139,10 +139,10 @@ impl Known {
         value.await.cloned()
     }
 
-    /// Whether the token has been signed for `kid`, so that nobody has to wait.
-    pub fn has_signature(&self, kid: &Kid) -> bool {
+    /// The token under another key, where it is signed already and nobody has to wait.
+    pub fn signed(&self, kid: &Kid, back: Duration) -> Option<HeaderValue> {
         let list = self.resigned.lock().unwrap_or_else(PoisonError::into_inner);
-        list.iter().any(|r| r.kid == *kid && r.value.initialized())
+        list.iter().find(|r| r.kid == *kid && r.back == back)?.value.get().cloned()
     }
 
     fn slot(&self, kid: &Kid, back: Duration) -> Arc<OnceCell<HeaderValue>> {

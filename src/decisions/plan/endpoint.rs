@@ -83,6 +83,9 @@ pub fn choose(
     turn: usize,
 ) -> Option<Choice> {
     let count = fleet.count();
+    if count == 1 {
+        return Some(Choice { index: 0, rerouted: false });
+    }
     let rank = |index: usize| {
         (avoid.contains(&index), fleet.standing(index), fitness(judged, fleet.view(index).held, ring))
     };

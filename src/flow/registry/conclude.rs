@@ -38,7 +38,14 @@ impl Passage<'_> {
             return Err(Reason::RegistryPassword);
         }
         match refusal::read(&sent.plan, registry, &self.outgoing.method, head.status(), head.headers()) {
-            Reading::Suspect => Box::pin(self.after_suspect(sent)).await,
+            Reading::Suspect => {
+                let round = Box::pin(self.after_suspect(sent)).await;
+                if matches!(round, Ok(Some(_))) {
+                    // Whatever was tried: the client is refused, and nothing was rescued.
+                    self.story.rescue = None;
+                }
+                round
+            }
             Reading::Answer => {
                 self.tell_second_plan();
                 Ok(Some(self.pass_on(sent.answered)))

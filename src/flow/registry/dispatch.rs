@@ -115,9 +115,11 @@ impl Passage<'_> {
                 let (Some(Judgement::Known(known)), Some(token)) = (judgement, &self.bearer) else {
                     return None;
                 };
+                if let Some(signed) = known.signed(kid, *back) {
+                    return Some(Some(signed));
+                }
                 let shared = &self.worker.shared;
-                if !known.has_signature(kid)
-                    && shared.signer.delay() > LONGEST_QUEUE
+                if shared.signer.delay() > LONGEST_QUEUE
                     && let Some((_, issued)) = self.covered(known.digest)
                 {
                     return Some(Some(issued.credential().clone()));

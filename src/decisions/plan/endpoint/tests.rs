@@ -133,8 +133,8 @@ fn a_fleet_of_none_has_no_choice() {
 }
 
 #[test]
-fn a_choice_looks_at_each_endpoint_once_whatever_the_turn() {
-    for count in [1, 3, 50] {
+fn a_choice_looks_at_each_of_several_endpoints_once_whatever_the_turn() {
+    for count in [2, 3, 50] {
         let fleet = healthy((0..count).map(|n| one(n % 4)));
         for turn in [0, 1, usize::MAX] {
             fleet.looks.set(0);
