@@ -71,6 +71,10 @@ pub fn reject(reason: Reason, request_id: &HeaderValue) -> Response<DownBody> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
     headers.insert(REQUEST_ID, request_id.clone());
+    if reason == Reason::Unreadable {
+        // Where its body ends is not certain: nothing after it is read.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     match status {
         StatusCode::SERVICE_UNAVAILABLE => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
