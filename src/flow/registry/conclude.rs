@@ -33,6 +33,10 @@ impl Passage<'_> {
     /// Reads the answer's head and decides what becomes of it.
     pub(super) async fn conclude(&mut self, sent: Sent) -> Result<Round, Reason> {
         let head = &sent.answered.response;
+        if head.status().is_informational() {
+            // 101 to a request whose Upgrade was taken away: nobody speaks that protocol here.
+            return Err(Reason::UpstreamBroke);
+        }
         let Some(registry) = &self.registry else { return Ok(Some(self.pass_on(sent.answered))) };
         if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {
             return Err(Reason::RegistryPassword);
