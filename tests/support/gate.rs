@@ -117,6 +117,16 @@ impl Gate {
         self.program.signal(name);
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.program.id()
+    }
+
+    /// All that it wrote so far.
+    pub fn output(&self) -> String {
+        self.program.output()
+    }
+
     /// The end of all that it wrote, for a failing test to show.
     pub fn tail(&self) -> String {
         self.program.tail()

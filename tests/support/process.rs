@@ -98,6 +98,11 @@ impl Program {
         assert!(status.is_ok_and(|status| status.success()), "{} takes a signal", self.name);
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("a child's status").is_none()
