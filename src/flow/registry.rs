@@ -127,6 +127,9 @@ pub async fn forward(
 impl Passage<'_> {
     /// One round under one snapshot of keys, endpoints and time (A19).
     async fn round(&mut self) -> Result<Round, Reason> {
+        if self.journey.refused {
+            self.await_signers().await;
+        }
         let ring = self.worker.shared.keys.ring();
         let judgement = self.judge(&ring).await;
         let Some(ready) = self.prepare(judgement.as_ref(), &ring).await? else { return Ok(None) };

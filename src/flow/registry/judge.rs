@@ -35,6 +35,25 @@ impl Passage<'_> {
         self.judge_now(&self.worker.shared.keys.ring())
     }
 
+    /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that
+    /// it has just taken may lie in a source of ours that is not read yet.
+    pub(super) async fn await_signers(&self) {
+        let shared = &self.worker.shared;
+        let missing = || {
+            let (ring, fleet) = (shared.keys.ring(), shared.fleet.snapshot());
+            let held = fleet.statuses.iter().flat_map(|status| status.held.kids());
+            ring.entries().next().is_some() && held.into_iter().any(|kid| ring.signer(kid.as_str()).is_none())
+        };
+        // The first look to end may have begun before the file changed.
+        for _ in 0..2 {
+            if !missing() {
+                return;
+            }
+            shared.keys.look_soon();
+            shared.keys.looked_within(LOOK).await;
+        }
+    }
+
     fn judge_now(&self, ring: &Ring) -> Option<Judgement> {
         let bearer = self.bearer.as_ref()?;
         let shared = &self.worker.shared;
