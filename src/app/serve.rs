@@ -117,7 +117,8 @@ async fn serve(
 
     let writer = settings.log.access.then(|| access_log::Writer::start(std::io::stdout())).transpose()?;
     let (drain, draining) = watch::channel(false);
-    let workers = Workers::start(&settings, &shared, &doors, writer.as_ref(), &draining)?;
+    let (close, closing) = watch::channel(false);
+    let workers = Workers::start(&settings, &shared, &doors, writer.as_ref(), &closing)?;
     let places = Places::new(settings.limits.connections);
     let (stop_accepting, accepting) = watch::channel(false);
     for (number, listener) in listeners.into_iter().enumerate() {
@@ -149,7 +150,8 @@ async fn serve(
     tracing::info!(signal = told, "draining: readiness is off, requests that run may end");
 
     drain.send_replace(true);
-    workers.drain(&stop_accepting, &places, settings.timeouts.drain_delay, settings.timeouts.drain).await;
+    let (delay, most) = (settings.timeouts.drain_delay, settings.timeouts.drain);
+    workers.drain(&stop_accepting, &close, &places, (delay, most)).await;
     if let Some(writer) = writer {
         writer.finish();
     }

@@ -34,6 +34,9 @@ use crate::{
 /// How often a worker hands over its log lines and closes idle upstream connections.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
+/// From the last connection accepted to the closing of idle ones.
+const IDLE_CLOSED_AFTER: Duration = Duration::from_secs(1);
+
 type Handed = (usize, std::net::TcpStream, SocketAddr, Place);
 
 /// All workers.
@@ -98,18 +101,21 @@ impl Workers {
         }
     }
 
-    /// Accepts for `delay` more, so that balancers see us leave; then waits for connections to end, at most
-    /// `most`.
+    /// Accepts and serves for `delay` more, so that balancers see us leave; closes idle connections a moment after
+    /// the last one was accepted, then waits for the others to end, at most `most`.
     pub(super) async fn drain(
         self,
         stop_accepting: &watch::Sender<bool>,
+        close: &watch::Sender<bool>,
         places: &Places,
-        delay: Duration,
-        most: Duration,
+        (delay, most): (Duration, Duration),
     ) {
         tokio::time::sleep(delay).await;
         stop_accepting.send_replace(true);
         let until = Instant::now() + most;
+        // A client that was just accepted has its first request on the way.
+        tokio::time::sleep(IDLE_CLOSED_AFTER.min(most)).await;
+        close.send_replace(true);
         while places.open() > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
