@@ -1,4 +1,5 @@
-//! The whole of tidegate, as its binary, between raw requests and the stand-in core.
+//! The whole proxy as an operator configures it: the real binary between a raw client and the stand-in of Harbor,
+//! or a recorder that keeps every byte. Each test is named after the behaviour that it shows.
 
 #![allow(unreachable_pub, reason = "modules of a test crate")]
 #![allow(clippy::expect_used, reason = "a test ends at what it can't do")]
@@ -7,7 +8,25 @@
 mod support;
 
 mod bearer;
+mod clocks;
 mod core;
+mod draining;
 mod key_overlap;
 mod key_states;
+mod keys;
 mod listeners;
+mod listening;
+mod meanings;
+mod observing;
+mod operating;
+mod plans;
+mod recorder;
+mod reloading;
+mod request_ids;
+mod second_plans;
+mod stage;
+mod talk;
+mod tls;
+mod token_service;
+mod upstream;
+mod wrong_passwords;

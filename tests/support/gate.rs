@@ -63,12 +63,17 @@ impl Gate {
     /// # Panics
     /// When that takes too long, with the log.
     pub fn reload(&self, configuration: &str, taken_up: impl Fn(&Metrics) -> bool) {
+        self.configure(configuration);
+        self.program.signal("HUP");
+        self.wait_for("the configuration is taken up", taken_up);
+    }
+
+    /// Writes another configuration and does nothing more.
+    pub fn configure(&self, configuration: &str) {
         let beside = self.folder.path().join("tidegate.toml.next");
         fs::write(&beside, whole(configuration, self.address, self.admin))
             .expect("the configuration is written");
         fs::rename(beside, &self.configuration).expect("the configuration is replaced");
-        self.program.signal("HUP");
-        self.wait_for("the configuration is taken up", taken_up);
     }
 
     /// Waits until the metrics say so.
@@ -125,6 +130,11 @@ impl Gate {
     /// All that it wrote so far.
     pub fn output(&self) -> String {
         self.program.output()
+    }
+
+    /// Waits for its end; its exit status.
+    pub fn ends(&mut self, deadline: Duration) -> Option<i32> {
+        self.program.ends(deadline)
     }
 
     /// The end of all that it wrote, for a failing test to show.

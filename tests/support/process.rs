@@ -108,6 +108,11 @@ impl Program {
         self.child.try_wait().expect("a child's status").is_none()
     }
 
+    /// Waits for its end, at most for `deadline`; its exit status, `None` where a signal ended it or it still runs.
+    pub fn ends(&mut self, deadline: Duration) -> Option<i32> {
+        waiting::until(deadline, || self.child.try_wait().expect("a child's status"))?.code()
+    }
+
     /// All that it wrote so far.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()

@@ -1,0 +1,83 @@
+//! A configuration is taken up at SIGHUP and when its file changes; a bad one keeps the running one and says why.
+
+use crate::{
+    stage::{Replica, Setup, Stage},
+    support::{gate::Gate, waiting},
+    talk::Ask,
+};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn scene() -> (Stage, Replica, Gate) {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| "http://internal".clone_into(&mut options.ext_endpoint));
+    let gate = Setup::before(&[&core], &[]).start();
+    (stage, core, gate)
+}
+
+fn rewriting(core: &Replica) -> Setup {
+    Setup::before(&[core], &[]).top("realm = \"rewrite\"\npublic_url = \"https://harbor.example\"")
+}
+
+fn realm(gate: &Gate) -> String {
+    let answer = Ask::get("/v2/").at(gate.address);
+    let challenge = answer.header("www-authenticate").expect("a challenge");
+    challenge.split('"').nth(1).expect("a realm").to_owned()
+}
+
+fn says(gate: &Gate, words: &[&str]) {
+    let said = || {
+        let told = |line: &serde_json::Value| words.iter().all(|word| line.to_string().contains(word));
+        gate.events().iter().any(told)
+    };
+    let found = waiting::until(PATIENCE, || said().then_some(()));
+    assert!(found.is_some(), "{words:?} in the log\n{}", gate.tail());
+}
+
+#[test]
+fn a_changed_file_is_taken_up_by_itself_and_at_sighup() {
+    for by_signal in [false, true] {
+        let (_stage, core, gate) = scene();
+        assert_eq!(realm(&gate), "http://internal/service/token");
+        gate.configure(&rewriting(&core).text());
+        if by_signal {
+            gate.signal("HUP");
+        }
+        waiting::holds("the realm is rewritten", PATIENCE, || {
+            realm(&gate) == "https://harbor.example/service/token"
+        });
+    }
+}
+
+#[test]
+fn a_bad_configuration_keeps_the_running_one_and_says_what_is_wrong() {
+    let (_stage, core, gate) = scene();
+    gate.configure(&rewriting(&core).top("mode = \"enforced\"").text());
+    gate.signal("HUP");
+    says(&gate, &["the running one stays", "tidegate.toml:3", "enforced"]);
+    assert_eq!(realm(&gate), "http://internal/service/token");
+    gate.configure(&rewriting(&core).text());
+    waiting::holds("the mended one is taken up", PATIENCE, || {
+        realm(&gate) == "https://harbor.example/service/token"
+    });
+}
+
+#[test]
+fn endpoints_are_replaced_without_a_restart() {
+    let (stage, _core, gate) = scene();
+    let next = stage.replica("next", |options| "http://next".clone_into(&mut options.ext_endpoint));
+    gate.configure(&Setup::before(&[&next], &[]).upstream("resolve_every = \"1s\"").text());
+    gate.signal("HUP");
+    waiting::holds("requests go to the new endpoint", PATIENCE, || {
+        realm(&gate) == "http://next/service/token"
+    });
+}
+
+#[test]
+fn what_a_reload_cannot_change_is_named() {
+    let (_stage, core, gate) = scene();
+    gate.configure(&Setup::before(&[&core], &[]).rest("[limits]\nconnections = 7").text());
+    gate.signal("HUP");
+    says(&gate, &["restart needed", "limits"]);
+}

@@ -1,0 +1,74 @@
+//! Core sleeps 1.5 s at a wrong password and locks its name for as long (T8): nobody else pays for it (A7).
+
+use crate::stage::{DEV, Setup, Stage, ask_token};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+const WRONG: (&str, &str) = ("dev", "guessed");
+
+#[test]
+fn the_same_wrong_password_many_times_at_once_costs_core_one_try() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let gate = Setup::before(&[&core], &[&core.key_file]).start();
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let ask = |_| scope.spawn(|| ask_token("repository:priv/a:pull").basic(WRONG).at(gate.address));
+        let askers: Vec<_> = (0..20).map(ask).collect();
+        for asker in askers {
+            assert_eq!(asker.join().expect("an asker").subject(), "", "T8: nobody's token");
+        }
+    });
+    assert_eq!(core.tokens_asked(), 1);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_password_that_harbor_accepted_before_is_not_refused_under_the_lock_of_a_wrong_one() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let gate = Setup::before(&[&core], &[&core.key_file]).start();
+    assert_eq!(ask_token("repository:priv/a:pull").basic(DEV).at(gate.address).subject(), "dev");
+    thread::scope(|scope| {
+        let wrong = scope.spawn(|| ask_token("repository:priv/b:pull").basic(WRONG).at(gate.address));
+        let deadline = Duration::from_secs(5);
+        crate::support::waiting::holds("core has the wrong password", deadline, || core.tokens_asked() == 2);
+        let right = ask_token("repository:priv/c:pull").basic(DEV).at(gate.address);
+        assert_eq!(right.subject(), "dev", "while the wrong one is under way\n{}", gate.tail());
+        assert_eq!(wrong.join().expect("an asker").subject(), "");
+        let after = ask_token("repository:priv/d:pull").basic(DEV).at(gate.address);
+        assert_eq!(after.subject(), "dev", "right after it");
+    });
+}
+
+#[test]
+fn a_right_password_that_is_not_known_yet_is_not_refused_under_the_lock_either() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let gate = Setup::before(&[&core], &[&core.key_file]).start();
+    thread::scope(|scope| {
+        let wrong = scope.spawn(|| ask_token("repository:priv/b:pull").basic(WRONG).at(gate.address));
+        let deadline = Duration::from_secs(5);
+        crate::support::waiting::holds("core has the wrong password", deadline, || core.tokens_asked() == 1);
+        let right = ask_token("repository:priv/c:pull").basic(DEV).at(gate.address);
+        assert_eq!(right.subject(), "dev");
+        wrong.join().expect("an asker");
+    });
+}
+
+#[test]
+fn an_address_that_guesses_too_often_is_told_so_and_harbor_is_spared() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let gate = Setup::before(&[&core], &[]).rest("[limits]\nwrong_credentials = \"2/min\"").start();
+    let guess = |n: u32| {
+        ask_token("repository:priv/a:pull").basic(("robot$ci", &format!("guess-{n}"))).at(gate.address)
+    };
+    assert_eq!((guess(0).status, guess(1).status), (200, 200));
+    let before = core.tokens_asked();
+    let refused = guess(2);
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert_eq!(core.tokens_asked(), before);
+}
