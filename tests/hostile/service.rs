@@ -188,10 +188,12 @@ fn a7_a_strangers_wrong_passwords_leave_a_robot_in_use_unharmed() {
 fn a2_answers_are_kept_by_credential_service_and_scope_and_emptied_by_writes() {
     let (gate, standin) = bench::before_the_standin("");
     let dev = format!("Authorization: {}\r\n", basic_of("dev"));
+    // tidegate's own questions about the held key don't count.
+    let asked = || standin.heads().iter().filter(|head| head.target.starts_with("/service/token")).count();
     let tokens = |lines: &str, target: &str| {
-        let before = standin.served().tokens;
+        let before = asked();
         assert_eq!(get(gate.address, target, lines).status, 200);
-        standin.served().tokens - before
+        asked() - before
     };
     assert_eq!(tokens(&dev, TARGET), 1);
     assert_eq!(tokens(&dev, TARGET), 0, "kept");
