@@ -38,6 +38,8 @@ pub(super) struct Sent {
 
 /// A signing queue longer than this sends those who can to replay.
 const LONGEST_QUEUE: Duration = Duration::from_millis(200);
+/// How long a body's rest waits for a refusal at least: recorded ones took 3 to 98 ms.
+const REFUSAL: Duration = Duration::from_millis(100);
 /// How long a body's rest waits for a refusal where no question can tell (opaque endpoints): recorded
 /// refusals took 3 to 98 ms.
 const BLIND_PAUSE: Duration = Duration::from_millis(300);
@@ -169,10 +171,12 @@ impl Passage<'_> {
             }
         } else {
             let check = refused::check(self.worker, endpoint, kid, (bearer, asks.anonymous), Instant::now());
-            let verdict = tokio::select! {
+            // Both: the answer to the check may be older than core's look at the request itself.
+            let checked = futures_util::future::join(check, tokio::time::sleep(REFUSAL));
+            let (verdict, ()) = tokio::select! {
                 biased;
                 result = &mut exchange => return Some(result),
-                verdict = check => verdict,
+                checked = checked => checked,
             };
             if matches!(verdict, Verdict::Moved(_) | Verdict::CannotSign) {
                 return None;
