@@ -70,10 +70,9 @@ impl Rounds {
         Self { shelf, pace, clock, learn, memory: HashMap::new() }
     }
 
-    /// Goes round until the task is dropped; `now` asks for a round at once.
+    /// Goes round until the task is dropped, after a pause at first; `now` asks for a round at once.
     pub async fn run(mut self, now: Arc<Notify>) {
         loop {
-            self.round().await;
             let snapshot = self.shelf.snapshot();
             let restless = snapshot.unsettled()
                 || self.learn.window_open()
@@ -83,6 +82,7 @@ impl Rounds {
                 () = tokio::time::sleep(pause) => {}
                 () = now.notified() => {}
             }
+            self.round().await;
         }
     }
 
@@ -129,6 +129,7 @@ impl Rounds {
     /// One probe; `false` where the endpoint can't be reached.
     async fn probe(&self, endpoint: &Arc<Endpoint>, memory: &mut Memory) -> bool {
         let asked = self.clock.now_precise();
+        let epoch = self.epoch(endpoint);
         let answer = match ask(endpoint, KEY_TARGET, memory.sid.as_deref(), self.pace.timeout).await {
             Ok(answer) => answer,
             Err(fault) => {
@@ -144,7 +145,7 @@ impl Rounds {
                 let ahead = reading::clock_ahead(held.issued, asked, self.clock.now_precise());
                 self.learn.lifetime(held.lifetime);
                 self.learn.issued(&held);
-                self.inn(endpoint, &held.kid, ahead);
+                self.inn(endpoint, &held.kid, ahead, epoch);
                 memory.seen.push_back(held.kid);
                 if memory.seen.len() > REMEMBERED {
                     memory.seen.pop_front();
@@ -172,8 +173,15 @@ impl Rounds {
         }
     }
 
-    fn inn(&self, endpoint: &Endpoint, kid: &Kid, ahead: i64) {
-        self.shelf.confirm(endpoint, kid);
+    fn epoch(&self, endpoint: &Endpoint) -> u64 {
+        self.shelf.snapshot().by_id(endpoint.id).map_or(0, |status| status.epoch)
+    }
+
+    /// The endpoint answered. What a request has learned of its key since the question stands above the answer.
+    fn inn(&self, endpoint: &Endpoint, kid: &Kid, ahead: i64, epoch: u64) {
+        if self.epoch(endpoint) == epoch {
+            self.shelf.confirm(endpoint, kid);
+        }
         self.shelf.change_status(endpoint.id, |status| {
             if status.standing == Standing::Ejected {
                 tracing::info!(endpoint = %endpoint.name, "the endpoint answers again and takes requests");
