@@ -70,6 +70,7 @@ async fn serve(
     told: impl Future<Output = &'static str>,
 ) -> anyhow::Result<()> {
     let clock = Clock::system();
+    let began_with = settings.clone();
     let Wired { shared, names, doors, alarms } = wiring::wire(&settings, &clock)?;
     let (stop_background, stopped) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -142,7 +143,7 @@ async fn serve(
         };
         admin::serve(admin, &settings.admin, process, asked).await;
     });
-    let reloading = reload::run(sources, shared.clone(), names, resolve_now, clock);
+    let reloading = reload::run(sources, began_with, shared.clone(), names, resolve_now, clock);
     let told = tokio::select! {
         told = told => told,
         () = reloading => "reload ended",

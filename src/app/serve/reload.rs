@@ -26,9 +26,10 @@ use crate::{
 /// How often the configuration's file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Reloads at SIGHUP and whenever the file has changed. Never ends.
+/// Reloads at SIGHUP and whenever the file has changed; `running` is what the process began with. Never ends.
 pub(super) async fn run(
     sources: Sources,
+    mut running: Settings,
     shared: Arc<Shared>,
     names: Arc<ArcSwap<Names>>,
     resolve_now: Arc<Notify>,
@@ -41,7 +42,6 @@ pub(super) async fn run(
             return std::future::pending().await;
         }
     };
-    let mut running = config::load(&sources).ok();
     let mut seen = sources.file.as_deref().and_then(mark);
     loop {
         let asked = tokio::select! {
@@ -55,9 +55,9 @@ pub(super) async fn run(
         seen = now;
         match config::load(&sources) {
             Ok(settings) => {
-                apply(&settings, running.as_ref(), &shared, &names, &clock);
+                apply(&settings, &running, &shared, &names, &clock);
                 resolve_now.notify_one();
-                running = Some(settings);
+                running = settings;
             }
             Err(faults) => {
                 tracing::error!(faults = %faults, "the new configuration is faulty; the running one stays");
@@ -71,13 +71,13 @@ fn mark(path: &Path) -> Option<(SystemTime, u64)> {
     Some((about.modified().ok()?, about.len()))
 }
 
-fn apply(new: &Settings, running: Option<&Settings>, shared: &Shared, names: &ArcSwap<Names>, clock: &Clock) {
+fn apply(new: &Settings, running: &Settings, shared: &Shared, names: &ArcSwap<Names>, clock: &Clock) {
     shared.policy.store(Arc::new(wiring::policy(new)));
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
     let client = names.load().client();
     names.store(Arc::new(wiring::names(new, client.as_ref())));
     tracing::info!("the configuration was reloaded");
-    for part in running.map(|running| fixed_parts_changed(running, new)).unwrap_or_default() {
+    for part in fixed_parts_changed(running, new) {
         tracing::warn!(
             part,
             "restart needed: this part of the new configuration counts from the next start on"
