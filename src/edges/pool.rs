@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     io,
     rc::Rc,
     sync::Arc,
@@ -16,11 +15,12 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use super::{
     fleet::Endpoint,
-    wire::{Phase, Pulse, Side, Stream, Wire},
+    task::Bound,
+    wire::{Phase, Pulse, Side, Stream, Watch, Wire},
 };
 use crate::words::kid::Kid;
 
@@ -35,6 +35,8 @@ pub struct Limits {
     pub connect: Duration,
     /// A body that stands still for so long ends its connection.
     pub stall: Duration,
+    /// The shortest patience that an exchange has: looks at a connection come a few times in it.
+    pub shortest_patience: Duration,
     /// hyper's read buffer of a connection, bytes.
     pub buffer: usize,
 }
@@ -62,7 +64,10 @@ pub enum ConnectFault {
 /// One worker's pool for request bodies of type `B`.
 pub struct Pool<B> {
     limits: Limits,
-    slots: RefCell<HashMap<u64, Slot<B>>>,
+    /// As of the last sweep: near enough for what is idle.
+    swept: Cell<Instant>,
+    /// By endpoint: few, so that a look at each is sooner done than a hash.
+    slots: RefCell<Vec<(u64, Slot<B>)>>,
 }
 
 struct Slot<B> {
@@ -81,18 +86,10 @@ struct Connection<B> {
     pulse: Rc<Pulse>,
     held: Option<Kid>,
     reused: bool,
-    _task: Driver,
+    /// Moves its bytes and watches over them. A body that was taken back would otherwise keep the socket for as long
+    /// as the endpoint likes.
+    _tasks: [Bound; 2],
     _open: Counted,
-}
-
-/// The task that moves a connection's bytes. It ends with the connection's last owner: a body that was taken back
-/// would otherwise keep it, and the socket, for as long as the endpoint likes.
-struct Driver(AbortHandle);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 struct Counted(Rc<Cell<usize>>);
@@ -116,7 +113,7 @@ where
 {
     /// An empty pool.
     pub fn new(limits: Limits) -> Rc<Self> {
-        Rc::new(Self { limits, slots: RefCell::new(HashMap::new()) })
+        Rc::new(Self { limits, swept: Cell::new(Instant::now()), slots: RefCell::default() })
     }
 
     /// An idle connection to `endpoint`, or a new one.
@@ -132,7 +129,7 @@ where
 
     /// A new connection, for what must not meet a stale one.
     pub async fn fresh(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Result<Lease<B>, ConnectFault> {
-        let open = self.slots.borrow_mut().entry(endpoint.id).or_default().open.clone();
+        let open = self.count_of(endpoint.id);
         if open.get() >= self.limits.per_endpoint {
             return Err(ConnectFault::Full);
         }
@@ -147,24 +144,27 @@ where
             .handshake(TokioIo::new(wire))
             .await
             .map_err(ConnectFault::Http)?;
-        let stall = self.limits.stall;
-        let watched = pulse.clone();
+        let (stop, stopped) = oneshot::channel();
+        let watch = Bound::spawn(watch_over(pulse.clone(), self.limits, stop));
         // Its end shows in the exchange that it carries; a task of its own has nothing more to tell.
-        let task = tokio::task::spawn_local(async move {
+        let drive = Bound::spawn(async move {
             tokio::select! {
                 _ = connection => {}
-                () = stalled(&watched, stall) => {}
+                _ = stopped => {}
             }
         });
-        let task = Driver(task.abort_handle());
-        let connection = Connection { sender, pulse, held: None, reused: false, _task: task, _open: counted };
+        let tasks = [drive, watch];
+        let connection =
+            Connection { sender, pulse, held: None, reused: false, _tasks: tasks, _open: counted };
         Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.clone() })
     }
 
-    /// Closes what has been idle for too long or belongs to an endpoint that `lives` denies.
+    /// Closes what has been idle for too long or belongs to an endpoint that `lives` denies. To be called several
+    /// times a second: idle times are told by its clock.
     pub fn sweep(&self, lives: impl Fn(u64) -> bool) {
         let now = Instant::now();
-        self.slots.borrow_mut().retain(|id, slot| {
+        self.swept.set(now);
+        self.slots.borrow_mut().retain_mut(|(id, slot)| {
             let stays = lives(*id);
             slot.idle.retain(|p| stays && now.duration_since(p.since) < self.limits.idle);
             stays || slot.open.get() > 0
@@ -173,21 +173,35 @@ where
 
     /// Connections to an endpoint now, idle and busy.
     pub fn open(&self, id: u64) -> usize {
-        self.slots.borrow().get(&id).map_or(0, |slot| slot.open.get())
+        self.slots.borrow().iter().find(|(of, _)| *of == id).map_or(0, |(_, slot)| slot.open.get())
+    }
+
+    fn count_of(&self, id: u64) -> Rc<Cell<usize>> {
+        let mut slots = self.slots.borrow_mut();
+        if let Some(slot) = slot_of(&mut slots, id) {
+            return slot.open.clone();
+        }
+        let slot = Slot::default();
+        let open = slot.open.clone();
+        slots.push((id, slot));
+        open
     }
 
     fn take_idle(&self, id: u64) -> Option<Connection<B>> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(&id)?;
-        let now = Instant::now();
+        let slot = slot_of(&mut slots, id)?;
         while let Some(parked) = slot.idle.pop() {
-            let young = now.duration_since(parked.since) < self.limits.idle;
+            let young = self.swept.get().duration_since(parked.since) < self.limits.idle;
             if young && !parked.connection.sender.is_closed() && !parked.connection.pulse.peer_gone() {
                 return Some(parked.connection);
             }
         }
         None
     }
+}
+
+fn slot_of<B>(slots: &mut [(u64, Slot<B>)], id: u64) -> Option<&mut Slot<B>> {
+    slots.iter_mut().find(|(of, _)| *of == id).map(|(_, slot)| slot)
 }
 
 impl<B> Default for Slot<B> {
@@ -197,14 +211,14 @@ impl<B> Default for Slot<B> {
 }
 
 impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
-    /// Sends a request and waits for the head of its answer. The message comes back where nothing of it was
-    /// written.
+    /// Sends a request and waits for the head of its answer: for `patience` from the last byte that went up, where
+    /// that is given. The message comes back where nothing of it was written.
     pub async fn send(
         &mut self,
         request: Request<B>,
+        patience: Option<Duration>,
     ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        self.connection.pulse.expect_answer();
-        self.connection.pulse.enter(Phase::Busy);
+        self.connection.pulse.expect_answer(patience);
         let answer = self.connection.sender.try_send_request(request).await;
         self.connection.pulse.enter(Phase::Body);
         answer
@@ -218,6 +232,11 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
     /// Whether an exchange has gone over this connection before this lease.
     pub fn reused(&self) -> bool {
         self.connection.reused
+    }
+
+    /// Whether the last request got no answer within its patience.
+    pub fn is_overdue(&self) -> bool {
+        self.connection.pulse.is_overdue()
     }
 
     /// Whether any byte of an answer came since the last request began.
@@ -249,8 +268,8 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
     pub fn give_back(self) {
         let Self { connection, endpoint, pool } = self;
         connection.pulse.enter(Phase::Idle);
-        if let Some(slot) = pool.slots.borrow_mut().get_mut(&endpoint.id) {
-            slot.idle.push(Parked { connection, since: Instant::now() });
+        if let Some(slot) = slot_of(&mut pool.slots.borrow_mut(), endpoint.id) {
+            slot.idle.push(Parked { connection, since: pool.swept.get() });
         }
     }
 }
@@ -268,16 +287,23 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Stream, ConnectFault>
     }
 }
 
-/// Ends when a write has waited for core to read, or an answer that has begun for its next byte, for `stall`.
-async fn stalled(pulse: &Pulse, stall: Duration) {
-    let look = (stall / 4).max(Duration::from_millis(50));
+/// Stops a connection when a write has waited for core to read, or an answer that has begun for its next byte, for
+/// `limits.stall`, or when an answer has not begun in time. In a task of its own: a timer beside the connection
+/// would be looked at with each of its wake-ups.
+async fn watch_over(pulse: Rc<Pulse>, limits: Limits, stop: oneshot::Sender<()>) {
+    let shortest = limits.stall.min(limits.shortest_patience);
+    let pause = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(1));
+    let mut watch = Watch::new(pulse.clone(), Instant::now());
     loop {
-        tokio::time::sleep(look).await;
+        tokio::time::sleep(pause).await;
         let now = Instant::now();
-        let writes = pulse.write_waiting(now).is_some_and(|waits| waits >= stall) && !pulse.peer_gone();
-        let reads =
-            pulse.phase().0 == Phase::Body && pulse.read_waiting(now).is_some_and(|waits| waits >= stall);
-        if writes || reads {
+        watch.look(now);
+        let stands = |waits: Option<Duration>| waits.is_some_and(|waits| waits >= limits.stall);
+        let writes = stands(watch.write_waiting(now)) && !pulse.peer_gone();
+        let reads = pulse.phase() == Phase::Body && stands(watch.read_waiting(now));
+        if writes || reads || watch.is_overdue(now) {
+            // The connection may have ended meanwhile.
+            let _ = stop.send(());
             return;
         }
     }

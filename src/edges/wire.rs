@@ -74,22 +74,41 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// What a connection is doing, as seen from its wire. Read by the connection's one timer.
-#[derive(Debug)]
+/// What a connection is doing, as seen from its wire. It counts and never asks for the time: that is for the
+/// connection's [`Watch`], which looks now and then.
+#[derive(Debug, Default)]
 pub struct Pulse {
     phase: Cell<Phase>,
-    since: Cell<Instant>,
-    wrote: Cell<Instant>,
-    write_waits: Cell<bool>,
-    reads: Cell<Option<Instant>>,
+    entered: Cell<u32>,
+    writes: Cell<Wait>,
+    reads: Cell<Wait>,
     read_any: Cell<bool>,
     peer_gone: Cell<bool>,
+    patience: Cell<Option<Duration>>,
+    overdue: Cell<bool>,
+}
+
+/// Whether one direction waits for the peer, and how often that has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Wait {
+    waits: bool,
+    turn: u32,
+}
+
+impl Wait {
+    fn set(cell: &Cell<Self>, waits: bool) {
+        let now = cell.get();
+        if now.waits != waits {
+            cell.set(Self { waits, turn: now.turn.wrapping_add(1) });
+        }
+    }
 }
 
 /// The part of an exchange that a connection is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Between exchanges.
+    #[default]
     Idle,
     /// A head has begun to arrive.
     Head,
@@ -99,46 +118,29 @@ pub enum Phase {
     Body,
 }
 
-impl Default for Pulse {
-    fn default() -> Self {
-        let now = Instant::now();
-        Self {
-            phase: Cell::new(Phase::Idle),
-            since: Cell::new(now),
-            wrote: Cell::new(now),
-            write_waits: Cell::new(false),
-            reads: Cell::new(None),
-            read_any: Cell::new(false),
-            peer_gone: Cell::new(false),
-        }
-    }
-}
-
 impl Pulse {
     /// Enters a phase now.
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
-        self.since.set(Instant::now());
+        self.entered.set(self.entered.get().wrapping_add(1));
     }
 
-    /// The phase, and since when.
-    pub fn phase(&self) -> (Phase, Instant) {
-        (self.phase.get(), self.since.get())
+    /// The phase of now.
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
     }
 
-    /// How long a write has been waiting for the peer to read; `None` where none waits.
-    pub fn write_waiting(&self, now: Instant) -> Option<Duration> {
-        self.write_waits.get().then(|| now.saturating_duration_since(self.wrote.get()))
-    }
-
-    /// How long a read has been waiting for the peer, while nothing was written either; `None` where none waits.
-    pub fn read_waiting(&self, now: Instant) -> Option<Duration> {
-        self.reads.get().map(|since| now.saturating_duration_since(since))
-    }
-
-    /// Forgets what was read: an exchange begins.
-    pub fn expect_answer(&self) {
+    /// Forgets what was read: an exchange begins, whose answer may take `patience` once nothing moves any more.
+    pub fn expect_answer(&self, patience: Option<Duration>) {
         self.read_any.set(false);
+        self.overdue.set(false);
+        self.patience.set(patience);
+        self.enter(Phase::Busy);
+    }
+
+    /// Whether the connection was stopped because no answer came in time.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue.get()
     }
 
     /// Whether any byte came since [`Pulse::expect_answer`].
@@ -149,6 +151,60 @@ impl Pulse {
     /// Whether the peer has stopped reading or closed.
     pub fn peer_gone(&self) -> bool {
         self.peer_gone.get()
+    }
+}
+
+/// The timer's view of a [`Pulse`]: since when it has not changed, as precise as the looks are close.
+#[derive(Debug)]
+pub struct Watch {
+    pulse: Rc<Pulse>,
+    entered: (u32, Instant),
+    writes: (Wait, Instant),
+    reads: (Wait, Instant),
+}
+
+impl Watch {
+    /// Begins to watch at `now`.
+    pub fn new(pulse: Rc<Pulse>, now: Instant) -> Self {
+        let (entered, writes, reads) = (pulse.entered.get(), pulse.writes.get(), pulse.reads.get());
+        Self { pulse, entered: (entered, now), writes: (writes, now), reads: (reads, now) }
+    }
+
+    /// Looks at the wire.
+    pub fn look(&mut self, now: Instant) {
+        fn note<T: PartialEq>(seen: &mut (T, Instant), is: T, now: Instant) {
+            if seen.0 != is {
+                *seen = (is, now);
+            }
+        }
+        note(&mut self.entered, self.pulse.entered.get(), now);
+        note(&mut self.writes, self.pulse.writes.get(), now);
+        note(&mut self.reads, self.pulse.reads.get(), now);
+    }
+
+    /// The phase, and for how long it had not been entered anew at the last look.
+    pub fn phase(&self, now: Instant) -> (Phase, Duration) {
+        (self.pulse.phase(), now.saturating_duration_since(self.entered.1))
+    }
+
+    /// How long a write has been waiting for the peer to read; `None` where none waits.
+    pub fn write_waiting(&self, now: Instant) -> Option<Duration> {
+        self.writes.0.waits.then(|| now.saturating_duration_since(self.writes.1))
+    }
+
+    /// Whether an answer's head is awaited and neither side has moved for as long as it may take; a body that moves
+    /// is never late, however long it is.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        let moved = self.entered.1.max(self.writes.1).max(self.reads.1);
+        let patience = self.pulse.patience.get().filter(|_| self.pulse.phase() == Phase::Busy);
+        let overdue = patience.is_some_and(|patience| now.saturating_duration_since(moved) >= patience);
+        self.pulse.overdue.set(overdue);
+        overdue
+    }
+
+    /// How long a read has been waiting for the peer, while nothing was written either; `None` where none waits.
+    pub fn read_waiting(&self, now: Instant) -> Option<Duration> {
+        self.reads.0.waits.then(|| now.saturating_duration_since(self.reads.1))
     }
 }
 
@@ -165,6 +221,9 @@ pub enum Side {
 const DISCARD: usize = 1024 * 1024;
 /// The longest time that takes.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes that are written as one piece where they come in several.
+const JOINED: usize = 1024;
 
 /// A stream with a pulse.
 #[derive(Debug)]
@@ -195,12 +254,11 @@ impl Wire {
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(Ok(n)) => {
-                if n > 0 && self.side == Side::Upstream && self.pulse.reads.get().is_some() {
-                    self.pulse.reads.set(Some(Instant::now()));
+                if n > 0 && self.side == Side::Upstream {
+                    let Wait { waits, turn } = self.pulse.reads.get();
+                    self.pulse.reads.set(Wait { waits, turn: turn.wrapping_add(1) });
                 }
-                if self.pulse.write_waits.replace(false) {
-                    self.pulse.wrote.set(Instant::now());
-                }
+                Wait::set(&self.pulse.writes, false);
                 Poll::Ready(Ok(n))
             }
             Poll::Ready(Err(e)) if self.side == Side::Upstream && stopped_reading(&e) => {
@@ -211,9 +269,7 @@ impl Wire {
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Pending => {
-                if !self.pulse.write_waits.replace(true) {
-                    self.pulse.wrote.set(Instant::now());
-                }
+                Wait::set(&self.pulse.writes, true);
                 Poll::Pending
             }
         }
@@ -252,15 +308,14 @@ impl AsyncRead for Wire {
         let before = buf.filled().len();
         let result = self.stream().poll_read(cx, buf);
         if self.side == Side::Upstream {
-            let since = || self.pulse.reads.get().unwrap_or_else(Instant::now);
-            self.pulse.reads.set(result.is_pending().then(since));
+            Wait::set(&self.pulse.reads, result.is_pending());
         }
         if let Poll::Ready(Ok(())) = result {
             if buf.filled().len() > before {
                 self.pulse.read_any.set(true);
-                match self.pulse.phase.get() {
+                match self.pulse.phase() {
                     Phase::Idle => self.pulse.enter(Phase::Head),
-                    Phase::Body => self.pulse.since.set(Instant::now()),
+                    Phase::Body => self.pulse.enter(Phase::Body),
                     Phase::Head | Phase::Busy => {}
                 }
             } else {
@@ -282,7 +337,21 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = self.stream().poll_write_vectored(cx, bufs);
+        let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let result = match bufs {
+            [one] => self.stream().poll_write(cx, one),
+            // A head and a small body: one copy is cheaper for the kernel than a list.
+            _ if bytes <= JOINED => {
+                let mut joined = [0; JOINED];
+                let mut end = 0;
+                for buf in bufs {
+                    joined[end..end + buf.len()].copy_from_slice(buf);
+                    end += buf.len();
+                }
+                self.stream().poll_write(cx, &joined[..end])
+            }
+            _ => self.stream().poll_write_vectored(cx, bufs),
+        };
         self.wrote(result)
     }
 

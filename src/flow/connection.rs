@@ -15,18 +15,23 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::{
-    context::{Downstream, Worker},
+    context::{self, Downstream, Worker},
     service,
 };
 use crate::{
     edges::{
         listener::Place,
         proxy_protocol,
+        task::Bound,
         tls::{self, ServerTls},
-        wire::{Phase, Pulse, Side, Stream, Wire},
+        wire::{Phase, Pulse, Side, Stream, Watch, Wire},
     },
     words::reason::Reason,
 };
@@ -118,14 +123,16 @@ async fn talk(
     door: &Arc<Door>,
     bounds: Bounds,
     (stream, peer, http2): (Stream, SocketAddr, bool),
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<bool>,
 ) {
     let pulse = Rc::new(Pulse::default());
     let tls = matches!(stream, Stream::TlsServer(_));
     let wire = TokioIo::new(Wire::new(stream, Side::Downstream, pulse.clone()));
+    let client = peer.ip().to_canonical();
     let downstream = Rc::new(Downstream {
-        peer: peer.ip().to_canonical(),
-        peer_text: service::address_text(peer.ip().to_canonical()),
+        peer: client,
+        peer_text: service::address_text(client),
+        proxied: context::trusts(&door.trusted_proxies, client),
         trusted_proxies: door.trusted_proxies.clone(),
         tls,
         cluster: door.cluster,
@@ -138,8 +145,8 @@ async fn talk(
     let (owner, served) = (worker.clone(), downstream.clone());
     // Boxed, so that an idle connection does not pay for the size of a request being served.
     let service = service_fn(move |request| Box::pin(service::serve(owner.clone(), served.clone(), request)));
-    let watched = watch_over(&downstream, &bounds);
-    tokio::pin!(watched);
+    let ((leave, mut leaving), (stop, mut stopped)) = (oneshot::channel(), oneshot::channel());
+    let _watch = Bound::spawn(watch_over(downstream, bounds, drain, leave, stop));
     let result = if http2 {
         let connection = http2::Builder::new(Local)
             .max_concurrent_streams(bounds.http2_streams)
@@ -151,10 +158,10 @@ async fn talk(
         tokio::pin!(connection);
         tokio::select! {
             result = connection.as_mut() => result,
-            why = &mut watched => return tell_end(why, peer),
-            _ = drain.wait_for(|drain| *drain) => {
+            Ok(why) = &mut stopped => return tell_end(why, peer),
+            Ok(()) = &mut leaving => {
                 connection.as_mut().graceful_shutdown();
-                tokio::select! { result = connection => result, why = watched => return tell_end(why, peer) }
+                tokio::select! { result = connection => result, Ok(why) = stopped => return tell_end(why, peer) }
             }
         }
     } else {
@@ -164,10 +171,10 @@ async fn talk(
         tokio::pin!(connection);
         tokio::select! {
             result = connection.as_mut() => result,
-            why = &mut watched => return tell_end(why, peer),
-            _ = drain.wait_for(|drain| *drain) => {
+            Ok(why) = &mut stopped => return tell_end(why, peer),
+            Ok(()) = &mut leaving => {
                 connection.as_mut().graceful_shutdown();
-                tokio::select! { result = connection => result, why = watched => return tell_end(why, peer) }
+                tokio::select! { result = connection => result, Ok(why) = stopped => return tell_end(why, peer) }
             }
         }
     };
@@ -207,21 +214,44 @@ fn tell_end(why: Why, peer: SocketAddr) {
     }
 }
 
+/// Says when to leave and when to stop. In a task of its own: beside the connection, timer and drain would be looked
+/// at with each of its wake-ups.
+async fn watch_over(
+    downstream: Rc<Downstream>,
+    bounds: Bounds,
+    mut drain: watch::Receiver<bool>,
+    leave: oneshot::Sender<()>,
+    stop: oneshot::Sender<Why>,
+) {
+    let timer = timer(&downstream, &bounds);
+    tokio::pin!(timer);
+    let why = tokio::select! {
+        why = &mut timer => why,
+        _ = drain.wait_for(|drain| *drain) => {
+            // The connection may have ended meanwhile; here and below.
+            let _ = leave.send(());
+            timer.await
+        }
+    };
+    let _ = stop.send(why);
+}
+
 /// The connection's one timer: looks now and then at what the wire has noted, so that nothing is armed for
 /// each request.
-async fn watch_over(downstream: &Downstream, bounds: &Bounds) -> Why {
-    let (pulse, http2) = (&downstream.pulse, downstream.http2);
+async fn timer(downstream: &Downstream, bounds: &Bounds) -> Why {
+    let http2 = downstream.http2;
+    let mut watch = Watch::new(downstream.pulse.clone(), Instant::now());
     let shortest = bounds.head.min(bounds.idle).min(bounds.stall);
     let pause = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(5));
     loop {
         tokio::time::sleep(pause).await;
         let now = Instant::now();
-        let (phase, since) = pulse.phase();
-        let waited = now.saturating_duration_since(since);
+        watch.look(now);
+        let (phase, waited) = watch.phase(now);
         if downstream.longest_wait(now).is_some_and(|waits| waits >= bounds.stall) {
             return Why::StreamStands;
         }
-        if let Some(why) = overdue(phase, waited, pulse.write_waiting(now), bounds, http2) {
+        if let Some(why) = overdue(phase, waited, watch.write_waiting(now), bounds, http2) {
             return why;
         }
     }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::HeaderValue;
 use ipnet::IpNet;
 use tokio::sync::Notify;
@@ -137,8 +138,12 @@ impl Worker {
     pub fn new_id(&self) -> HeaderValue {
         let n = self.next_id.get();
         self.next_id.set(n + 1);
-        let text = format!("{}-{n:x}", self.id_prefix);
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        let mut text = Vec::with_capacity(self.id_prefix.len() + 17);
+        text.extend_from_slice(self.id_prefix.as_bytes());
+        text.push(b'-');
+        let digits = (u64::BITS - n.leading_zeros()).div_ceil(4).max(1);
+        text.extend((0..digits).rev().map(|place| b"0123456789abcdef"[(n >> (4 * place) & 15) as usize]));
+        HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 
     /// The next turn among endpoints.
@@ -182,6 +187,7 @@ impl Drop for InFlight {
 }
 
 /// One connection from a client.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none a state")]
 pub struct Downstream {
     /// The address at its other end, or in its PROXY header.
     pub peer: IpAddr,
@@ -189,6 +195,8 @@ pub struct Downstream {
     pub peer_text: HeaderValue,
     /// Whose forwarding headers count.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// Whether the peer is one of them.
+    pub proxied: bool,
     /// Whether it came by TLS.
     pub tls: bool,
     /// Whether Harbor's components may speak on it.
@@ -225,6 +233,11 @@ impl Downstream {
 
     /// Whether an address is a trusted proxy's.
     pub fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|network| network.contains(&address))
+        trusts(&self.trusted_proxies, address)
     }
+}
+
+/// Whether an address is in one of these networks.
+pub fn trusts(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
 }

@@ -169,10 +169,10 @@ async fn ask(
 ) -> Option<(StatusCode, Bytes)> {
     let exchange = async {
         let mut lease = worker.pool.lease(endpoint).await.ok()?;
-        let mut answer = lease.send(question(endpoint, target, bearer)).await;
+        let mut answer = lease.send(question(endpoint, target, bearer), None).await;
         if answer.is_err() && lease.reused() && !lease.answered() {
             lease = worker.pool.fresh(endpoint).await.ok()?;
-            answer = lease.send(question(endpoint, target, bearer)).await;
+            answer = lease.send(question(endpoint, target, bearer), None).await;
         }
         let (head, body) = answer.ok()?.into_parts();
         let body = Limited::new(body, LONGEST_ANSWER).collect().await.ok()?.to_bytes();

@@ -264,7 +264,7 @@ impl RelayEnd {
             waits.body.set(waits.body.get().or_else(|| Some(Instant::now())));
             return;
         }
-        if self.shared.pulse.phase().0 != Phase::Body {
+        if self.shared.pulse.phase() != Phase::Body {
             self.shared.pulse.enter(Phase::Body);
         }
     }

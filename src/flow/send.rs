@@ -3,7 +3,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -55,14 +55,16 @@ pub enum SendFault {
 }
 
 impl Outgoing {
-    /// The request as it goes up, with `headers` in the place of its own.
-    pub fn request(&self, headers: HeaderMap) -> Request<UpBody> {
+    /// The request as it goes up; its `Authorization` is `authorization`, or as it came.
+    pub fn request(&self, authorization: Option<&HeaderValue>) -> Request<UpBody> {
         let body = self.body.as_ref().map_or(UpBody::Empty, |relay| UpBody::Relay(relay.end()));
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
+        *request.headers_mut() = self.headers.clone();
+        if let Some(value) = authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+        }
         request
     }
 
@@ -94,40 +96,46 @@ pub async fn lease(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) -> Result<Leas
     worker.pool.lease(endpoint).await.map_err(SendFault::NotSent)
 }
 
-/// Sends over `lease`; a pooled connection that turns out to be stale is replaced by a new one.
+/// Sends over `lease` with `authorization` in the place of what came; a pooled connection that turns out to be stale
+/// is replaced by a new one.
 pub async fn exchange(
-    worker: &Rc<Worker>,
-    outgoing: &Outgoing,
+    (worker, outgoing): (&Rc<Worker>, &Outgoing),
     mut lease: Lease<UpBody>,
-    headers: HeaderMap,
+    authorization: Option<&HeaderValue>,
     harmless: bool,
     within: Duration,
 ) -> Result<Answered, SendFault> {
-    let copy = (lease.reused() && harmless).then(|| headers.clone());
-    let first = tokio::time::timeout(within, lease.send(outgoing.request(headers))).await;
-    let fault = match first.map_err(|_| SendFault::Slow)? {
+    let mut fault = match lease.send(outgoing.request(authorization), Some(within)).await {
         Ok(response) => return Ok(Answered { response, lease }),
+        Err(_) if lease.is_overdue() => return Err(SendFault::Slow),
         Err(fault) => fault,
     };
-    let mut fault = fault;
     if outgoing.body.as_ref().is_some_and(Relay::client_gone) {
         return Err(SendFault::ClientGone);
     }
     // What was let go meanwhile can't be sent whole again.
-    let harmless = harmless && outgoing.restartable();
-    let (reused, answered) = (lease.reused(), lease.answered());
-    let unsent = fault.take_message().map(|request| request.into_parts().0.headers);
-    let again = match (unsent, copy) {
-        (Some(headers), _) => headers,
-        (None, Some(headers)) if reused && !answered && harmless => headers,
-        (None, _) => return Err(SendFault::Broke { harmless: harmless && !answered }),
-    };
-    let endpoint = lease.endpoint().clone();
-    drop(lease);
+    let harmless = harmless && outgoing.restartable() && !lease.answered();
+    let unsent = fault.take_message().is_some();
+    if !(unsent || harmless && lease.reused()) {
+        return Err(SendFault::Broke { harmless });
+    }
+    // Boxed: rare, and as large as all the rest.
+    Box::pin(once_more((worker, outgoing), lease, authorization, harmless, within)).await
+}
+
+async fn once_more(
+    (worker, outgoing): (&Rc<Worker>, &Outgoing),
+    stale: Lease<UpBody>,
+    authorization: Option<&HeaderValue>,
+    harmless: bool,
+    within: Duration,
+) -> Result<Answered, SendFault> {
+    let endpoint = stale.endpoint().clone();
+    drop(stale);
     let mut lease = worker.pool.fresh(&endpoint).await.map_err(SendFault::NotSent)?;
-    let second = tokio::time::timeout(within, lease.send(outgoing.request(again))).await;
-    match second.map_err(|_| SendFault::Slow)? {
+    match lease.send(outgoing.request(authorization), Some(within)).await {
         Ok(response) => Ok(Answered { response, lease }),
+        Err(_) if lease.is_overdue() => Err(SendFault::Slow),
         Err(_) if outgoing.body.as_ref().is_some_and(Relay::client_gone) => Err(SendFault::ClientGone),
         Err(_) => Err(SendFault::Broke { harmless: harmless && outgoing.restartable() && !lease.answered() }),
     }

@@ -146,6 +146,18 @@ fn a_client_that_leaves_early_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_body_that_moves_may_take_longer_than_its_answer() {
+    let bench = Bench::with("[upstream.timeouts]\nregistry = \"1s\"\n", plain());
+    let mut dripping = bench.open();
+    dripping.send("PATCH /v2/p/r/blobs/uploads/u HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n");
+    for _ in 0..20 {
+        dripping.send("a");
+        thread::sleep(Duration::from_millis(150));
+    }
+    assert_eq!(dripping.last_answer().map(|answer| answer.status), Some(200), "three seconds of moving");
+}
+
+#[test]
 fn an_answer_that_never_begins_is_504_in_time() {
     let script: Script = Arc::new(|turn| {
         turn.read_body()?;

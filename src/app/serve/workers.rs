@@ -22,6 +22,7 @@ use crate::{
     edges::{
         listener::{Place, Places},
         pool,
+        task::Bound,
         telemetry::{access_log, counters::Counters},
     },
     flow::{
@@ -164,19 +165,20 @@ fn work(seed: Seed, mut handed: mpsc::UnboundedReceiver<Handed>) {
             id_prefix,
             next_id: Cell::new(0),
         });
-        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
-        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                handed = handed.recv() => {
-                    let Some((door, stream, peer, place)) = handed else { break };
-                    let Ok(stream) = TcpStream::from_std(stream) else { continue };
-                    let serve = connection::serve(worker.clone(), doors[door].clone(), bounds, (stream, peer, place), draining.clone());
-                    // Its place is given back at its end, which is all that anybody waits for.
-                    drop(tokio::task::spawn_local(serve));
-                }
-                _ = housekeeping.tick() => keep_house(&worker),
+        let house = worker.clone();
+        let _house = Bound::spawn(async move {
+            loop {
+                tokio::time::sleep(HOUSEKEEPING).await;
+                keep_house(&house);
             }
+        });
+        while let Some((door, stream, peer, place)) = handed.recv().await {
+            let Ok(stream) = TcpStream::from_std(stream) else { continue };
+            let client = (stream, peer, place);
+            let serve =
+                connection::serve(worker.clone(), doors[door].clone(), bounds, client, draining.clone());
+            // Its place is given back at its end, which is all that anybody waits for.
+            drop(tokio::task::spawn_local(serve));
         }
         keep_house(&worker);
     });
@@ -192,7 +194,9 @@ fn keep_house(worker: &Worker) {
 
 fn pool_limits(settings: &Settings, workers: usize) -> pool::Limits {
     let upstream = &settings.upstream;
+    let answers = &upstream.timeouts;
     pool::Limits {
+        shortest_patience: answers.token.min(answers.api).min(answers.registry),
         idle: upstream.pool.idle,
         per_endpoint: upstream.pool.per_endpoint.div_ceil(workers),
         connect: upstream.timeouts.connect,

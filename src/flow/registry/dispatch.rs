@@ -22,7 +22,7 @@ use crate::{
         replay::Issued,
         send::{self, Answered, SendFault},
     },
-    words::{challenge::Challenge, credential::BLANK, reason::Reason},
+    words::{challenge::Challenge, credential::BLANK, kid::Kid, reason::Reason},
 };
 
 /// An answer, and what led to it.
@@ -40,6 +40,10 @@ pub(super) struct Sent {
 const LONGEST_QUEUE: Duration = Duration::from_millis(200);
 /// How long a body's rest waits for a refusal at least: recorded ones took 3 to 98 ms.
 const REFUSAL: Duration = Duration::from_millis(100);
+/// An endpoint that is slow to answer a question may be as slow to refuse: the wait is so many times its answer's.
+const SLOWER: u32 = 4;
+/// Questions about one body, where the answers say neither yes nor no.
+const QUESTIONS: usize = 3;
 /// How long a body's rest waits for a refusal where no question can tell (opaque endpoints): recorded
 /// refusals took 3 to 98 ms.
 const BLIND_PAUSE: Duration = Duration::from_millis(300);
@@ -71,11 +75,8 @@ impl Passage<'_> {
             },
             _ => None,
         };
-        let mut headers = self.outgoing.headers.clone();
-        if let Some(value) = &authorization {
-            headers.insert(header::AUTHORIZATION, value.clone());
-        }
-        let bearer = headers.get(header::AUTHORIZATION).cloned();
+        let bearer =
+            authorization.clone().or_else(|| self.outgoing.headers.get(header::AUTHORIZATION).cloned());
         self.journey.sends += 1;
         self.story.sends += 1;
         self.story.endpoint = Some(endpoint.clone());
@@ -83,7 +84,8 @@ impl Passage<'_> {
         let harmless = self.outgoing.harmless_twice(self.registry.as_ref());
         let asks = Asks { plan: &plan, bearer: bearer.as_ref(), anonymous, several };
         let head = {
-            let exchange = send::exchange(self.worker, &self.outgoing, lease, headers, harmless, self.within);
+            let up = (self.worker, &self.outgoing);
+            let exchange = send::exchange(up, lease, authorization.as_ref(), harmless, self.within);
             match &self.outgoing.body {
                 None => Some(exchange.await),
                 // Boxed: most requests have no body, and this is larger than all the rest.
@@ -170,13 +172,10 @@ impl Passage<'_> {
                 () = pause => {}
             }
         } else {
-            let check = refused::check(self.worker, endpoint, kid, (bearer, asks.anonymous), Instant::now());
-            // Both: the answer to the check may be older than core's look at the request itself.
-            let checked = futures_util::future::join(check, tokio::time::sleep(REFUSAL));
-            let (verdict, ()) = tokio::select! {
+            let verdict = tokio::select! {
                 biased;
                 result = &mut exchange => return Some(result),
-                checked = checked => checked,
+                verdict = self.question(endpoint, kid, (bearer, asks.anonymous)) => verdict,
             };
             if matches!(verdict, Verdict::Moved(_) | Verdict::CannotSign) {
                 return None;
@@ -184,6 +183,27 @@ impl Passage<'_> {
         }
         relay.release();
         Some(exchange.await)
+    }
+
+    /// Asks an endpoint about a key beside a body, and takes its time over it: the answer may be older than core's
+    /// look at the request itself.
+    async fn question(&self, endpoint: &Arc<Endpoint>, kid: &Kid, bearer: (&HeaderValue, bool)) -> Verdict {
+        let mut verdict = Verdict::Unclear;
+        for _ in 0..QUESTIONS {
+            let asked = Instant::now();
+            verdict = refused::check(self.worker, endpoint, kid, bearer, asked).await;
+            match verdict {
+                Verdict::Moved(_) | Verdict::CannotSign => break,
+                Verdict::Held | Verdict::Unclear => {
+                    let until = asked + REFUSAL.max(asked.elapsed() * SLOWER);
+                    tokio::time::sleep_until(until.into()).await;
+                }
+            }
+            if verdict == Verdict::Held {
+                break;
+            }
+        }
+        verdict
     }
 
     fn after_fault(&mut self, endpoint: &Endpoint, fault: SendFault) -> Result<(), Reason> {
