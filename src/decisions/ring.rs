@@ -6,7 +6,7 @@ mod jwks;
 mod keeper;
 mod rules;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use self::{
     keeper::{Change, Keeper, RetireFault},
@@ -114,7 +114,8 @@ pub struct Ring {
     generation: u64,
     as_of: UnixTime,
     entries: Vec<Entry>,
-    names: HashMap<Kid, usize>,
+    /// Few and long: found by comparing sooner than by hashing.
+    names: BTreeMap<Kid, usize>,
     tombstones: Vec<Arc<Key>>,
 }
 

@@ -2,11 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri,
-    header::{self, Entry},
-    uri::Authority,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
 
 use crate::{edges::fleet::Scheme, words::reason::Reason};
 
@@ -32,17 +28,20 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-harbor-csrf-token");
 
 /// Hop by hop (RFC 9110, 7.6.1), and `Expect`, which makes core answer nonsense (U6): we answer it ourselves.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::EXPECT,
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "expect"
+    )
+}
 
 /// End-to-end names that a `Connection` header must not take away (GHSA-w9mr-28mw-j8hg).
 fn end_to_end(name: &HeaderName) -> bool {
@@ -60,11 +59,12 @@ fn end_to_end(name: &HeaderName) -> bool {
         || name.as_str().starts_with("x-forwarded")
 }
 
-/// Names by which a proxy tells who a client is; from anybody else they are a lie.
+/// Names by which a proxy tells who a client is; from anybody else they are a lie, however they are spelled.
 fn claims_identity(name: &str) -> bool {
-    let plain: std::borrow::Cow<'_, str> =
-        if name.contains(['_', '.']) { name.replace(['_', '.'], "-").into() } else { name.into() };
-    match &*plain {
+    if name.bytes().any(|b| b == b'_' || b == b'.') {
+        return claims_identity(&name.replace(['_', '.'], "-"));
+    }
+    match name {
         "forwarded"
         | "x-real-ip"
         | "x-client-ip"
@@ -82,8 +82,7 @@ fn claims_identity(name: &str) -> bool {
         | "x-host"
         | "x-http-method-override"
         | "x-scheme"
-        | "front-end-https"
-        | "via" => plain != "via" || name != "via",
+        | "front-end-https" => true,
         other => other.starts_with("x-forwarded") || other.starts_with("x-auth-request-"),
     }
 }
@@ -110,7 +109,8 @@ pub fn settle_host(uri: &Uri, headers: &mut HeaderMap) -> Result<(), Reason> {
 
 fn readable_host(host: &HeaderValue) -> bool {
     let text = host.as_bytes();
-    !text.is_empty() && text.iter().all(|b| b.is_ascii_graphic() && !b"/\\@?#,\"<>".contains(b))
+    let strange = |b: u8| matches!(b, b'/' | b'\\' | b'@' | b'?' | b'#' | b',' | b'"' | b'<' | b'>');
+    !text.is_empty() && text.iter().all(|b| b.is_ascii_graphic() && !strange(*b))
 }
 
 fn same_host(authority: &Authority, host: &HeaderValue) -> bool {
@@ -121,14 +121,13 @@ fn same_host(authority: &Authority, host: &HeaderValue) -> bool {
 
 /// Makes a client's headers those that go up.
 pub fn prepare(method: &Method, headers: &mut HeaderMap, origin: &Origin<'_>) {
-    strip_hops(headers);
     let expects_body = !matches!(*method, Method::GET | Method::HEAD);
     if !expects_body && headers.get(header::CONTENT_LENGTH).is_some_and(|v| v == "0") {
         headers.remove(header::CONTENT_LENGTH);
     }
     let chain = origin.trusted.then(|| joined(headers, &FORWARDED_FOR)).flatten();
     let host = origin.trusted.then(|| headers.get(FORWARDED_HOST).cloned()).flatten();
-    strip_identities(headers);
+    strip(headers, |name| is_hop_by_hop(name) || claims_identity(name));
     let chain = chain.and_then(|before| appended(&before, origin.peer));
     headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| origin.peer.clone()));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme.as_str()));
@@ -149,40 +148,26 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-fn strip_hops(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .filter(|name| !end_to_end(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+/// Takes away what `Connection` names, and every header that `goes`.
+fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
+    if going.contains(&header::CONNECTION) {
+        let named = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+        let named = named.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok());
+        going.extend(named.filter(|name| !end_to_end(name)));
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-fn strip_identities(headers: &mut HeaderMap) {
-    let lies: Vec<HeaderName> =
-        headers.keys().filter(|name| claims_identity(name.as_str())).cloned().collect();
-    for name in lies {
+    for name in going {
         headers.remove(name);
     }
 }
 
 /// HTTP/2 may send a cookie in pieces (RFC 9113, 8.2.3); HTTP/1 has one line.
 fn join_crumbs(headers: &mut HeaderMap) {
-    let Entry::Occupied(cookies) = headers.entry(header::COOKIE) else { return };
-    if cookies.iter().nth(1).is_none() {
+    let crumbs = headers.get_all(header::COOKIE);
+    if crumbs.iter().nth(1).is_none() {
         return;
     }
-    let joined: Vec<&[u8]> = cookies.iter().map(HeaderValue::as_bytes).collect();
+    let joined: Vec<&[u8]> = crumbs.iter().map(HeaderValue::as_bytes).collect();
     let joined = HeaderValue::from_bytes(&joined.join(&b"; "[..]));
     if let Ok(value) = joined {
         headers.insert(header::COOKIE, value);
@@ -197,11 +182,9 @@ pub fn drop_cookies(headers: &mut HeaderMap) {
 /// Makes an answer's headers those that go down. `for_clients`: no session and no CSRF token of the
 /// browser's kind comes down where command-line clients speak (A1).
 pub fn settle_answer(headers: &mut HeaderMap, for_clients: bool) {
-    strip_hops(headers);
-    if for_clients {
-        headers.remove(header::SET_COOKIE);
-        headers.remove(CSRF_TOKEN);
-    }
+    strip(headers, |name| {
+        is_hop_by_hop(name) || (for_clients && (name == "set-cookie" || name == CSRF_TOKEN.as_str()))
+    });
 }
 
 /// `X-Real-IP` as Harbor's nginx sends it (F2): the rightmost hop that is no trusted proxy of ours.

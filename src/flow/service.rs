@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, rc::Rc, sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -54,8 +54,12 @@ pub async fn serve(
 const GONE: u16 = 499;
 
 fn begin(worker: &Rc<Worker>, downstream: &Downstream, parts: &Parts) -> Story {
-    let client = headers::client_of(&parts.headers, downstream.peer, |a| downstream.trusts(a));
-    let kept = parts.headers.get(REQUEST_ID).filter(|id| downstream.trusts(downstream.peer) && is_id(id));
+    let (client, kept) = if downstream.proxied {
+        let client = headers::client_of(&parts.headers, downstream.peer, |a| downstream.trusts(a));
+        (client, parts.headers.get(REQUEST_ID).filter(|id| is_id(id)))
+    } else {
+        (downstream.peer, None)
+    };
     Story {
         worker: worker.clone(),
         silent: false,
@@ -122,14 +126,18 @@ async fn handle(
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
     screen(parts, &body)?;
-    let uri = parts.uri.clone();
-    let path = uri.path();
-    let route = Route::of(path).map_err(|_| Reason::AmbiguousPath)?;
+    let uri = std::mem::take(&mut parts.uri);
+    let route = Route::of(uri.path()).map_err(|_| Reason::AmbiguousPath)?;
     story.route = route_index(&route);
-    let secret = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?
-        == Credential::HarborSecret;
+    let credential = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?;
+    let bearer = match (&credential, &route) {
+        (Credential::Bearer(token), Route::Registry(_)) => {
+            parts.headers.get(header::AUTHORIZATION).map(|value| Bearer::new(value, token))
+        }
+        _ => None,
+    };
     if !downstream.cluster {
-        if secret {
+        if credential == Credential::HarborSecret {
             parts.headers.remove(header::AUTHORIZATION);
         }
         if route == Route::Components {
@@ -139,23 +147,25 @@ async fn handle(
     if route == Route::Own {
         return Err(Reason::NoSuchPage);
     }
-    let host = parts.headers.get(header::HOST).cloned();
+    let host = policy.rewrite_realm.then(|| parts.headers.get(header::HOST).cloned()).flatten();
     let scheme = scheme_of(worker, downstream, policy, &parts.headers);
-    let origin = Origin {
-        peer: &downstream.peer_text,
-        trusted: downstream.trusts(downstream.peer),
-        scheme,
-        request_id: &story.id,
-    };
+    let origin =
+        Origin { peer: &downstream.peer_text, trusted: downstream.proxied, scheme, request_id: &story.id };
     headers::prepare(&parts.method, &mut parts.headers, &origin);
     headers::set_real_ip(&mut parts.headers, &story.client_text);
-    let for_clients = policy.enforce && is_for_clients(&route, path);
+    let for_clients = policy.enforce && is_for_clients(&route, uri.path());
+    if for_clients {
+        headers::drop_cookies(&mut parts.headers);
+    }
     let mut response = match route {
         // Boxed: rare beside the rest, and larger.
         Route::Token if policy.enforce => {
-            Box::pin(token_service::answer(worker, policy, parts, story)).await?
+            Box::pin(token_service::answer(worker, policy, (&uri, parts), story)).await?
         }
-        route => pass(worker, downstream, policy, parts, (body, in_flight), route, story).await?,
+        route => {
+            let asked = Asked { uri: &uri, route, bearer };
+            pass(worker, downstream, policy, parts, (body, in_flight), asked, story).await?
+        }
     };
     headers::settle_answer(response.headers_mut(), for_clients);
     if policy.rewrite_realm {
@@ -169,7 +179,7 @@ fn screen(parts: &mut Parts, body: &Incoming) -> Result<(), Reason> {
     if parts.method == Method::CONNECT {
         return Err(Reason::Method);
     }
-    if codings(&parts.headers) > 1 {
+    if !body.is_end_stream() && codings(&parts.headers) > 1 {
         return Err(Reason::Unreadable);
     }
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
@@ -193,29 +203,28 @@ fn is_for_clients(route: &Route<'_>, path: &str) -> bool {
     matches!(route, Route::Registry(_) | Route::Token) || path.starts_with("/service/")
 }
 
+/// What was read of a request's head.
+struct Asked<'a> {
+    uri: &'a Uri,
+    route: Route<'a>,
+    bearer: Option<Bearer>,
+}
+
 async fn pass(
     worker: &Rc<Worker>,
     downstream: &Rc<Downstream>,
     policy: &Arc<Policy>,
     parts: &mut Parts,
     (body, in_flight): (Incoming, &InFlight),
-    route: Route<'_>,
+    asked: Asked<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    if policy.enforce && is_for_clients(&route, parts.uri.path()) {
-        headers::drop_cookies(&mut parts.headers);
-    }
+    let Asked { uri, route, bearer } = asked;
     let portal = route == Route::Portal && !worker.shared.fleet.snapshot().portal.is_empty();
     let within =
         if matches!(route, Route::Registry(_)) { policy.registry_timeout } else { policy.api_timeout };
     let registry: Option<Registry<'_>> =
         if let Route::Registry(registry) = route { Some(registry) } else { None };
-    let bearer = match (Credential::of(&parts.headers), &registry) {
-        (Ok(Credential::Bearer(token)), Some(_)) => {
-            parts.headers.get(header::AUTHORIZATION).map(|value| Bearer::new(value, token))
-        }
-        _ => None,
-    };
     if !policy.enforce {
         note_unjudged(worker, policy, bearer.as_ref(), story);
     }
@@ -226,7 +235,7 @@ async fn pass(
     });
     let outgoing = Outgoing {
         method: parts.method.clone(),
-        uri: origin_form(&parts.uri),
+        uri: origin_form(uri),
         headers: std::mem::take(&mut parts.headers),
         body: relay.clone(),
     };
@@ -236,7 +245,7 @@ async fn pass(
         story.bytes_in = relay.passed();
     }
     let response = result?;
-    if response.status().is_success() && changes_credentials(&parts.method, parts.uri.path()) {
+    if response.status().is_success() && changes_credentials(&parts.method, uri.path()) {
         worker.shared.answers.forget_all();
         worker.shared.replays.forget_all();
         worker.shared.wrong.forget_all();
@@ -273,7 +282,7 @@ fn changes_credentials(method: &Method, path: &str) -> bool {
 
 /// The scheme that goes up as `X-Forwarded-Proto`: what core builds a `Location` of (U1).
 fn scheme_of(worker: &Worker, downstream: &Downstream, policy: &Policy, headers: &HeaderMap) -> Scheme {
-    let proxied = downstream.trusts(downstream.peer).then(|| headers::proxied_scheme(headers)).flatten();
+    let proxied = downstream.proxied.then(|| headers::proxied_scheme(headers)).flatten();
     proxied.unwrap_or_else(|| {
         if downstream.tls {
             Scheme::Https

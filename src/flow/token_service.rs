@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 
 pub use self::{
@@ -41,16 +41,15 @@ const LONGEST: usize = 1024 * 1024;
 pub async fn answer(
     worker: &Rc<Worker>,
     policy: &Arc<Policy>,
-    parts: &mut Parts,
+    (uri, parts): (&Uri, &mut Parts),
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
     if parts.method != Method::GET {
         return Err(Reason::TokenMethod);
     }
-    super::headers::drop_cookies(&mut parts.headers);
     let credential = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?;
     let basic = if let Credential::Basic(value) = credential { Some(value.clone()) } else { None };
-    let query = Query::read(parts.uri.query().unwrap_or_default());
+    let query = Query::read(uri.query().unwrap_or_default());
     let place = match (&query, credential) {
         (Some(query), Credential::Basic(_) | Credential::None) => {
             Some(worker.shared.answers.place(&worker.shared.deployment, basic.as_ref(), query))
@@ -69,7 +68,7 @@ pub async fn answer(
         worker: worker.clone(),
         policy: policy.clone(),
         headers: parts.headers.clone(),
-        uri: origin_form(&parts.uri),
+        uri: origin_form(uri),
         basic,
         query,
         place,
@@ -105,7 +104,7 @@ struct Flight {
     worker: Rc<Worker>,
     policy: Arc<Policy>,
     headers: HeaderMap,
-    uri: http::Uri,
+    uri: Uri,
     basic: Option<HeaderValue>,
     query: Option<Query>,
     place: Option<[u8; 32]>,

@@ -193,20 +193,16 @@ fn registry(rest: &str) -> Registry<'_> {
 
 /// The last marker wins, as in distribution: a repository may be called `a/blobs/b`.
 fn repository_route(rest: &str) -> Option<(Kind, &str)> {
-    if let Some((repository, tail)) = rest.rsplit_once("/blobs/uploads") {
-        match tail {
-            "" | "/" => return Some((Kind::UploadOpen, repository)),
-            _ if tail.starts_with('/') && !tail[1..].contains('/') => {
-                return Some((Kind::Upload, repository));
-            }
-            _ => {}
-        }
+    let (head, reference) = rest.rsplit_once('/')?;
+    if let Some(repository) = head.strip_suffix("/blobs/uploads") {
+        return Some((if reference.is_empty() { Kind::UploadOpen } else { Kind::Upload }, repository));
     }
-    if let Some(repository) = rest.strip_suffix("/tags/list") {
-        return Some((Kind::Tags, repository));
-    }
-    let (head, _reference) = rest.rsplit_once('/')?;
     let (repository, marker) = head.rsplit_once('/')?;
+    match (marker, reference) {
+        ("blobs", "uploads") => return Some((Kind::UploadOpen, repository)),
+        ("tags", "list") => return Some((Kind::Tags, repository)),
+        _ => {}
+    }
     match marker {
         "manifests" => Some((Kind::Manifest, repository)),
         "blobs" => Some((Kind::Blob, repository)),

@@ -1,6 +1,9 @@
 //! One ring out of what all sources hold: each key once, each name once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     Change, Entry, Keeper, Listed, Overlap, Policy, Ring, SourceName, State,
@@ -103,8 +106,8 @@ fn width(state: State) -> (u8, UnixTime, UnixTime) {
 }
 
 /// Own names first, then aliases; where a replaced key and its successor share one, the wider state has it.
-fn names(entries: &[Entry], now: UnixTime) -> HashMap<Kid, usize> {
-    let mut names = HashMap::with_capacity(entries.len() * 2);
+fn names(entries: &[Entry], now: UnixTime) -> BTreeMap<Kid, usize> {
+    let mut names = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
         names.insert(entry.key.kid().clone(), at);
         names.insert(entry.key.thumbprint().clone(), at);

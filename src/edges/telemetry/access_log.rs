@@ -225,8 +225,12 @@ fn fraction(out: &mut Vec<u8>, value: u64, mut largest: u64) {
 fn escape(out: &mut Vec<u8>, value: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut rest = &value[..value.len().min(LONGEST)];
+    // Over all of it without an end between: the compiler looks at sixteen bytes at once.
+    if !rest.iter().fold(false, |odd, b| odd | needs_escape(*b)) {
+        return out.extend_from_slice(rest);
+    }
     while !rest.is_empty() {
-        let clean = rest.iter().position(|b| !matches!(b, 0x20..=0x7e) || matches!(b, b'"' | b'\\'));
+        let clean = rest.iter().position(|b| needs_escape(*b));
         let (plain, odd) = rest.split_at(clean.unwrap_or(rest.len()));
         out.extend_from_slice(plain);
         rest = odd;
@@ -241,6 +245,10 @@ fn escape(out: &mut Vec<u8>, value: &[u8]) {
             rest = after;
         }
     }
+}
+
+fn needs_escape(b: u8) -> bool {
+    b.wrapping_sub(0x20) > 0x5e || b == b'"' || b == b'\\'
 }
 
 #[cfg(test)]
