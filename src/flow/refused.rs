@@ -1,5 +1,5 @@
 //! After a refusal: did core's key change, or was that Harbor's judgement? One check in flight for an
-//! endpoint and key, shared by all requests that were sent before it began.
+//! endpoint and key, shared by all requests that were refused before it began.
 
 use std::{
     cell::RefCell,
@@ -49,18 +49,19 @@ pub struct Checks(RefCell<HashMap<(u64, Kid), (Instant, Check)>>);
 /// The longest time for one question of a check.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks `endpoint` about `kid` on behalf of a request sent at `sent` with `bearer`. `anonymous`: the token has
-/// no subject, so that `/v2/` refuses it whatever its key (C14).
+/// Asks `endpoint` about `kid` with `bearer`, or shares a question that began at `since` or later: one that began
+/// before a refusal may have been answered before core's key changed. `anonymous`: the token has no subject, so
+/// that `/v2/` refuses it whatever its key (C14).
 pub async fn check(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint>,
     kid: &Kid,
     (bearer, anonymous): (&HeaderValue, bool),
-    sent: Instant,
+    since: Instant,
 ) -> Verdict {
     let place = (endpoint.id, kid.clone());
     let running =
-        worker.checks.0.borrow().get(&place).filter(|(began, _)| *began >= sent).map(|(_, c)| c.clone());
+        worker.checks.0.borrow().get(&place).filter(|(began, _)| *began >= since).map(|(_, c)| c.clone());
     let check = running.unwrap_or_else(|| {
         let began = Instant::now();
         let (owner, target) = (worker.clone(), endpoint.clone());

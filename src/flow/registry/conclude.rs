@@ -1,5 +1,7 @@
 //! The answer: Harbor's, or a refusal that only means that core's key has changed.
 
+use std::time::Instant;
+
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 
@@ -72,7 +74,8 @@ impl Passage<'_> {
 
     async fn after_suspect(&mut self, sent: Sent) -> Result<Round, Reason> {
         let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
-        let Sent { plan, answered, endpoint, bearer, several, anonymous, at } = sent;
+        let Sent { plan, answered, endpoint, bearer, several, anonymous } = sent;
+        let refused_at = Instant::now();
         let answer = self.keep(answered).await;
         let (Some(kid), Some(bearer)) = (plan.counts_on(), bearer) else { return Ok(Some(answer)) };
         if !restartable || !matches!(plan.step(), Step::AsCame | Step::Resign { .. }) {
@@ -83,7 +86,7 @@ impl Passage<'_> {
             self.journey.tried.push(Tried::Key(kid.clone()));
             return Ok(if self.may_send_again() { None } else { Some(answer) });
         }
-        let verdict = refused::check(self.worker, &endpoint, kid, (&bearer, anonymous), at).await;
+        let verdict = refused::check(self.worker, &endpoint, kid, (&bearer, anonymous), refused_at).await;
         let unchanged = matches!(verdict, Verdict::Held | Verdict::Unclear);
         if unchanged && !anonymous && self.may_be_too_new(&endpoint) {
             self.journey.held = true;

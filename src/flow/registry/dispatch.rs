@@ -33,7 +33,6 @@ pub(super) struct Sent {
     pub(super) bearer: Option<HeaderValue>,
     pub(super) several: bool,
     pub(super) anonymous: bool,
-    pub(super) at: Instant,
 }
 
 /// A signing queue longer than this sends those who can to replay.
@@ -80,7 +79,6 @@ impl Passage<'_> {
         self.journey.sends += 1;
         self.story.sends += 1;
         self.story.endpoint = Some(endpoint.clone());
-        let at = Instant::now();
         let harmless = self.outgoing.harmless_twice(self.registry.as_ref());
         let asks = Asks { plan: &plan, bearer: bearer.as_ref(), anonymous, several };
         let head = {
@@ -100,7 +98,7 @@ impl Passage<'_> {
         if let (Some(turn), Some((digest, _))) = (turn, &issued) {
             self.settle_replay(&answered, digest, || turn.accepted());
         }
-        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, at }))
+        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }))
     }
 
     /// The `Authorization` of a plan: `Some(None)` leaves the client's own, `None` = it can't be made.
