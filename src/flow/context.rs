@@ -199,6 +199,8 @@ pub struct Downstream {
     pub in_flight: Cell<usize>,
     /// Whether it speaks HTTP/2.
     pub http2: bool,
+    /// Bytes of a request's head at most, where hyper doesn't see to it.
+    pub longest_head: Option<usize>,
     /// What its HTTP/2 streams wait for.
     pub streams: RefCell<Vec<Rc<Waits>>>,
     /// Its last token: most requests of a connection carry the same one.
