@@ -16,9 +16,10 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::{
+    heads::HeadBudget,
     known::{Known, KnownTokens},
     refused::Checks,
-    relay::{HeadBudget, UpBody},
+    relay::UpBody,
     replay::Replays,
     token_service::{Answers, WrongCredentials},
 };

@@ -233,10 +233,8 @@ async fn pass(
         note_unjudged(worker, policy, bearer.as_ref(), story);
     }
     let bearer = bearer.filter(|_| policy.enforce);
-    let relay = (!body.is_end_stream()).then(|| {
-        let budget = bearer.is_some().then_some(&worker.shared.heads);
-        Relay::new(body, policy.head, budget, (downstream.pulse.clone(), in_flight.waits.clone()))
-    });
+    let relay = (!body.is_end_stream())
+        .then(|| Relay::new(body, (downstream.pulse.clone(), in_flight.waits.clone())));
     let outgoing = Outgoing {
         method: parts.method.clone(),
         uri: origin_form(&parts.uri),

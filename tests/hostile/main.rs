@@ -21,5 +21,6 @@ mod keys;
 mod memory;
 mod operators;
 mod service;
+mod shares;
 mod slow;
 mod targets;

@@ -26,8 +26,8 @@ use crate::{
     flow::{
         connection::Door,
         context::{Policy, Shared},
+        heads::HeadBudget,
         known::KnownTokens,
-        relay::HeadBudget,
         replay::Replays,
         token_service::{Answers, WrongCredentials},
     },
