@@ -61,6 +61,8 @@ pub struct Policy {
     pub replays_each: usize,
     /// Bytes of a body's kept head.
     pub head: usize,
+    /// Between two looks for keys that unknown names ask for, at least.
+    pub between_looks: Duration,
     /// How long a token answer may be given again; zero = never.
     pub answer_cache: Duration,
 }
