@@ -171,7 +171,10 @@ fn the_same_key_twice_is_one_and_a_key_readable_by_the_world_a_warning() {
     fs::set_permissions(&one, fs::Permissions::from_mode(0o644)).unwrap();
     let (status, text) = check(&[&one]);
     assert_eq!(status, Some(0), "Kubernetes mounts Secrets so: {text}");
-    assert!(text.contains("one.pem"), "{text}");
+    let warning = "the private key is readable by the world";
+    assert!(text.contains("one.pem") && text.contains(warning), "{text}");
+    fs::set_permissions(&one, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(!check(&[&one]).1.contains(warning), "for the group is as it should be");
 }
 
 #[test]
