@@ -1,5 +1,5 @@
-//! Who may have the head of a body kept for a second send, and how much of the one budget for that each may hold
-//! (A25).
+//! Who may have the head of a body kept for a second send, and how much of the one budget for that each may
+//! hold (A25).
 
 use std::{
     collections::HashMap,
@@ -9,8 +9,8 @@ use std::{
 
 /// The bytes of all kept heads together (`uploads.heads_total`).
 ///
-/// An address, and a principal, may always hold one head while there is room, and further ones only while as much
-/// stays free as it holds itself: alone it gets half, and whoever comes next finds room.
+/// An address, and a principal, may always hold one head while there is room, and further ones only while as
+/// much stays free as it holds itself: alone it gets half, and whoever comes next finds room.
 #[derive(Debug)]
 pub struct HeadBudget(Mutex<Held>);
 
@@ -40,7 +40,7 @@ impl HeadBudget {
         Self(Mutex::new(Held { free: bytes, by: HashMap::new() }))
     }
 
-    /// A share of `bytes` for a client and the principal of its token, or `None` where it isn't theirs to have.
+    /// A share of `bytes` for a client and the principal of its token; `None` where it isn't theirs to have.
     pub fn take(self: &Arc<Self>, bytes: usize, client: IpAddr, principal: Arc<str>) -> Option<Share> {
         let holders = [Holder::Address(network_of(client)), Holder::Principal(principal)];
         let mut held = self.held();

@@ -1,4 +1,4 @@
-//! Kept heads of bodies: one budget, shared fairly; without a share the endpoint is asked before the body (A25).
+//! Kept heads of bodies: one budget, shared fairly; without a share the endpoint is asked first (A25).
 
 use crate::{
     bench::{self, Bench, token_through},

@@ -17,8 +17,8 @@ use std::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// One connection, with a request and its answer, so that tickets have arrived; the kind of its handshake, and
-/// whether the server would have taken early data.
+/// One connection, with a request and its answer, so that tickets have arrived; the kind of its handshake,
+/// and whether the server would have taken early data.
 fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> (HandshakeKind, bool) {
     let name = ServerName::try_from("localhost").unwrap();
     let mut connection = ClientConnection::new(config.clone(), name).unwrap();

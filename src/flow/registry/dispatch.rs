@@ -148,7 +148,7 @@ impl Passage<'_> {
         if exact { None } else { HeaderValue::try_from(format!("Bearer {}", token.text())).ok() }
     }
 
-    /// Whether nothing of the body will be kept, so that it is the question about the key that must go first (A25).
+    /// Whether nothing of the body will be kept, so that the question about the key must go first (A25).
     fn asks_first(&self, plan: &Plan, several: bool) -> bool {
         let unkept = self.outgoing.body.as_ref().is_some_and(|relay| !relay.keeps_head());
         unkept && !several && plan.counts_on().is_some() && self.may_send_again()

@@ -84,8 +84,8 @@ impl Passage<'_> {
             && shared.looked.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Keeps the head of the body for a second send, where its token is proved: by a key of the ring, or because
-    /// Harbor issued these very bytes through us. What anybody could have written gets no memory (A25).
+    /// Keeps the head of the body for a second send, where its token is proved: by a key of the ring, or
+    /// because Harbor issued these very bytes through us. What anybody could have written gets no memory (A25).
     pub(super) fn keep_head(&self, judgement: Option<&Judgement>) {
         let Some(relay) = &self.outgoing.body else { return };
         if self.journey.rounds > 0 {
