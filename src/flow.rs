@@ -4,6 +4,7 @@ pub mod body;
 pub mod connection;
 pub mod context;
 pub mod headers;
+pub mod heads;
 pub mod known;
 pub mod refused;
 pub mod registry;

@@ -155,7 +155,8 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
         return Err(KeyFault::File(FileFault::Empty));
     };
     let keys = if *first == b'{' { jwks::parse(bytes)? } else { pem::parse(bytes)? };
-    if keys.iter().any(|key| is_published_default(key.kid().as_str())) {
+    let names = keys.iter().flat_map(|key| [Some(key.kid()), key.declared()]).flatten();
+    if names.into_iter().any(|name| is_published_default(name.as_str())) {
         return Err(KeyFault::PublishedDefault);
     }
     Ok(once_each(keys))

@@ -139,6 +139,8 @@ async fn talk(
         pulse: pulse.clone(),
         in_flight: Cell::new(0),
         http2,
+        // HTTP/2 has a setting of its own for it, and a buffer no larger than a head lets no longer one in.
+        longest_head: (!http2 && bounds.buffer > bounds.head_bytes).then_some(bounds.head_bytes),
         streams: RefCell::default(),
         last: RefCell::new(None),
     });

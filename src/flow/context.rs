@@ -17,9 +17,10 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::{
+    heads::HeadBudget,
     known::{Known, KnownTokens},
     refused::Checks,
-    relay::{HeadBudget, UpBody},
+    relay::UpBody,
     replay::Replays,
     token_service::{Answers, WrongCredentials},
 };
@@ -61,6 +62,8 @@ pub struct Policy {
     pub replays_each: usize,
     /// Bytes of a body's kept head.
     pub head: usize,
+    /// Between two looks for keys that unknown names ask for, at least.
+    pub between_looks: Duration,
     /// How long a token answer may be given again; zero = never.
     pub answer_cache: Duration,
 }
@@ -207,6 +210,8 @@ pub struct Downstream {
     pub in_flight: Cell<usize>,
     /// Whether it speaks HTTP/2.
     pub http2: bool,
+    /// Bytes of a request's head at most, where hyper doesn't see to it.
+    pub longest_head: Option<usize>,
     /// What its HTTP/2 streams wait for.
     pub streams: RefCell<Vec<Rc<Waits>>>,
     /// Its last token: most requests of a connection carry the same one.

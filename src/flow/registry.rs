@@ -132,6 +132,7 @@ impl Passage<'_> {
         }
         let ring = self.worker.shared.keys.ring();
         let judgement = self.judge(&ring).await;
+        self.keep_head(judgement.as_ref());
         let Some(ready) = self.prepare(judgement.as_ref(), &ring).await? else { return Ok(None) };
         let Some(sent) = self.dispatch(ready, judgement.as_ref(), &ring).await? else {
             return Ok(None);

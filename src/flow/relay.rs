@@ -5,10 +5,6 @@ use std::{
     cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -17,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::context::Waits;
+use super::{context::Waits, heads::Share};
 use crate::edges::wire::{Phase, Pulse};
 
 /// What goes up as a request's body.
@@ -27,37 +23,6 @@ pub enum UpBody {
     Empty,
     /// The client's, through a relay.
     Relay(RelayEnd),
-}
-
-/// The bytes of all kept heads together (`uploads.heads_total`).
-#[derive(Debug)]
-pub struct HeadBudget {
-    free: AtomicUsize,
-}
-
-impl HeadBudget {
-    /// A budget of `bytes`.
-    pub fn new(bytes: usize) -> Self {
-        Self { free: AtomicUsize::new(bytes) }
-    }
-
-    fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
-        let taken =
-            self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes));
-        taken.ok().map(|_| Share { budget: self.clone(), bytes })
-    }
-}
-
-#[derive(Debug)]
-struct Share {
-    budget: Arc<HeadBudget>,
-    bytes: usize,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.free.fetch_add(self.bytes, Ordering::Relaxed);
-    }
 }
 
 /// The flow's hold on a body that is being relayed.
@@ -104,19 +69,18 @@ pub struct ClientGone;
 pub const CHUNK: usize = 64 * 1024;
 
 impl Relay {
-    /// Takes over a client's body. With a share of `budget` its first `head` bytes are kept, and no more than
-    /// those go up before [`Relay::release`]; without one nothing is kept and all flows.
-    pub fn new(
-        live: Incoming,
-        head: usize,
-        budget: Option<&Arc<HeadBudget>>,
-        (pulse, waits): (Rc<Pulse>, Option<Rc<Waits>>),
-    ) -> Self {
+    /// Takes over a client's body. Nothing of it is kept before [`Relay::keep_head`].
+    pub fn new(live: Incoming, (pulse, waits): (Rc<Pulse>, Option<Rc<Waits>>)) -> Self {
         let size = live.size_hint();
-        let wanted = size.exact().map_or(head, |n| head.min(usize::try_from(n).unwrap_or(head)));
-        let share = budget.and_then(|b| b.take(wanted));
-        let inner =
-            Inner { live, kept: Vec::new(), kept_bytes: 0, share, waker: None, full: false, watcher: None };
+        let inner = Inner {
+            live,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            share: None,
+            waker: None,
+            full: false,
+            watcher: None,
+        };
         Self(Rc::new(Shared {
             turn: Cell::new(0),
             ended: Cell::new(false),
@@ -127,6 +91,22 @@ impl Relay {
             waits,
             size,
         }))
+    }
+
+    /// Keeps the body's beginning, as much as `share` has room for, and lets no more than that go up before
+    /// [`Relay::release`]. Without it nothing is kept and all flows.
+    pub fn keep_head(&self, share: Share) {
+        self.0.inner.borrow_mut().share = Some(share);
+    }
+
+    /// Bytes of its head where `head` is the most that is kept of one.
+    pub fn head_bytes(&self, head: usize) -> usize {
+        self.0.size.exact().map_or(head, |n| head.min(usize::try_from(n).unwrap_or(head)))
+    }
+
+    /// Whether its head is kept.
+    pub fn keeps_head(&self) -> bool {
+        self.0.inner.borrow().share.is_some()
     }
 
     /// A body for one more send, from the first byte. Ends handed out before never yield again.
@@ -206,7 +186,7 @@ impl RelayEnd {
         inner: &mut Inner,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, ClientGone>>> {
-        let keeps = inner.share.as_ref().map(|s| s.bytes);
+        let keeps = inner.share.as_ref().map(Share::bytes);
         let full = |most| inner.kept_bytes > 0 && inner.kept_bytes + CHUNK > most;
         if keeps.is_some_and(|most| self.whole() > most as u64 && full(most)) {
             inner.waker = Some(cx.waker().clone());

@@ -33,6 +33,7 @@ struct Credential {
 
 /// How many replays of one principal run at once.
 struct Principal {
+    name: Arc<str>,
     first: Semaphore,
     proven: AtomicBool,
     slots: Arc<Semaphore>,
@@ -68,6 +69,7 @@ impl Replays {
         let credential = self.credential(credential);
         let principal = self.principals.get_with(name.into(), || {
             Arc::new(Principal {
+                name: name.into(),
                 first: Semaphore::new(1),
                 proven: AtomicBool::new(false),
                 slots: Arc::new(Semaphore::new(at_once.max(1))),
@@ -115,6 +117,8 @@ impl Replays {
 
     /// Tokens whose credential is at hand.
     pub fn count(&self) -> u64 {
+        // moka counts what it has seen to; that happens seldom where little is asked.
+        self.issued.run_pending_tasks();
         self.issued.entry_count()
     }
 }
@@ -128,6 +132,11 @@ impl Issued {
     /// Whether Harbor has refused the credential, or a write may have changed it.
     pub fn is_over(&self) -> bool {
         self.credential.over.load(Ordering::Acquire)
+    }
+
+    /// Whose it is.
+    pub fn principal(&self) -> Arc<str> {
+        self.principal.name.clone()
     }
 
     /// What the token grants, as Harbor wrote it.

@@ -35,6 +35,9 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         Reason::Method | Reason::Unreadable => {
             (S::BAD_REQUEST, "UNSUPPORTED", "the request's method and body don't fit together")
         }
+        Reason::HeadTooLong => {
+            (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "UNSUPPORTED", "the request's head is too long")
+        }
         Reason::ComponentsOnly | Reason::NoSuchPage => (S::NOT_FOUND, "NOT_FOUND", "not found"),
         Reason::TokenMethod => (S::METHOD_NOT_ALLOWED, "UNSUPPORTED", "Method Not Allowed"),
         Reason::WrongCredentials => {
@@ -71,8 +74,8 @@ pub fn reject(reason: Reason, request_id: &HeaderValue) -> Response<DownBody> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
     headers.insert(REQUEST_ID, request_id.clone());
-    if reason == Reason::Unreadable {
-        // Where its body ends is not certain: nothing after it is read.
+    if matches!(reason, Reason::Unreadable | Reason::HeadTooLong) {
+        // Where the body ends is not certain, or the client minds no limits: nothing after it is read.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     match status {

@@ -125,7 +125,7 @@ async fn handle(
     (body, in_flight): (Incoming, &InFlight),
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    screen(parts, &body)?;
+    screen(downstream, parts, &body)?;
     let uri = std::mem::take(&mut parts.uri);
     let route = Route::of(uri.path()).map_err(|_| Reason::AmbiguousPath)?;
     story.route = route_index(&route);
@@ -174,8 +174,11 @@ async fn handle(
     Ok(response)
 }
 
-/// What no route may have: CONNECT, no host or several, a body that hyper would not send.
-fn screen(parts: &mut Parts, body: &Incoming) -> Result<(), Reason> {
+/// What no route may have: too long a head, CONNECT, no host or several, a body that hyper would not send.
+fn screen(downstream: &Downstream, parts: &mut Parts, body: &Incoming) -> Result<(), Reason> {
+    if downstream.longest_head.is_some_and(|most| head_bytes(parts) > most) {
+        return Err(Reason::HeadTooLong);
+    }
     if parts.method == Method::CONNECT {
         return Err(Reason::Method);
     }
@@ -187,6 +190,16 @@ fn screen(parts: &mut Parts, body: &Incoming) -> Result<(), Reason> {
         return Err(Reason::Method);
     }
     headers::settle_host(&parts.uri, &mut parts.headers)
+}
+
+/// Bytes of a head as HTTP/1 writes it, spare white space left out.
+fn head_bytes(parts: &Parts) -> usize {
+    let uri = &parts.uri;
+    let prefix =
+        uri.authority().map_or(0, |a| a.as_str().len()) + uri.scheme_str().map_or(0, |s| s.len() + 3);
+    let target = prefix + uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let lines: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    parts.method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + lines
 }
 
 /// Transfer codings of a body. hyper undoes `chunked` alone, and what is packed otherwise would go up as if it were not.
@@ -229,10 +242,8 @@ async fn pass(
         note_unjudged(worker, policy, bearer.as_ref(), story);
     }
     let bearer = bearer.filter(|_| policy.enforce);
-    let relay = (!body.is_end_stream()).then(|| {
-        let budget = bearer.is_some().then_some(&worker.shared.heads);
-        Relay::new(body, policy.head, budget, (downstream.pulse.clone(), in_flight.waits.clone()))
-    });
+    let relay = (!body.is_end_stream())
+        .then(|| Relay::new(body, (downstream.pulse.clone(), in_flight.waits.clone())));
     let outgoing = Outgoing {
         method: parts.method.clone(),
         uri: origin_form(uri),

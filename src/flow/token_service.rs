@@ -136,8 +136,11 @@ impl Flight {
                     flown.rescue = Some(Rescue::OtherEndpoint);
                     continue;
                 }
-                Inspected::Refused if !waited => {
+                Inspected::Refused => {
+                    // Once for an unknown secret. One that was accepted before is not given up to a stranger's
+                    // locks: where they never end, its refusals are evidence of nothing (A7).
                     if let Some(admission) = &admission
+                        && (!waited || admission.was_accepted())
                         && admission.outlast_lock().await
                     {
                         waited = true;

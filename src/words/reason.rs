@@ -108,6 +108,8 @@ closed_list! {
         Method = "method",
         /// hyper could not read the request.
         Unreadable = "unreadable",
+        /// The request's head is longer than `limits.head`.
+        HeadTooLong = "head_too_long",
         /// A path for Harbor's own components on a public listener.
         ComponentsOnly = "components_only",
         /// `/service/token` with another method than GET.

@@ -15,6 +15,7 @@ use std::{
 };
 
 const HIDDEN: &str = "GET /v2/hidden HTTP/1.1\r\nHost: h\r\n\r\n";
+const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned";
 const BASIC: &str = "WWW-Authenticate: Basic realm=\"harbor\"\r\n";
 
 fn script(
@@ -258,18 +259,46 @@ fn bytes_after_an_answers_end_are_nobodys_answer() {
     let bench = Bench::with(
         "",
         script(|turn| {
-            let first = turn.head.contains("/first");
-            turn.answer("200 OK", "", if first { "one" } else { "two" })?;
-            if first {
-                turn.write("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned")?;
+            if turn.head.contains("/first") {
+                // In one write: once the answer can be read, so can what follows it.
+                turn.write("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none".to_owned() + POISON)?;
+            } else {
+                turn.answer("200 OK", "", "two")?;
             }
             Ok(true)
         }),
     );
+    for _ in 0..20 {
+        assert_eq!(bench.get("/v2/first", "").text(), "one");
+        assert_eq!(bench.get("/v2/second", "").text(), "two");
+    }
+}
+
+#[test]
+fn bytes_on_an_idle_connection_are_nobodys_answer() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let bench = Bench::with(
+        "",
+        script(move |turn| {
+            if !turn.head.contains("/first") {
+                turn.answer("200 OK", "", "two")?;
+                return Ok(true);
+            }
+            turn.answer("200 OK", "", "one")?;
+            told.lock().unwrap().recv().expect("the client has its answer");
+            turn.write(POISON)?;
+            turn.read_to_end();
+            Ok(false)
+        }),
+    );
     assert_eq!(bench.get("/v2/first", "").text(), "one");
+    tell.send(()).expect("the connection is open");
+    waiting::holds("the poisoned connection is closed", PATIENCE, || bench.recorder.connections()[0].closed);
     for _ in 0..4 {
         assert_eq!(bench.get("/v2/second", "").text(), "two");
     }
+    assert_eq!(bench.recorder.connections()[0].heads.len(), 1, "nothing more was sent over it");
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use crate::{
     raw::{self, Answer, Raw},
     recorder::{Recorder, Script, plain},
-    standin::Standin,
+    standin::{Standin, basic_of},
     support::gate::{self, Gate},
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 /// All that a test needs.
 pub struct Bench {
@@ -59,10 +59,29 @@ impl Bench {
 
 /// tidegate in front of one address, with the stand-in's key.
 pub fn start(configuration: &str, endpoint: SocketAddr, standin: &Standin) -> Gate {
-    let base = gate::configuration(&[endpoint], "no", &[&standin.key_file]);
+    start_with(configuration, endpoint, &[&standin.key_file])
+}
+
+/// The same, with these key files or none.
+pub fn start_with(configuration: &str, endpoint: SocketAddr, keys: &[&Path]) -> Gate {
+    start_by(&[], configuration, endpoint, keys)
+}
+
+/// The same, started by a command that becomes tidegate.
+pub fn start_by(starter: &[&str], configuration: &str, endpoint: SocketAddr, keys: &[&Path]) -> Gate {
+    let base = gate::configuration(&[endpoint], "no", keys);
     // Gates end at once: a test has nothing to drain.
     let (before, after) = configuration.split_once("[timeouts]\n").unwrap_or((configuration, ""));
-    Gate::start(&format!("{before}\n[timeouts]\ndrain_delay = \"0s\"\ndrain = \"0s\"\n{after}\n{base}"))
+    let times = "[timeouts]\ndrain_delay = \"0s\"\ndrain = \"0s\"\n";
+    Gate::start_by(starter, &format!("{before}\n{times}{after}\n{base}"))
+}
+
+/// A token that tidegate has seen issued to this user for the private project.
+pub fn token_through(gate: &Gate, user: &str) -> String {
+    let target = "/service/token?service=harbor-registry&scope=repository:priv/app:pull,push";
+    let answer = raw::get(gate.address, target, &format!("Authorization: {}\r\n", basic_of(user)));
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    body["token"].as_str().expect("a token").to_owned()
 }
 
 /// tidegate in front of the stand-in itself.

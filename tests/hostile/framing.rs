@@ -3,6 +3,7 @@
 use crate::{
     bench::Bench,
     raw::{Raw, find},
+    support::waiting,
 };
 use std::time::Duration;
 
@@ -204,6 +205,31 @@ fn heads_that_are_too_long_are_431_or_414_and_close() {
         assert!(answer.body.is_empty() && client.is_closed_within(SOON), "{name}");
     }
     assert_eq!(bench.recorder.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn a_head_over_its_limit_is_431_and_close_though_the_buffer_would_hold_it() {
+    let bench = Bench::with("[limits]\nhead = \"16KiB\"\n", crate::recorder::plain());
+    let in_target = |fill: &str| format!("GET /v2/{fill} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let in_header = |fill: &str| format!("GET /v2/ HTTP/1.1\r\nHost: h\r\nX-A: b{fill}\r\n\r\n");
+    let head: [&dyn Fn(&str) -> String; 2] = [&in_target, &in_header];
+    for head in head {
+        let of = |bytes: usize| head(&"a".repeat(bytes - head("").len()));
+        let mut client = bench.open();
+        for _ in 0..2 {
+            assert_eq!(client.send(of(16 * 1024)).last_answer().map(|answer| answer.status), Some(200));
+        }
+        let answer = client.send(of(16 * 1024 + 1) + HIDDEN).last_answer().expect("an answer");
+        assert_eq!((answer.status, answer.header("connection").as_deref()), (431, Some("close")));
+        assert_eq!(answer.all("x-request-id").len(), 1, "it can be found in the log");
+        assert!(client.is_closed_within(SOON));
+    }
+    assert_eq!(bench.recorder.lines().len(), 4, "nothing longer went up, nor what followed it");
+    waiting::holds("both are logged", SOON, || {
+        bench.gate.log().iter().filter(|line| line["reason"] == "head_too_long").count() == 2
+    });
+    let counted = bench.gate.metrics().sum("tidegate_rejections_total", &[("reason", "head_too_long")]);
+    assert!((counted - 2.0).abs() < 0.5, "{counted}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::{
     standin::basic_of,
     support::{harbor, settings, waiting},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -126,36 +127,70 @@ fn a_ring_that_works_stays_when_its_file_turns_bad() {
     waiting::holds("core serves as before", SOON, || get(gate.address, "/v2/", &bearer).status == 200);
 }
 
+const DEFAULT_KEY: &str = "7WMA:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW";
+
+/// A JWKS with the public half of this key under Harbor's published default name.
+fn named_as_default(key: &Path) -> String {
+    let arguments = ["rsa", "-noout", "-modulus", "-in"];
+    let output = Command::new(settings::packaged("openssl")).args(arguments).arg(key).output();
+    let text = String::from_utf8(output.expect("openssl").stdout).expect("text");
+    let digits = text.trim().strip_prefix("Modulus=").expect("a modulus");
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal");
+    let modulus: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
+    let n = URL_SAFE_NO_PAD.encode(modulus);
+    format!(r#"{{"keys":[{{"kty":"RSA","alg":"RS256","kid":"{DEFAULT_KEY}","n":"{n}","e":"AQAB"}}]}}"#)
+}
+
+/// Its private half is not ours to have: another key under its name stands for it.
 #[test]
 fn harbors_published_default_key_ends_check_and_start() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("default.pem");
-    fs::write(&path, DEFAULT_KEY).unwrap();
-    let (status, text) = check(&[&path]);
-    assert!(status != Some(0), "a file that claims to be it is refused: {text}");
-    // A token that names it means nothing, whatever else it says.
-    let (gate, standin) = bench::before_the_standin("");
-    let header =
-        r#"{"alg":"RS256","kid":"7WMA:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW","typ":"JWT"}"#;
-    let token = standin.token("dev", &["repository:priv/app:pull"]);
-    let rest = token.split_once('.').expect("parts").1.to_owned();
-    let forged = {
-        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-        format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header))
+    let [key, jwks, named, file] =
+        ["key.pem", "jwks.json", "named.json", "tidegate.toml"].map(|n| folder.path().join(n));
+    harbor::replace_key(&key);
+    fs::write(&jwks, named_as_default(&key)).unwrap();
+    fs::write(&named, named_as_default(&key).replace(DEFAULT_KEY, "another")).unwrap();
+    let source = |path: &Path, more: &str| {
+        let listed = format!("{{ file = \"{}\", state = \"verifying\"{more} }}", path.display());
+        let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n";
+        fs::write(&file, format!("[upstream]\nendpoints = [{{ url = \"http://127.0.0.1:1\" }}]\n[keys]\nsources = [{listed}]\n{listener}")).unwrap();
     };
-    assert_eq!(
-        get(gate.address, "/v2/priv/app/tags/list", &format!("Authorization: Bearer {forged}\r\n")).status,
-        401
-    );
-    let named = gate.metrics().sum("tidegate_rejections_total", &[("reason", "token_default_key")]);
-    assert!(named > 0.5);
-    assert!(
-        standin.heads().iter().all(|head| head.header("authorization") != Some(&format!("Bearer {forged}")))
-    );
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(settings::tidegate());
+        command.args(arguments).arg("--config").arg(&file);
+        said(&finished(&mut command))
+    };
+    source(&jwks, "");
+    let (status, text) = run(&["check", "--offline"]);
+    assert_eq!(status, Some(64), "{text}");
+    assert!(text.contains("jwks.json") && text.contains("core.secretName"), "path and remedy: {text}");
+    let (status, text) = run(&["serve"]);
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains("jwks.json") && text.contains("core.secretName"), "path and remedy: {text}");
+    source(&key, &format!(", alias = \"{DEFAULT_KEY}\""));
+    for arguments in [&["check", "--offline"][..], &["serve"]] {
+        let (status, text) = run(arguments);
+        assert_eq!(status, Some(64), "{text}");
+        assert!(text.contains("keys.sources[0].alias"), "{text}");
+    }
+    source(&named, "");
+    assert_eq!(run(&["check", "--offline"]).0, Some(0), "the same file under another name");
 }
 
-/// No key at all: what a values file with the wrong indentation leaves of it.
-const DEFAULT_KEY: &str = "-----BEGIN RSA PRIVATE KEY-----\n7WMA\n-----END RSA PRIVATE KEY-----\n";
+#[test]
+fn a_token_that_names_harbors_published_default_key_means_nothing() {
+    let (gate, standin) = bench::before_the_standin("");
+    let header = format!(r#"{{"alg":"RS256","kid":"{DEFAULT_KEY}","typ":"JWT"}}"#);
+    let token = standin.token("dev", &["repository:priv/app:pull"]);
+    let rest = token.split_once('.').expect("parts").1.to_owned();
+    let forged = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header));
+    let bearer = format!("Authorization: Bearer {forged}\r\n");
+    assert_eq!(get(gate.address, "/v2/priv/app/tags/list", &bearer).status, 401);
+    let reason = [("reason", "token_default_key")];
+    gate.wait_for("it is counted", |metrics| metrics.sum("tidegate_rejections_total", &reason) > 0.5);
+    let sent = format!("Bearer {forged}");
+    assert!(standin.heads().iter().all(|head| head.header("authorization") != Some(&sent)));
+}
 
 #[test]
 fn the_same_key_twice_is_one_and_a_key_readable_by_the_world_a_warning() {
@@ -171,7 +206,10 @@ fn the_same_key_twice_is_one_and_a_key_readable_by_the_world_a_warning() {
     fs::set_permissions(&one, fs::Permissions::from_mode(0o644)).unwrap();
     let (status, text) = check(&[&one]);
     assert_eq!(status, Some(0), "Kubernetes mounts Secrets so: {text}");
-    assert!(text.contains("one.pem"), "{text}");
+    let warning = "the private key is readable by the world";
+    assert!(text.contains("one.pem") && text.contains(warning), "{text}");
+    fs::set_permissions(&one, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(!check(&[&one]).1.contains(warning), "for the group is as it should be");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod raw;
 mod recorder;
 mod standin;
 
+mod admin;
 mod answers;
 mod framing;
 mod headers;
@@ -20,6 +21,10 @@ mod http2;
 mod keys;
 mod memory;
 mod operators;
+mod refusals;
 mod service;
+mod shares;
 mod slow;
 mod targets;
+mod tls;
+mod tokens;

@@ -12,7 +12,7 @@ use std::{
 const GROWTH: u64 = 64 << 20;
 
 /// Resident memory of a process, bytes.
-fn resident(process: u32) -> u64 {
+pub fn resident(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("its status");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its resident memory");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10

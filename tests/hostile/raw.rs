@@ -1,5 +1,6 @@
 //! A client that writes what it likes and reads what comes, byte by byte.
 
+use socket2::{Domain, Socket, Type};
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
@@ -49,7 +50,18 @@ pub struct Raw {
 
 impl Raw {
     pub fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE).expect("a connection"))
+    }
+
+    /// From another address of this machine (127.0.0.2, …).
+    pub fn open_from(source: [u8; 4], address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("a source address");
+        socket.connect_timeout(&address.into(), PATIENCE).expect("a connection");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time limit");
         stream.set_nodelay(true).expect("no delay");

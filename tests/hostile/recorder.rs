@@ -203,7 +203,11 @@ impl Line {
 
     fn pass_to(&mut self, core: SocketAddr, head: &str) -> io::Result<()> {
         let target = head.split(' ').nth(1).unwrap_or("/");
-        let answer = http::get(core, target, &[])?;
+        let named = |name: &str| raw::values(head, name).concat();
+        let (agent, bearer) = (named("user-agent"), named("authorization"));
+        let mut headers = vec![("User-Agent", agent.as_str())];
+        headers.extend((!bearer.is_empty()).then_some(("Authorization", bearer.as_str())));
+        let answer = http::get(core, target, &headers)?;
         let (status, body) = (answer.status, answer.body);
         let text = format!(
             "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

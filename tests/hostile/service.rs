@@ -3,15 +3,22 @@
 use crate::{
     bench::{self, Bench},
     raw::{self, get},
-    recorder::Script,
-    standin::{basic, basic_of},
+    recorder::{Recorder, Script},
+    standin::{Standin, basic, basic_of},
+    support::waiting,
 };
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
+use tidegate::rehearsal::harbor::SAMPLE_ADMIN_PASSWORD;
 
+const SOON: Duration = Duration::from_secs(10);
 const TARGET: &str = "/service/token?service=harbor-registry&scope=repository:priv/app:pull";
 
 fn token_answer() -> Script {
@@ -77,10 +84,8 @@ fn odd_credentials_and_queries_go_up_as_they_came_and_are_never_kept() {
         assert_eq!(bench.recorder.lines().last(), Some(&format!("GET /service/token?{query} HTTP/1.1")));
     }
     let long = |kib: usize| format!("Authorization: Basic {}\r\n", "A".repeat(kib * 1024));
-    assert!(
-        matches!(get(bench.gate.address, TARGET, &long(64)).status, 200 | 431),
-        "limits.buffer is the bound"
-    );
+    assert_eq!(get(bench.gate.address, TARGET, &long(30)).status, 200, "within limits.head");
+    assert_eq!(get(bench.gate.address, TARGET, &long(64)).status, 431);
     assert_eq!(get(bench.gate.address, TARGET, &long(256)).status, 431);
 }
 
@@ -95,19 +100,122 @@ fn other_methods_than_get_are_405_and_never_go_up() {
     assert_eq!(bench.recorder.lines(), Vec::<String>::new());
 }
 
+/// The `sid` of a session that `user` has just opened in Harbor's UI.
+fn live_sid(standin: &Standin, user: &str, password: &str) -> String {
+    let cookie = |answer: &raw::Answer, name: &str| {
+        let all = answer.all("set-cookie");
+        let value = all.iter().find_map(|line| line.strip_prefix(&format!("{name}=")).map(str::to_owned));
+        value.expect("a cookie").split(';').next().expect("a value").to_owned()
+    };
+    let sid = cookie(&get(standin.address, "/api/v2.0/ping", ""), "sid");
+    let asked = get(standin.address, "/api/v2.0/systeminfo", &format!("Cookie: sid={sid}\r\n"));
+    let (csrf, token) =
+        (cookie(&asked, "_gorilla_csrf"), asked.header("x-harbor-csrf-token").expect("a token"));
+    let form = format!("principal={user}&password={password}");
+    let lines = format!(
+        "Cookie: _gorilla_csrf={csrf}; sid={sid}\r\nX-Harbor-CSRF-Token: {token}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
+        form.len()
+    );
+    let answer = raw::ask(standin.address, format!("POST /c/login HTTP/1.1\r\nHost: h\r\n{lines}\r\n{form}"));
+    cookie(&answer.expect("an answer"), "sid")
+}
+
+/// The `sub` of the token in an answer; empty where it is nobody's.
+fn subject(answer: &raw::Answer) -> String {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let payload = body["token"].as_str().and_then(|token| token.split('.').nth(1)).expect("a token");
+    let claims: serde_json::Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64url")).expect("claims");
+    claims["sub"].as_str().unwrap_or_default().to_owned()
+}
+
 #[test]
-fn a1_a_live_sid_beside_a_wrong_basic_changes_nothing() {
+fn a1_a_live_sid_alone_or_beside_a_wrong_basic_changes_nothing() {
     let (gate, standin) = bench::before_the_standin("");
-    for lines in [
-        format!("Cookie: sid=anything\r\nAuthorization: {}\r\n", basic("admin", "wrong")),
-        "Cookie: sid=anything\r\n".to_owned(),
-    ] {
-        let answer = get(gate.address, TARGET, &lines);
-        assert!(answer.all("set-cookie").is_empty());
+    let sid = live_sid(&standin, "admin", SAMPLE_ADMIN_PASSWORD);
+    let cookie = format!("Cookie: sid={sid}\r\n");
+    assert_eq!(
+        subject(&get(standin.address, TARGET, &cookie)),
+        "admin",
+        "directly the session is enough (T14)"
+    );
+    let wrong = format!("Authorization: {}\r\n", basic("admin", "wrong"));
+    for lines in [cookie.clone(), cookie.clone() + &wrong] {
+        for _ in 0..2 {
+            let answer = get(gate.address, TARGET, &lines);
+            assert_eq!((answer.status, subject(&answer)), (200, String::new()), "as without the cookie");
+            assert!(answer.all("set-cookie").is_empty());
+        }
     }
+    assert_eq!(get(gate.address, "/v2/", &cookie).status, 401);
+    let kept = |what: &str| gate.metrics().sum("tidegate_kept", &[("what", what)]);
+    assert!(kept("token_answers") + kept("replay_credentials") < 0.5, "nothing of it is recorded");
+    let right = format!("Authorization: {}\r\n", basic("admin", SAMPLE_ADMIN_PASSWORD));
+    assert_eq!(subject(&get(gate.address, TARGET, &right)), "admin");
+    waiting::holds("what is right is recorded", SOON, || kept("replay_credentials") > 0.5);
     let heads = standin.heads();
     let through: Vec<_> = heads.iter().filter(|head| head.header("x-forwarded-for").is_some()).collect();
     assert!(!through.is_empty() && through.iter().all(|head| head.header("cookie").is_none()));
+}
+
+#[test]
+fn a_thousand_wrong_passwords_from_many_addresses_are_limited_by_their_name() {
+    let (gate, standin) = bench::before_the_standin("");
+    let (dev, robot) = (basic_of("dev"), basic_of("robot$ci"));
+    let right = |credential: &str| {
+        // Uncached by its shape, so that Harbor is asked each time.
+        let lines = format!("Authorization: {credential}\r\n");
+        subject(&get(gate.address, &format!("{TARGET}&x=1"), &lines))
+    };
+    let both = || (right(&dev), right(&robot));
+    let served = ("dev".to_owned(), "robot$ci".to_owned());
+    assert_eq!(both(), served);
+    let (began, address) = (Instant::now(), gate.address);
+    let (taken, limited) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let floods: Vec<_> = (0..20)
+        .map(|_| {
+            let (taken, limited) = (taken.clone(), limited.clone());
+            thread::spawn(move || {
+                loop {
+                    let n = taken.fetch_add(1, SeqCst);
+                    if n >= 1_000 {
+                        return;
+                    }
+                    let lines =
+                        format!("Host: h\r\nAuthorization: {}\r\n", basic("dev", &format!("wrong{n}")));
+                    let mut client = raw::Raw::open_from([127, 0, 1, 1 + (n % 250) as u8], address);
+                    let answer = client.send(format!("GET {TARGET} HTTP/1.1\r\n{lines}\r\n")).last_answer();
+                    if answer.is_some_and(|answer| answer.status == 429) {
+                        limited.fetch_add(1, SeqCst);
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut slowest = Duration::ZERO;
+    // The few that wait for their turn at Harbor would do so for half a minute.
+    while limited.load(SeqCst) < 970 || began.elapsed() < Duration::from_secs(6) {
+        let asked = Instant::now();
+        assert_eq!(both(), served, "neither the name itself nor another is harmed");
+        slowest = slowest.max(asked.elapsed());
+        assert!(began.elapsed() < Duration::from_mins(1), "{} were limited", limited.load(SeqCst));
+    }
+    let took = began.elapsed();
+    let wrong = |head: &&tidegate::rehearsal::harbor::Head| {
+        let value = head.header("authorization");
+        value.is_some_and(|value| value.starts_with("Basic") && ![dev.as_str(), &robot].contains(&value))
+    };
+    let sent = standin.heads().iter().filter(wrong).count();
+    println!(
+        "1,000 wrong passwords of one name in {took:?}: {sent} reached Harbor, {limited:?} got 429; the slowest right ones took {slowest:?}"
+    );
+    // One at a time, and core's lock of a name is 1.5 s.
+    assert!(sent as u64 <= 2 + took.as_secs(), "{sent} reached Harbor in {took:?}");
+    drop(gate);
+    for flood in floods {
+        flood.join().expect("a flood");
+    }
 }
 
 #[test]
@@ -216,6 +324,44 @@ fn a2_answers_are_kept_by_credential_service_and_scope_and_emptied_by_writes() {
     let refused = raw::ask(gate.address, &put).expect("an answer").status;
     assert!(refused >= 400);
     assert_eq!(tokens(&dev, TARGET), 0, "a write that Harbor refuses changes nothing");
+}
+
+#[test]
+fn a2_an_answer_that_was_asked_for_before_a_write_is_not_kept() {
+    let standin = Standin::start();
+    let core = standin.address;
+    let (tell, told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let script: Script = Arc::new(move |turn| {
+        turn.read_body()?;
+        if turn.head.starts_with("PUT") {
+            turn.answer("200 OK", "", "")?;
+            return Ok(true);
+        }
+        let target = turn.head.split(' ').nth(1).expect("a target").to_owned();
+        let authorization = raw::values(&turn.head, "authorization").concat();
+        let answer = get(core, &target, &format!("Authorization: {authorization}\r\n"));
+        if turn.before == 0 {
+            told.lock().unwrap().recv().expect("the write has passed");
+        }
+        turn.answer("200 OK", "Content-Type: application/json\r\n", &answer.text())?;
+        Ok(true)
+    });
+    let recorder = Recorder::start(core, script);
+    let gate = bench::start("", recorder.address, &standin);
+    let (address, dev) = (gate.address, format!("Authorization: {}\r\n", basic_of("dev")));
+    let questions = || recorder.lines().iter().filter(|line| line.starts_with("GET /service/token")).count();
+    let lines = dev.clone();
+    let late = thread::spawn(move || get(address, TARGET, &lines).status);
+    waiting::holds("Harbor is asked", SOON, || questions() == 1);
+    let put = "PUT /api/v2.0/users/3/password HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}";
+    assert_eq!(raw::ask(address, put).map(|answer| answer.status), Some(200));
+    tell.send(()).expect("the question is open");
+    assert_eq!(late.join().expect("an asker"), 200);
+    assert_eq!(get(address, TARGET, &dev).status, 200);
+    assert_eq!(questions(), 2, "the late answer of the former generation is given once, and not again");
+    assert_eq!(get(address, TARGET, &dev).status, 200);
+    assert_eq!(questions(), 2, "what was asked for after the write is kept");
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use crate::{
     bench::Bench,
+    memory::resident,
     raw::{Raw, find},
     recorder::{Script, plain},
-    support::{ports, waiting},
+    support::{ports, settings, waiting},
 };
 use std::{
     io::Write,
+    process::Command,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -90,6 +92,40 @@ fn idle_connections_are_bounded_in_number_and_in_time() {
         bench.ask_quietly("GET /v2/x HTTP/1.1\r\nHost: h\r\n\r\n") == Some(200)
     });
     assert!(began.elapsed() < SOON);
+    waiting::holds("all are gone", SOON, || bench.gate.metrics().sum("tidegate_connections", &[]) < 2.0);
+}
+
+#[test]
+fn ten_thousand_idle_connections_cost_little_and_others_are_served() {
+    let count: usize = if settings::long() { 10_000 } else { 2_000 };
+    // Ours and, because it is inherited, tidegate's: a shell's usual limit is 1,024.
+    let limit = format!("--nofile={}", count + 2_000);
+    let raised = Command::new("prlimit").args(["--pid", &std::process::id().to_string(), &limit]).output();
+    let raised = raised.expect("prlimit of util-linux");
+    assert!(raised.status.success(), "{count} files: {}", String::from_utf8_lossy(&raised.stderr));
+    let bench = Bench::with(&format!("[limits]\nconnections = {}\n", count + 100), plain());
+    let before = resident(bench.gate.id());
+    let request = "GET /v2/idle HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut idle: Vec<Raw> = (0..count)
+        .map(|n| {
+            // Each has been used once, so that it costs what a client's idle connection does.
+            let mut client = Raw::open_from([127, 0, 0, 1 + (n % 50) as u8], bench.gate.address);
+            assert_eq!(client.send(request).last_answer().map(|answer| answer.status), Some(200), "{n}");
+            client
+        })
+        .collect();
+    let open = bench.gate.metrics().sum("tidegate_connections", &[]);
+    assert!(open >= count as f64, "{open} are open");
+    let began = Instant::now();
+    bench.serves_others();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let each = resident(bench.gate.id()).saturating_sub(before) / count as u64;
+    println!("{count} idle connections: {each} bytes each");
+    assert!(each < 32 << 10, "{each} bytes for an idle connection");
+    for client in idle.iter_mut().step_by(count / 20) {
+        assert_eq!(client.send(request).last_answer().map(|answer| answer.status), Some(200), "still usable");
+    }
+    drop(idle);
     waiting::holds("all are gone", SOON, || bench.gate.metrics().sum("tidegate_connections", &[]) < 2.0);
 }
 

@@ -60,12 +60,25 @@ impl Standin {
 
     /// Heads of requests other than tidegate's own questions.
     pub fn heads(&self) -> Vec<Head> {
+        self.all().into_iter().filter(|head| !is_our_own(head)).collect()
+    }
+
+    /// How often tidegate has asked on its own behalf with this `Authorization`.
+    pub fn asked_with(&self, authorization: &str) -> usize {
+        let with = |head: &Head| head.header("authorization") == Some(authorization);
+        self.all().iter().filter(|head| is_our_own(head) && with(head)).count()
+    }
+
+    /// How often tidegate has asked which key core holds.
+    pub fn looks(&self) -> usize {
+        let key = |head: &Head| head.target.contains("scope=registry:catalog:");
+        self.all().iter().filter(|head| is_our_own(head) && key(head)).count()
+    }
+
+    fn all(&self) -> Vec<Head> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         while let Ok(one) = seen.0.try_recv() {
-            let agent = one.head.header("user-agent").unwrap_or_default();
-            if !agent.starts_with("tidegate/") {
-                seen.1.push(one.head);
-            }
+            seen.1.push(one.head);
         }
         seen.1.clone()
     }
@@ -79,6 +92,10 @@ impl Standin {
         let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
         body["token"].as_str().expect("a token").to_owned()
     }
+}
+
+fn is_our_own(head: &Head) -> bool {
+    head.header("user-agent").is_some_and(|agent| agent.starts_with("tidegate/"))
 }
 
 /// `Basic …` of a sample user with the right secret.

@@ -26,8 +26,8 @@ use crate::{
     flow::{
         connection::Door,
         context::{Policy, Shared},
+        heads::HeadBudget,
         known::KnownTokens,
-        relay::HeadBudget,
         replay::Replays,
         token_service::{Answers, WrongCredentials},
     },
@@ -121,6 +121,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         replay: settings.replay.enabled,
         replays_each: settings.replay.per_principal,
         head: settings.uploads.head,
+        between_looks: settings.limits.unknown_kids.per / settings.limits.unknown_kids.count.get(),
         answer_cache: settings.token.cache,
     }
 }

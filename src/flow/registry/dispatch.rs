@@ -77,6 +77,11 @@ impl Passage<'_> {
         let bearer =
             authorization.clone().or_else(|| self.outgoing.headers.get(header::AUTHORIZATION).cloned());
         self.journey.sends += 1;
+        if self.asks_first(&plan, several)
+            && Box::pin(self.refuses_already(&plan, &endpoint, bearer.as_ref(), anonymous)).await
+        {
+            return self.after_refused_head(&plan, several).map(|()| None);
+        }
         self.story.sends += 1;
         self.story.endpoint = Some(endpoint.clone());
         let harmless = self.outgoing.harmless_twice(self.registry.as_ref());
@@ -143,6 +148,25 @@ impl Passage<'_> {
         if exact { None } else { HeaderValue::try_from(format!("Bearer {}", token.text())).ok() }
     }
 
+    /// Whether nothing of the body will be kept, so that the question about the key must go first (A25).
+    fn asks_first(&self, plan: &Plan, several: bool) -> bool {
+        let unkept = self.outgoing.body.as_ref().is_some_and(|relay| !relay.keeps_head());
+        unkept && !several && plan.counts_on().is_some() && self.may_send_again()
+    }
+
+    /// Asks the endpoint before anything is sent; whether it says that it does not hold the key any more.
+    async fn refuses_already(
+        &self,
+        plan: &Plan,
+        endpoint: &Arc<Endpoint>,
+        bearer: Option<&HeaderValue>,
+        anonymous: bool,
+    ) -> bool {
+        let (Some(kid), Some(bearer)) = (plan.counts_on(), bearer) else { return false };
+        let verdict = refused::check(self.worker, endpoint, kid, (bearer, anonymous), Instant::now()).await;
+        matches!(verdict, Verdict::Moved(_) | Verdict::CannotSign)
+    }
+
     /// Waits for the answer's head. Where the body's head is up and more is to come, the endpoint is asked
     /// about the key meanwhile: only its yes lets the rest flow, its no takes the body back.
     async fn watch(
@@ -152,7 +176,7 @@ impl Passage<'_> {
         exchange: impl Future<Output = Result<Answered, SendFault>>,
         asks: &Asks<'_>,
     ) -> Head {
-        let (Some(kid), Some(bearer)) = (asks.plan.counts_on(), asks.bearer) else {
+        let (Some(kid), Some(bearer), true) = (asks.plan.counts_on(), asks.bearer, relay.keeps_head()) else {
             relay.release();
             return Some(exchange.await);
         };

@@ -14,8 +14,6 @@ use crate::{
 
 /// The longest time that a request with an unknown `kid` waits for a look for new keys.
 const LOOK: Duration = Duration::from_millis(250);
-/// Looks for new keys because of unknown names: at most one in this time, whatever the flood (milliseconds).
-const BETWEEN_LOOKS: u64 = 1_000;
 
 impl Passage<'_> {
     /// Judges the bearer: by the connection's last token, by memory, by its signature. `None` without one.
@@ -76,12 +74,40 @@ impl Passage<'_> {
         Some(judgement)
     }
 
+    /// At most one look for unknown names in `limits.unknown_kids`, whatever the flood.
     fn may_look(&self) -> bool {
         let shared = &self.worker.shared;
+        let between = self.policy.between_looks.as_millis() as u64;
         let now = shared.clock.now_precise().as_millis() as u64;
         let last = shared.looked.load(Relaxed);
-        now.saturating_sub(last) >= BETWEEN_LOOKS
+        now.saturating_sub(last) >= between
             && shared.looked.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Keeps the head of the body for a second send, where its token is proved: by a key of the ring, or
+    /// because Harbor issued these very bytes through us. What anybody could have written gets no memory (A25).
+    pub(super) fn keep_head(&self, judgement: Option<&Judgement>) {
+        let Some(relay) = &self.outgoing.body else { return };
+        if self.journey.rounds > 0 {
+            return;
+        }
+        let shared = &self.worker.shared;
+        let principal = match judgement {
+            Some(Judgement::Known(known)) => known.principal(),
+            Some(Judgement::Unknown { digest, .. }) => {
+                match shared.replays.find(digest, shared.clock.now()) {
+                    Some(issued) => Some(issued.principal()),
+                    None => return,
+                }
+            }
+            Some(Judgement::Refused(_)) | None => return,
+        };
+        let bytes = relay.head_bytes(self.policy.head);
+        // Tokens without a subject are all nobody's.
+        let share = shared.heads.take(bytes, self.story.client, principal.unwrap_or_default());
+        if let Some(share) = share {
+            relay.keep_head(share);
+        }
     }
 
     /// Tells the story who the token is, or why it counts as none.

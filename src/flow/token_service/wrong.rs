@@ -197,6 +197,11 @@ impl Drop for InQueue {
 }
 
 impl Admission<'_> {
+    /// Whether Harbor has accepted this very secret before.
+    pub fn was_accepted(&self) -> bool {
+        self.slot.is_none()
+    }
+
     /// Waits until core's lock on this name because of somebody else's wrong try is over; `false` where there
     /// is none. A refusal under that lock is evidence of nothing.
     pub async fn outlast_lock(&self) -> bool {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::Checker;
-use crate::app::config::{
-    amounts::Span,
-    raw,
-    settings::{KeyOrigin, KeySource, KeyState, Keys, Overlap, Token},
-    written::Written as _,
+use crate::{
+    app::config::{
+        amounts::Span,
+        raw,
+        settings::{KeyOrigin, KeySource, KeyState, Keys, Overlap, Token},
+        written::Written as _,
+    },
+    decisions::key::is_published_default,
 };
 
 /// More would let a token live on long after Harbor ended it.
@@ -56,6 +59,10 @@ fn sources(c: &mut Checker<'_>, raw: Vec<raw::KeySource>) -> Vec<KeySource> {
         if sources.iter().any(same_alias) {
             let alias = format!("{key}.alias");
             c.fault(&[&alias], "a name that another source has", "one name for each key", "");
+        }
+        if source.alias.as_ref().is_some_and(|alias| is_published_default(alias.as_str())) {
+            let alias = format!("{key}.alias");
+            c.fault(&[&alias], "the name of Harbor's published default key", "another name, or none", "");
         }
         sources.push(source);
     }

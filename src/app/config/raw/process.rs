@@ -43,7 +43,8 @@ impl Default for Replay {
 pub struct Uploads {
     /// The beginning of a body that is kept for a second send; core refuses after reading up to 256 KiB.
     pub head: Text<Size>,
-    /// All of them together.
+    /// All of them together, shared fairly by address and principal; a body without a share is sent after a question
+    /// to its endpoint and can't be taken back.
     pub heads_total: Text<Size>,
 }
 

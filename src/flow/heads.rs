@@ -1,0 +1,140 @@
+//! Who may have the head of a body kept for a second send, and how much of the one budget for that each may
+//! hold (A25).
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The bytes of all kept heads together (`uploads.heads_total`).
+///
+/// An address, and a principal, may always hold one head while there is room, and further ones only while as
+/// much stays free as it holds itself: alone it gets half, and whoever comes next finds room.
+#[derive(Debug)]
+pub struct HeadBudget(Mutex<Held>);
+
+#[derive(Debug)]
+struct Held {
+    free: usize,
+    by: HashMap<Holder, usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    Address(IpAddr),
+    Principal(Arc<str>),
+}
+
+/// Part of the budget, until dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<HeadBudget>,
+    bytes: usize,
+    holders: [Holder; 2],
+}
+
+impl HeadBudget {
+    /// A budget of `bytes`.
+    pub fn new(bytes: usize) -> Self {
+        Self(Mutex::new(Held { free: bytes, by: HashMap::new() }))
+    }
+
+    /// A share of `bytes` for a client and the principal of its token; `None` where it isn't theirs to have.
+    pub fn take(self: &Arc<Self>, bytes: usize, client: IpAddr, principal: Arc<str>) -> Option<Share> {
+        let holders = [Holder::Address(network_of(client)), Holder::Principal(principal)];
+        let mut held = self.held();
+        if !holders.iter().all(|holder| held.grants(holder, bytes)) {
+            return None;
+        }
+        held.free -= bytes;
+        for holder in &holders {
+            *held.by.entry(holder.clone()).or_default() += bytes;
+        }
+        Some(Share { budget: self.clone(), bytes, holders })
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn grants(&self, holder: &Holder, bytes: usize) -> bool {
+        let Some(left) = self.free.checked_sub(bytes) else { return false };
+        self.by.get(holder).is_none_or(|holds| holds + bytes <= left)
+    }
+}
+
+impl Share {
+    /// Its bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.budget.held();
+        held.free += self.bytes;
+        for holder in &self.holders {
+            if let Some(holds) = held.by.get_mut(holder) {
+                *holds -= self.bytes;
+                if *holds == 0 {
+                    held.by.remove(holder);
+                }
+            }
+        }
+    }
+}
+
+/// One host has 2^64 addresses of IPv6 at least: they count as one.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & (!0 << 64))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn took(budget: &Arc<HeadBudget>, client: &str, principal: &str) -> Vec<Share> {
+        let client: IpAddr = client.parse().expect("an address");
+        std::iter::from_fn(|| budget.take(10, client, principal.into())).collect()
+    }
+
+    #[test]
+    fn one_address_and_one_principal_leave_room_for_the_next() {
+        let budget = Arc::new(HeadBudget::new(100));
+        let first = took(&budget, "192.0.2.1", "a");
+        assert_eq!(first.len(), 5, "alone it gets half");
+        assert_eq!(took(&budget, "192.0.2.1", "b").len(), 0, "the address has its part");
+        assert_eq!(took(&budget, "192.0.2.2", "a").len(), 0, "so has the principal");
+        let second = took(&budget, "192.0.2.2", "b");
+        assert_eq!(second.len(), 2);
+        let third = took(&budget, "192.0.2.3", "c");
+        assert_eq!(third.len(), 1);
+        drop((first, second, third));
+        assert_eq!(took(&budget, "192.0.2.4", "a").len(), 5, "what was given back is there again");
+        assert!(budget.held().by.is_empty(), "nobody is remembered who holds nothing");
+    }
+
+    #[test]
+    fn a_budget_of_one_head_is_had_by_one() {
+        let budget = Arc::new(HeadBudget::new(10));
+        let one = took(&budget, "192.0.2.1", "a");
+        assert_eq!((one.len(), took(&budget, "192.0.2.2", "b").len()), (1, 0));
+        drop(one);
+        assert_eq!(took(&budget, "192.0.2.2", "b").len(), 1);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let budget = Arc::new(HeadBudget::new(100));
+        let _first = took(&budget, "2001:db8::1", "a");
+        assert_eq!(took(&budget, "2001:db8::ffff:2", "b").len(), 0);
+        assert_eq!(took(&budget, "2001:db8:0:1::1", "c").len(), 2);
+    }
+}
