@@ -9,7 +9,7 @@ use super::Passage;
 use crate::{
     decisions::{plan::Judged, ring::Ring},
     flow::known::Judgement,
-    words::reason::Reason,
+    words::{clock::UnixTime, reason::Reason},
 };
 
 /// The longest time that a request with an unknown `kid` waits for a look for new keys.
@@ -17,8 +17,8 @@ const LOOK: Duration = Duration::from_millis(250);
 
 impl Passage<'_> {
     /// Judges the bearer: by the connection's last token, by memory, by its signature. `None` without one.
-    pub(super) async fn judge(&mut self, ring: &Arc<Ring>) -> Option<Judgement> {
-        let judgement = self.judge_now(ring)?;
+    pub(super) async fn judge(&mut self, ring: &Arc<Ring>, now: UnixTime) -> Option<Judgement> {
+        let judgement = self.judge_now(ring, now)?;
         let Judgement::Unknown { unverified_kid, .. } = &judgement else { return Some(judgement) };
         let held = self.worker.shared.fleet.snapshot();
         let somewhere = held.statuses.iter().any(|s| s.held.kids().any(|kid| kid == unverified_kid));
@@ -30,7 +30,7 @@ impl Passage<'_> {
         let known = self.worker.shared.fleet.changed_within(LOOK);
         let listed = self.worker.shared.keys.looked_within(LOOK);
         tokio::select! { () = known => {}, () = listed => {} }
-        self.judge_now(&self.worker.shared.keys.ring())
+        self.judge_now(&self.worker.shared.keys.ring(), now)
     }
 
     /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that
@@ -52,10 +52,10 @@ impl Passage<'_> {
         }
     }
 
-    fn judge_now(&self, ring: &Ring) -> Option<Judgement> {
+    fn judge_now(&self, ring: &Ring, now: UnixTime) -> Option<Judgement> {
         let bearer = self.bearer.as_ref()?;
         let shared = &self.worker.shared;
-        let (rules, now) = (shared.rules(self.policy), shared.clock.now());
+        let rules = shared.rules(self.policy);
         let downstream = self.downstream?;
         if let Some((text, known)) = &*downstream.last.borrow()
             && **text == *bearer.bytes()

@@ -18,7 +18,10 @@ use crate::{
         relay::UpBody,
         replay::Issued,
     },
-    words::reason::{Reason, Rescue},
+    words::{
+        clock::UnixTime,
+        reason::{Reason, Rescue},
+    },
 };
 
 /// All that one send needs but its headers.
@@ -39,6 +42,7 @@ impl Passage<'_> {
         &mut self,
         judgement: Option<&Judgement>,
         ring: &Ring,
+        now: UnixTime,
     ) -> Result<Option<Ready>, Reason> {
         let judged = judge::judged(judgement);
         self.tell_judged(judgement);
@@ -66,8 +70,7 @@ impl Passage<'_> {
         let view = View { held, leeway: status.leeway.unwrap_or(false), clock_ahead: status.clock_ahead };
         let issued = judgement.and_then(|j| self.replayable(j, &view, ring));
         let means = Means { replay: issued.is_some(), body: self.outgoing.body.is_some() };
-        let plan =
-            plan::plan(judged, &view, ring, means, &self.journey.tried, self.worker.shared.clock.now());
+        let plan = plan::plan(judged, &view, ring, means, &self.journey.tried, now);
         if let Step::Hold(wait) = plan.step() {
             drop(lease);
             tokio::time::sleep(*wait).await;
