@@ -29,4 +29,5 @@ mod talk;
 mod tls;
 mod token_service;
 mod upstream;
+mod upstream_tls;
 mod wrong_passwords;

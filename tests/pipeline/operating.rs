@@ -23,10 +23,32 @@ fn said(output: &Output) -> String {
 
 /// A gate whose admin listener has a token, in the file that comes with it.
 pub fn with_token(stage: &Stage, setup: &Setup) -> (Gate, std::path::PathBuf) {
+    started_with_token(stage, setup, Gate::start_by)
+}
+
+/// The same where no endpoint answers.
+pub fn unready_with_token(stage: &Stage, setup: &Setup) -> (Gate, std::path::PathBuf) {
+    started_with_token(stage, setup, Gate::start_unready)
+}
+
+fn started_with_token(
+    stage: &Stage,
+    setup: &Setup,
+    start: fn(&[&str], &str) -> Gate,
+) -> (Gate, std::path::PathBuf) {
     let file = stage.path("admin-token");
     fs::write(&file, "a token of the operator's").expect("the token file");
     let by_environment = format!("TIDEGATE_ADMIN__TOKEN_FILE={}", file.display());
-    (Gate::start_by(&["env", &by_environment], &setup.text()), file)
+    (start(&["env", &by_environment], &setup.text()), file)
+}
+
+/// What `tidegate status` prints, at most 80 columns wide.
+pub fn screen(gate: &Gate, token: &Path) -> String {
+    let shown = ask_status(gate, token, &[]);
+    let text = said(&shown);
+    assert_eq!(shown.status.code(), Some(0), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    text
 }
 
 fn ask_status(gate: &Gate, token: &Path, more: &[&str]) -> Output {
@@ -72,10 +94,7 @@ fn status_fits_eighty_columns_and_is_json_for_scripts() {
     for _ in 0..4 {
         assert_eq!(pull(MANIFEST).bearer(&token).at(gate.address).status, 200);
     }
-    let shown = ask_status(&gate, &secret, &[]);
-    let text = said(&shown);
-    assert_eq!(shown.status.code(), Some(0), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let text = screen(&gate, &secret);
     for words in
         ["enforce", "ready", &core.address.to_string(), &other.address.to_string(), "signing", "RESCUED"]
     {
