@@ -17,6 +17,7 @@ mod keys;
 mod listeners;
 mod listening;
 mod meanings;
+mod monitoring;
 mod names;
 mod observing;
 mod operating;
