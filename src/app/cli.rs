@@ -27,7 +27,7 @@ pub struct Programs {
 
 /// An authenticating reverse proxy in front of Harbor: clients keep working while its signing key changes.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, arg_required_else_help = true)]
+#[command(name = "tidegate", version, arg_required_else_help = true, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

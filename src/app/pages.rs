@@ -71,7 +71,10 @@ pub fn metrics() -> String {
         let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         row(&mut page, &[&name, family.kind, &labels.join(", "), family.help]);
     }
-    page.push_str("\nLabels of closed lists are explained in [reasons](reasons.md).\n");
+    page.push_str(
+        "\nLabels of closed lists are explained in [reasons](reasons.md). Alert rules on these metrics:\n\
+         [deploy/alerts.yaml](../deploy/alerts.yaml).\n",
+    );
     page
 }
 

@@ -32,6 +32,7 @@ use crate::{
         },
         resolve,
         telemetry::access_log,
+        tls::ClientTls,
     },
     flow::context::Shared,
     words::clock::Clock,
@@ -107,9 +108,9 @@ async fn serve(
         shared.probe_now.clone(),
         stopped.clone(),
     ));
-    if let Some(client) = names.load().client() {
-        background.spawn(client.follow(clock.clone(), Duration::from_secs(1), stopped.clone()));
-    }
+    let client = names.clone();
+    let client = move || client.load().client();
+    background.spawn(ClientTls::follow(client, clock.clone(), Duration::from_secs(1), stopped.clone()));
     for door in &doors {
         if let Some(tls) = &door.tls {
             background.spawn(tls.clone().follow(clock.clone(), Duration::from_secs(1), stopped.clone()));
@@ -131,7 +132,6 @@ async fn serve(
         counters: workers.counters(),
         places: places.clone(),
         alarms,
-        mode: settings.mode,
         deployment: settings.deployment.clone(),
         began: Instant::now(),
         draining: draining.clone(),

@@ -70,9 +70,14 @@ async fn exchange(endpoint: &Endpoint, target: &str, sid: Option<&str>) -> Resul
     };
     tokio::pin!(exchange);
     tokio::select! {
+        biased;
+        // The connection may end with its answer already read; the exchange then has it. Where it has none, the
+        // connection knows why: in TLS 1.3 a missing client certificate is told after the handshake.
+        ended = connection => match (exchange.await, ended) {
+            (Err(AskFault::Http(_)), Err(why)) => Err(AskFault::Http(why)),
+            (answer, _) => answer,
+        },
         answer = &mut exchange => answer,
-        // The connection may end with its answer already read; the exchange then has it.
-        _ = connection => exchange.await,
     }
 }
 

@@ -94,8 +94,21 @@ fn place(shelf: &Shelf, wanted: &[(&Named, SocketAddr)], is_portal: bool) -> boo
     true
 }
 
+/// Whether nothing about it has changed: another scheme or opacity makes another endpoint.
 fn is(status: &Status, named: &Named, address: SocketAddr) -> bool {
-    status.endpoint.address == address && *status.endpoint.authority == named.authority()
+    let endpoint = &status.endpoint;
+    endpoint.address == address
+        && *endpoint.authority == named.authority()
+        && endpoint.opaque == named.opaque
+        && same_tls(endpoint.tls.as_ref(), named.tls.as_ref())
+}
+
+fn same_tls(one: Option<&Arc<UpstreamTls>>, other: Option<&Arc<UpstreamTls>>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(&one.client, &other.client) && one.name == other.name,
+        (None, Some(_)) | (Some(_), None) => false,
+    }
 }
 
 fn new_status(shelf: &Shelf, named: &Named, address: SocketAddr) -> Status {

@@ -136,9 +136,19 @@ impl ClientTls {
         self.config.alarms()
     }
 
-    /// As [`ServerTls::follow`].
-    pub async fn follow(self: Arc<Self>, clock: Clock, every: Duration, stop: watch::Receiver<bool>) {
-        reload::follow(move |now| self.reload(now), clock, every, stop).await;
+    /// As [`ServerTls::follow`], of whatever `present` gives: a reload may bring TLS to a process without.
+    pub async fn follow(
+        present: impl Fn() -> Option<Arc<Self>> + Send + Sync + 'static,
+        clock: Clock,
+        every: Duration,
+        stop: watch::Receiver<bool>,
+    ) {
+        let look = move |now| {
+            if let Some(client) = present() {
+                client.reload(now);
+            }
+        };
+        reload::follow(look, clock, every, stop).await;
     }
 }
 

@@ -3,10 +3,10 @@
 use crate::{
     operating::{status, with_token},
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, story, token},
-    support::{gate::Gate, waiting},
+    support::{gate::Gate, settings, waiting},
     talk::{Answer, Ask},
 };
-use std::time::Duration;
+use std::{fs, time::Duration};
 use tidegate::words::clock::Clock;
 
 fn scene() -> (Stage, Replica) {
@@ -82,6 +82,42 @@ fn a_listed_former_key_verifies_until_its_time_is_over() {
     });
     let refused = refused.expect("the key's time ends");
     assert_eq!(story(&gate, &refused)[1..], ["blank".to_owned(), "token_key_retired".to_owned()]);
+}
+
+/// The overlap that nobody has listed ends by itself: the gate's clock is put past `token_lifetime` and `leeway`.
+#[test]
+fn a_replaced_key_verifies_for_a_tokens_lifetime_and_no_longer() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| options.token_expiration = Duration::from_mins(1));
+    core.seed();
+    let clock = stage.path("clock");
+    let ahead = |seconds: u32| {
+        let next = stage.path("clock.next");
+        fs::write(&next, format!("+{seconds}\n")).expect("a file");
+        fs::rename(next, &clock).expect("the clock is set");
+    };
+    ahead(0);
+    let library = fs::read_dir("/usr/lib").expect("libraries").map_while(Result::ok);
+    let library = library.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+    let library = library.into_iter().find(|path| path.exists()).expect("faketime: run tests/install");
+    settings::took_part("faketime", "");
+    let (preload, file) =
+        (format!("LD_PRELOAD={}", library.display()), format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()));
+    let starter = ["env", &preload, &file, "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+    let setup = Setup::before(&[&core], &[&core.key_file]);
+    let setup = setup.keys("token_lifetime = \"1m\"\nleeway = \"5s\"").rest("[replay]\nenabled = false");
+    let gate = Gate::start_by(&starter, &setup.text());
+    let former = token(gate.address, DEV, SCOPE);
+    hold(&core.key_file, 1);
+    state(&gate, &kid(0), "verifying");
+    for (seconds, expected) in [(0, "verifying"), (45, "verifying"), (66, "retired")] {
+        ahead(seconds);
+        state(&gate, &kid(0), expected);
+        let answer = pull(MANIFEST).bearer(&former).at(gate.address);
+        let told = if expected == "retired" { (401, "token_key_retired") } else { (200, "resign") };
+        assert_eq!((answer.status, &*story(&gate, &answer)[2]), told, "{seconds}\n{}", gate.tail());
+    }
+    state(&gate, &kid(1), "signing");
 }
 
 #[test]

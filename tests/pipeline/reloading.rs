@@ -1,6 +1,7 @@
 //! A configuration is taken up at SIGHUP and when its file changes; a bad one keeps the running one and says why.
 
 use crate::{
+    operating,
     stage::{Replica, Setup, Stage},
     support::{gate::Gate, waiting},
     talk::Ask,
@@ -24,6 +25,30 @@ fn realm(gate: &Gate) -> String {
     let answer = Ask::get("/v2/").at(gate.address);
     let challenge = answer.header("www-authenticate").expect("a challenge");
     challenge.split('"').nth(1).expect("a realm").to_owned()
+}
+
+#[test]
+fn what_needs_a_restart_is_named_at_every_reload_until_it_is_taken_back() {
+    let (_stage, core, gate) = scene();
+    let named = || gate.output().matches("restart needed").count();
+    let reloads = || gate.output().matches("the configuration was reloaded").count();
+    gate.configure(&Setup::before(&[&core], &[]).rest("[limits]\nconnections = 7").text());
+    waiting::holds("it is named", PATIENCE, || named() == 1);
+    gate.signal("HUP");
+    waiting::holds("it is named again", PATIENCE, || named() == 2 && reloads() == 2);
+    gate.configure(&Setup::before(&[&core], &[]).text());
+    waiting::holds("it is taken back", PATIENCE, || reloads() == 3);
+    assert_eq!(named(), 2, "{}", gate.tail());
+}
+
+#[test]
+fn the_mode_in_force_is_the_one_that_status_tells() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let (gate, _) = operating::with_token(&stage, &Setup::before(&[&core], &[]));
+    assert_eq!(operating::status(&gate)["mode"], "enforce");
+    gate.configure(&Setup::before(&[&core], &[]).top("mode = \"observe\"").text());
+    waiting::holds("observe", PATIENCE, || operating::status(&gate)["mode"] == "observe");
 }
 
 fn says(gate: &Gate, words: &[&str]) {

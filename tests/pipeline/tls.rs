@@ -3,7 +3,8 @@
 use crate::talk::Line;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, crypto::aws_lc_rs,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned, SupportedProtocolVersion,
+    crypto::aws_lc_rs, server::WebPkiClientVerifier,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use std::{
@@ -13,6 +14,8 @@ use std::{
     sync::Arc,
 };
 use tempfile::TempDir;
+use tokio::{io::copy_bidirectional, net::TcpListener, runtime::Runtime, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 /// The name in every certificate.
 pub const NAME: &str = "harbor.test";
@@ -59,6 +62,41 @@ impl Authority {
         format!("{{ certificate_file = \"{}\", key_file = \"{}\"{more} }}", crt.display(), key.display())
     }
 
+    /// A server's side with the certificate of that name; with `trusted` no client is served without one of its.
+    pub fn server(
+        &self,
+        file: &str,
+        versions: &[&'static SupportedProtocolVersion],
+        trusted: Option<&Authority>,
+    ) -> Arc<ServerConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_protocol_versions(versions).expect("versions");
+        let builder = match trusted {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let roots = Arc::new(authority.roots());
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                builder.with_client_cert_verifier(verifier.expect("a verifier"))
+            }
+        };
+        let (chain, key) = self.identity(file);
+        Arc::new(builder.with_single_cert(chain, key).expect("an identity"))
+    }
+
+    fn identity(&self, file: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let certificate = CertificateDer::from_pem_file(self.path(&format!("{file}.crt")));
+        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{file}.key"))).expect("a key");
+        (vec![certificate.expect("a certificate")], key)
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_file(self.path("ca.pem")).expect("a certificate");
+        roots.add(authority).expect("an authority");
+        roots
+    }
+
     /// A client's side; `shows` names the certificate that it has.
     pub fn client(
         &self,
@@ -66,18 +104,13 @@ impl Authority {
         protocols: &[&str],
         shows: Option<&str>,
     ) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        let authority = CertificateDer::from_pem_file(self.path("ca.pem")).expect("a certificate");
-        roots.add(authority).expect("an authority");
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
-        let builder = builder.expect("versions").with_root_certificates(roots);
+        let builder = builder.expect("versions").with_root_certificates(self.roots());
         let mut config = match shows {
             None => builder.with_no_client_auth(),
             Some(file) => {
-                let certificate = CertificateDer::from_pem_file(self.path(&format!("{file}.crt")));
-                let key = PrivateKeyDer::from_pem_file(self.path(&format!("{file}.key"))).expect("a key");
-                let chain = vec![certificate.expect("a certificate")];
+                let (chain, key) = self.identity(file);
                 builder.with_client_auth_cert(chain, key).expect("an identity")
             }
         };
@@ -96,4 +129,24 @@ pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Se
         connection.complete_io(&mut stream)?;
     }
     Ok(Line::over(StreamOwned::new(connection, stream)))
+}
+
+/// TLS before `behind`, on an address of its own, for as long as the runtime lives.
+pub fn terminate(runtime: &Runtime, behind: SocketAddr, config: Arc<ServerConfig>) -> SocketAddr {
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a listener");
+    let address = listener.local_addr().expect("its address");
+    let acceptor = TlsAcceptor::from(config);
+    runtime.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
+                // Whoever fails here is told by TLS; the test looks at what is said of it on the other side.
+                let mut secure = acceptor.accept(stream).await?;
+                let mut plain = tokio::net::TcpStream::connect(behind).await?;
+                copy_bidirectional(&mut secure, &mut plain).await
+            });
+        }
+    });
+    address
 }

@@ -39,6 +39,15 @@ impl Gate {
 
     /// The same, started by a command that becomes tidegate (`setpriv …`).
     pub fn start_by(starter: &[&str], configuration: &str) -> Self {
+        Self::start_until("/readyz", starter, configuration)
+    }
+
+    /// Starts it where no endpoint answers: waits for `/healthz` alone.
+    pub fn start_unready(starter: &[&str], configuration: &str) -> Self {
+        Self::start_until("/healthz", starter, configuration)
+    }
+
+    fn start_until(page: &str, starter: &[&str], configuration: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (address, admin) = (ports::free(), ports::free());
         let path = folder.path().join("tidegate.toml");
@@ -51,9 +60,7 @@ impl Gate {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(["serve", "--config"]).arg(&path).current_dir(folder.path());
         let mut program = Program::start(&mut command, folder.path(), "tidegate");
-        program.wait_until(PATIENCE, || {
-            http::get(admin, "/readyz", &[]).is_ok_and(|answer| answer.status == 200)
-        });
+        program.wait_until(PATIENCE, || http::get(admin, page, &[]).is_ok_and(|answer| answer.status == 200));
         program.kill_at_once();
         Self { address, admin, program, configuration: path, folder }
     }

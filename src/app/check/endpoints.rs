@@ -27,7 +27,8 @@ const KNOCK: Duration = Duration::from_secs(1);
 pub fn ask(settings: &Settings) -> Vec<Fault> {
     let asked = || -> anyhow::Result<Vec<Fault>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let tls = wiring::upstream_tls(settings, &Clock::system())?;
+        // Certificates that can't be used are named with their files by the part of the check that reads them.
+        let Ok(tls) = wiring::upstream_tls(settings, &Clock::system()) else { return Ok(Vec::new()) };
         let names = wiring::names(settings, tls.as_ref());
         Ok(runtime.block_on(ask_all(settings, &names)))
     };
@@ -161,6 +162,18 @@ mod tests {
         answers.join().expect("an end");
         assert_eq!(faults.len(), 1);
         assert!(faults[0].found.contains("404 Not Found"), "{}", faults[0].found);
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_used_are_named_once_and_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tidegate.toml");
+        let text = "[upstream]\nendpoints = [{ url = \"https://127.0.0.1:9\" }]\ntls = { ca_file = \"/nowhere/ca.crt\" }\n";
+        std::fs::write(&file, text).expect("a file");
+        let sources = Sources { file: Some(file), ..Sources::default() };
+        let report = crate::app::check::check(&sources, &Clock::system(), Some(&ask));
+        assert_eq!((report.faults.len(), report.unreachable.len()), (1, 0), "{report:?}");
+        assert_eq!(report.faults[0].place.to_string(), "/nowhere/ca.crt");
     }
 
     #[test]

@@ -69,8 +69,10 @@ fn the_page_of_commands_is_up_to_date() {
          # Commands\n\n\
          Exit codes: 0 done, 1 failed, 2 usage, 64 bad configuration.\n",
     );
-    let mut cli = Cli::command();
+    // Whatever terminal the test is run in.
+    let mut cli = Cli::command().term_width(80);
     cli.build();
     describe(&mut page, "tidegate", &mut cli);
+    assert!(page.lines().skip(1).all(|line| line.chars().count() <= 80), "{page}");
     is_up_to_date("docs/commands.md", &page);
 }

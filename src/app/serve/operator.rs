@@ -8,7 +8,6 @@ use super::wiring::Alarms;
 use crate::{
     app::{
         admin::{Operator, UnknownKey},
-        config::Mode,
         status::{self, Readiness, Status},
     },
     decisions::{
@@ -32,7 +31,6 @@ pub(super) struct Process {
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) places: Arc<Places>,
     pub(super) alarms: Alarms,
-    pub(super) mode: Mode,
     pub(super) deployment: String,
     pub(super) began: Instant,
     pub(super) draining: watch::Receiver<bool>,
@@ -82,10 +80,7 @@ impl Operator for Process {
         let ring = self.shared.keys.ring();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mode: match self.mode {
-                Mode::Enforce => "enforce".to_owned(),
-                Mode::Observe => "observe".to_owned(),
-            },
+            mode: if self.shared.policy.load().enforce { "enforce" } else { "observe" }.to_owned(),
             deployment: self.deployment.clone(),
             uptime_seconds: self.began.elapsed().as_secs(),
             readiness: self.readiness(),
@@ -132,6 +127,8 @@ impl Process {
                 let cause = s.trouble.as_ref()?.to_string();
                 let remedy = if s.held == Held::CannotSign {
                     "give core a PKCS#1 RSA key that its uid 10000 can read; clients with passwords go on meanwhile"
+                } else if s.endpoint.tls.is_some() {
+                    "check upstream.tls against the endpoint's certificate; look at its own log and at the network between"
                 } else {
                     "look at the endpoint's own log and at the network between"
                 };

@@ -26,10 +26,10 @@ use crate::{
 /// How often the configuration's file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Reloads at SIGHUP and whenever the file has changed; `running` is what the process began with. Never ends.
+/// Reloads at SIGHUP and whenever the file has changed; never ends.
 pub(super) async fn run(
     sources: Sources,
-    mut running: Settings,
+    began_with: Settings,
     shared: Arc<Shared>,
     names: Arc<ArcSwap<Names>>,
     resolve_now: Arc<Notify>,
@@ -55,9 +55,12 @@ pub(super) async fn run(
         seen = now;
         match config::load(&sources) {
             Ok(settings) => {
-                apply(&settings, &running, &shared, &names, &clock);
+                if let Err(error) = apply(&settings, &began_with, &shared, &names, &clock) {
+                    let faults = format!("{error:#}");
+                    tracing::error!(%faults, "the new configuration can't be used; the running one stays");
+                    continue;
+                }
                 resolve_now.notify_one();
-                running = settings;
             }
             Err(faults) => {
                 tracing::error!(faults = %faults, "the new configuration is faulty; the running one stays");
@@ -71,26 +74,40 @@ fn mark(path: &Path) -> Option<(SystemTime, u64)> {
     Some((about.modified().ok()?, about.len()))
 }
 
-fn apply(new: &Settings, running: &Settings, shared: &Shared, names: &ArcSwap<Names>, clock: &Clock) {
+fn apply(
+    new: &Settings,
+    began_with: &Settings,
+    shared: &Shared,
+    names: &ArcSwap<Names>,
+    clock: &Clock,
+) -> anyhow::Result<()> {
+    let running = names.load().client();
+    // Without TLS so far, it begins with the endpoints that want it: they are never reached in the clear.
+    let client =
+        running.clone().map_or_else(|| wiring::upstream_tls(new, clock), |running| Ok(Some(running)))?;
     shared.policy.store(Arc::new(wiring::policy(new)));
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
-    let client = names.load().client();
     names.store(Arc::new(wiring::names(new, client.as_ref())));
-    tracing::info!("the configuration was reloaded");
-    for part in fixed_parts_changed(running, new) {
+    let fresh_tls = running.is_none();
+    for part in fixed_parts_changed(began_with, new).filter(|part| !(fresh_tls && *part == "upstream.tls")) {
         tracing::warn!(
             part,
             "restart needed: this part of the new configuration counts from the next start on"
         );
     }
+    tracing::info!("the configuration was reloaded");
+    Ok(())
 }
 
 /// What a reload can't change: sockets, threads, memory.
-fn fixed_parts_changed(running: &Settings, new: &Settings) -> Vec<&'static str> {
+fn fixed_parts_changed(running: &Settings, new: &Settings) -> impl Iterator<Item = &'static str> {
     let text = |part: &dyn std::fmt::Debug| format!("{part:?}");
     let same = [
         ("listener", text(&running.listeners) == text(&new.listeners)),
         ("upstream.tls", text(&running.upstream.tls) == text(&new.upstream.tls)),
+        ("upstream.resolve_every", running.upstream.resolve_every == new.upstream.resolve_every),
+        ("upstream.timeouts.connect", running.upstream.timeouts.connect == new.upstream.timeouts.connect),
+        ("keys.reread_every", running.keys.reread_every == new.keys.reread_every),
         ("upstream.probe", text(&running.upstream.probe) == text(&new.upstream.probe)),
         ("upstream.pool", text(&running.upstream.pool) == text(&new.upstream.pool)),
         ("limits", text(&running.limits) == text(&new.limits)),
@@ -101,5 +118,5 @@ fn fixed_parts_changed(running: &Settings, new: &Settings) -> Vec<&'static str> 
         ("log", text(&running.log) == text(&new.log)),
         ("deployment", running.deployment == new.deployment),
     ];
-    same.into_iter().filter(|(_, same)| !same).map(|(part, _)| part).collect()
+    same.into_iter().filter(|(_, same)| !same).map(|(part, _)| part)
 }

@@ -91,12 +91,12 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         .map(|l| door(l, clock).map(Arc::new))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let served: Vec<_> = doors.iter().filter_map(|d| d.tls.clone()).collect();
-    let client = upstream_tls.clone();
+    let names = Arc::new(ArcSwap::from_pointee(names(settings, upstream_tls.as_ref())));
+    let present = names.clone();
     let alarms: Alarms = Arc::new(move || {
         let of_doors = served.iter().flat_map(|tls| tls.alarms().to_vec());
-        of_doors.chain(client.iter().flat_map(|tls| tls.alarms().to_vec())).collect()
+        of_doors.chain(present.load().client().iter().flat_map(|tls| tls.alarms().to_vec())).collect()
     });
-    let names = Arc::new(ArcSwap::from_pointee(names(settings, upstream_tls.as_ref())));
     Ok(Wired { shared, names, doors, alarms })
 }
 

@@ -12,7 +12,10 @@ use tokio::sync::Notify;
 use super::{Answer, Finding, KEY_TARGET, ask, read_key, reading, sid_of};
 use crate::{
     decisions::plan::{Held, Standing},
-    edges::fleet::{Endpoint, Opaque, Scheme, Shelf, Status},
+    edges::{
+        alarm::cause,
+        fleet::{Endpoint, Opaque, Scheme, Shelf, Status},
+    },
     words::{challenge::Challenge, clock::Clock, kid::Kid},
 };
 
@@ -133,7 +136,7 @@ impl Rounds {
         let answer = match ask(endpoint, KEY_TARGET, memory.sid.as_deref(), self.pace.timeout).await {
             Ok(answer) => answer,
             Err(fault) => {
-                self.out(endpoint, &fault.to_string());
+                self.out(endpoint, &cause(&fault));
                 return false;
             }
         };

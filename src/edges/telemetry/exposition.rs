@@ -307,7 +307,7 @@ impl Scrape {
     }
 
     fn durations(&self, route: usize) -> (Vec<(f64, u64)>, f64) {
-        let bounds = BOUNDS.iter().copied().chain([f64::MAX]);
+        let bounds = BOUNDS.iter().copied().chain([f64::INFINITY]);
         let mut buckets: Vec<(f64, u64)> = bounds.map(|bound| (bound, 0)).collect();
         let mut seconds = 0.0;
         for worker in &self.workers {
@@ -343,6 +343,7 @@ mod tests {
             "tidegate_rescued_requests_total{reason=\"resign\"} 1",
             "tidegate_endpoint_held_key{endpoint=\"core\",kid=\"KID\"} 1",
             "tidegate_request_duration_seconds_bucket{le=\"0.005\",route=\"registry\"} 1",
+            "tidegate_request_duration_seconds_bucket{le=\"+Inf\",route=\"registry\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -243,7 +243,9 @@ async fn files_are_followed_until_the_stop() {
     authority.issue("core", "core.test", |_| {});
     let client = Arc::new(client(authority.client_settings(), NOW).unwrap());
     let (stop, stopped) = watch::channel(false);
-    let follow = Arc::clone(&client).follow(Clock::system(), Duration::from_millis(5), stopped);
+    let present = Arc::clone(&client);
+    let follow =
+        ClientTls::follow(move || Some(present.clone()), Clock::system(), Duration::from_millis(5), stopped);
     let other = Authority::new();
     other.issue("core", "core.test", |_| {});
     let server = other.server("core");

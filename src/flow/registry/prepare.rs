@@ -9,6 +9,7 @@ use crate::{
         ring::Ring,
     },
     edges::{
+        alarm::cause,
         fleet::{Endpoint, Group},
         pool::{ConnectFault, Lease},
     },
@@ -128,7 +129,7 @@ impl Passage<'_> {
         if matches!(fault, ConnectFault::Full) {
             return Err(Reason::Busy);
         }
-        self.worker.shared.fleet.eject(endpoint, &fault.to_string());
+        self.worker.shared.fleet.eject(endpoint, &cause(fault));
         self.worker.shared.probe_now.notify_one();
         self.journey.avoid.push(endpoint.id);
         self.story.rescued(Rescue::OtherEndpoint);
