@@ -18,7 +18,7 @@ use std::{
 
 /// What is asked for.
 const SEED: &str = "priv/seed:v1";
-/// With long durations: how much longer than without a signature the slowest but one in a hundred may wait.
+/// With long durations: how long the slowest but one in a hundred may wait.
 const LONGEST: Duration = Duration::from_secs(1);
 
 #[test]
@@ -47,7 +47,7 @@ fn tokens_of_the_former_key_in_the_same_second_cost_one_signature_each_and_none_
     );
     assert_eq!((first.failed, second.failed), (0, 0), "{}", gate.refusals());
     assert_eq!(signatures.round() as usize, clients, "one signature a token");
-    assert!(!settings::long() || first.p99 < second.p99 + LONGEST, "p99 {:?}", first.p99);
+    assert!(!settings::long() || first.p99 < LONGEST, "p99 {:?}", first.p99);
 }
 
 /// What came of one use of each token, all at once.
