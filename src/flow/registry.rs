@@ -73,7 +73,6 @@ impl Bearer {
 struct Journey {
     tried: Vec<Tried>,
     avoid: Vec<u64>,
-    sends: usize,
     rounds: usize,
     asked: bool,
     refused: bool,
@@ -141,6 +140,6 @@ impl Passage<'_> {
     }
 
     fn may_send_again(&self) -> bool {
-        self.journey.sends < refusal::SENDS
+        self.outgoing.sends.get() < refusal::SENDS
     }
 }

@@ -1,7 +1,7 @@
 //! One request to one endpoint: leased connection, head of the answer in time, sent again only where that is
 //! certain to do no harm (A22).
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
@@ -15,7 +15,7 @@ use crate::{
         fleet::Endpoint,
         pool::{ConnectFault, Lease},
     },
-    words::route::{Kind, Registry},
+    words::route::Registry,
 };
 
 /// A request that may have to be sent more than once.
@@ -28,6 +28,8 @@ pub struct Outgoing {
     pub headers: HeaderMap,
     /// Its body; `None` where it has none.
     pub body: Option<Relay>,
+    /// How often it was sent.
+    pub sends: Cell<usize>,
 }
 
 /// The head of an answer, and the connection that its body comes over.
@@ -58,6 +60,7 @@ impl Outgoing {
     /// The request as it goes up; its `Authorization` is `authorization`, or as it came.
     pub fn request(&self, authorization: Option<&HeaderValue>) -> Request<UpBody> {
         let body = self.body.as_ref().map_or(UpBody::Empty, |relay| UpBody::Relay(relay.end()));
+        self.sends.set(self.sends.get() + 1);
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -69,12 +72,11 @@ impl Outgoing {
     }
 
     /// Whether a connection that broke before any answer byte can have done nothing by this request: safe
-    /// methods, the opening of an upload, a manifest that we kept whole and that is the same when put twice.
+    /// methods, the opening of an upload.
     pub fn harmless_twice(&self, registry: Option<&Registry<'_>>) -> bool {
         let safe = self.method == Method::GET || self.method == Method::HEAD;
         let opens = registry.is_some_and(|r| r.opens_upload(&self.method));
-        let manifest = self.method == Method::PUT && registry.is_some_and(|r| r.kind == Kind::Manifest);
-        (safe || opens || manifest) && self.restartable()
+        (safe || opens) && self.restartable()
     }
 
     /// Whether nothing of its body has been let go.
@@ -116,6 +118,9 @@ pub async fn exchange(
     // What was let go meanwhile can't be sent whole again.
     let harmless = harmless && outgoing.restartable() && !lease.answered();
     let unsent = fault.take_message().is_some();
+    if unsent {
+        outgoing.sends.set(outgoing.sends.get() - 1);
+    }
     if !(unsent || harmless && lease.reused()) {
         return Err(SendFault::Broke { harmless });
     }

@@ -1,6 +1,6 @@
 //! One request from its head to its answer: screened, routed, forwarded or answered by us.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body::Body as _;
@@ -23,7 +23,7 @@ use crate::{
         challenge,
         credential::Credential,
         reason::{Outcome, Reason},
-        route::{Registry, Route},
+        route::{self, Registry, Route},
     },
 };
 
@@ -127,13 +127,16 @@ async fn handle(
 ) -> Result<Response<DownBody>, Reason> {
     screen(downstream, parts, &body)?;
     let uri = std::mem::take(&mut parts.uri);
-    let route = Route::of(uri.path()).map_err(|_| Reason::AmbiguousPath)?;
+    let path = route::plain(uri.path()).map_err(|_| Reason::AmbiguousPath)?;
+    let route = Route::of(&path);
     story.route = route_index(&route);
     let credential = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?;
     let bearer = match (&credential, &route) {
         (Credential::Bearer(token), Route::Registry(_)) => {
             parts.headers.get(header::AUTHORIZATION).map(|value| Bearer::new(value, token))
         }
+        // Judged as a token that can't be read.
+        (Credential::HiddenBearer(value), Route::Registry(_)) => Some(Bearer::new(value, b"")),
         _ => None,
     };
     if !downstream.cluster {
@@ -153,7 +156,7 @@ async fn handle(
         Origin { peer: &downstream.peer_text, trusted: downstream.proxied, scheme, request_id: &story.id };
     headers::prepare(&parts.method, &mut parts.headers, &origin);
     headers::set_real_ip(&mut parts.headers, &story.client_text);
-    let for_clients = policy.enforce && is_for_clients(&route, uri.path());
+    let for_clients = policy.enforce && is_for_clients(&route, &path);
     if for_clients {
         headers::drop_cookies(&mut parts.headers);
     }
@@ -163,7 +166,7 @@ async fn handle(
             Box::pin(token_service::answer(worker, policy, (&uri, parts), story)).await?
         }
         route => {
-            let asked = Asked { uri: &uri, route, bearer };
+            let asked = Asked { uri: &uri, path: &path, route, bearer };
             pass(worker, downstream, policy, parts, (body, in_flight), asked, story).await?
         }
     };
@@ -219,6 +222,8 @@ fn is_for_clients(route: &Route<'_>, path: &str) -> bool {
 /// What was read of a request's head.
 struct Asked<'a> {
     uri: &'a Uri,
+    /// As core reads it.
+    path: &'a str,
     route: Route<'a>,
     bearer: Option<Bearer>,
 }
@@ -232,7 +237,7 @@ async fn pass(
     asked: Asked<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    let Asked { uri, route, bearer } = asked;
+    let Asked { uri, path, route, bearer } = asked;
     let portal = route == Route::Portal && !worker.shared.fleet.snapshot().portal.is_empty();
     let within =
         if matches!(route, Route::Registry(_)) { policy.registry_timeout } else { policy.api_timeout };
@@ -249,6 +254,7 @@ async fn pass(
         uri: origin_form(uri),
         headers: std::mem::take(&mut parts.headers),
         body: relay.clone(),
+        sends: Cell::default(),
     };
     let ask = Ask { outgoing, registry, bearer, within, portal };
     let result = registry::forward(worker, Some(downstream), policy, ask, story).await;
@@ -256,7 +262,7 @@ async fn pass(
         story.bytes_in = relay.passed();
     }
     let response = result?;
-    if response.status().is_success() && changes_credentials(&parts.method, uri.path()) {
+    if response.status().is_success() && changes_credentials(&parts.method, path) {
         worker.shared.answers.forget_all();
         worker.shared.replays.forget_all();
         worker.shared.wrong.forget_all();

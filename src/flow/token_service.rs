@@ -7,6 +7,7 @@ mod query;
 mod wrong;
 
 use std::{
+    cell::Cell,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -164,6 +165,7 @@ impl Flight {
             uri: self.uri.clone(),
             headers: self.headers.clone(),
             body: None,
+            sends: Cell::default(),
         };
         let ask =
             Ask { outgoing, registry: None, bearer: None, within: self.policy.token_timeout, portal: false };

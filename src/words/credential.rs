@@ -14,6 +14,9 @@ pub enum Credential<'a> {
     Bearer(&'a [u8]),
     /// `Harbor-Secret`: Harbor's own components (contract F4).
     HarborSecret,
+    /// A bearer behind another scheme's name, or without the blank after its own: core takes what follows the word
+    /// `Bearer` wherever it stands (`strings.Split`), so it would find a token that no one else sees.
+    HiddenBearer(&'a HeaderValue),
     /// Any other scheme.
     Other,
 }
@@ -42,16 +45,25 @@ impl<'a> Credential<'a> {
         let bytes = value.as_bytes();
         let end = bytes.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(bytes.len());
         let scheme = &bytes[..end];
-        if scheme.eq_ignore_ascii_case(b"basic") {
-            Self::Basic(value)
-        } else if scheme.eq_ignore_ascii_case(b"bearer") {
+        if scheme.eq_ignore_ascii_case(b"bearer") {
             Self::Bearer(trimmed(&bytes[end..]))
+        } else if hides_bearer(bytes) {
+            Self::HiddenBearer(value)
+        } else if scheme.eq_ignore_ascii_case(b"basic") {
+            Self::Basic(value)
         } else if scheme.eq_ignore_ascii_case(b"harbor-secret") {
             Self::HarborSecret
         } else {
             Self::Other
         }
     }
+}
+
+/// Whether core would find a token in it. Basic's alphabet has no point, every token has two.
+fn hides_bearer(bytes: &[u8]) -> bool {
+    const WORD: &[u8] = b"Bearer";
+    let word = bytes.windows(WORD.len()).position(|part| part == WORD);
+    word.is_some_and(|at| bytes[at..].contains(&b'.'))
 }
 
 /// Without the spaces and tabs around it.
@@ -86,13 +98,14 @@ mod tests {
             Credential::Basic(_) => "basic".to_owned(),
             Credential::Bearer(t) => format!("bearer[{}]", String::from_utf8_lossy(t)),
             Credential::HarborSecret => "secret".to_owned(),
+            Credential::HiddenBearer(_) => "hidden".to_owned(),
             Credential::Other => "other".to_owned(),
         })
     }
 
     #[test]
     fn each_form_of_authorization_is_told_apart() {
-        let table: [(&[&'static str], &str); 11] = [
+        let table: [(&[&'static str], &str); 17] = [
             (&[], "none"),
             (&["Basic YTpi"], "basic"),
             (&["bAsIc YTpi"], "basic"),
@@ -103,6 +116,13 @@ mod tests {
             (&["Bearer a, Bearer b"], "bearer[a, Bearer b]"),
             (&["Harbor-Secret x"], "secret"),
             (&["Negotiate x"], "other"),
+            (&["Bearera.b.c"], "hidden"),
+            (&["X Bearer a.b.c"], "hidden"),
+            (&["Basic YTpiBearer a.b.c"], "hidden"),
+            (&["Harbor-Secret Bearer a.b.c"], "hidden"),
+            // May be Basic's own letters, and holds no token.
+            (&["Basic YTpiBearer"], "basic"),
+            (&["xBearer"], "other"),
             (&[""], "other"),
         ];
         for (values, want) in table {

@@ -46,6 +46,13 @@ fn tokens_of_a_retired_key_are_refused_from_the_next_request_on() {
     assert_eq!((answer.status, story(&gate, &answer)[1].as_str()), (401, "blank"));
     assert_eq!(story(&gate, &answer)[2], "token_key_retired");
     assert_eq!(pull(MANIFEST).bearer(&token).at(core.address).status, 200, "core itself would take it");
+    // Core takes what follows the word, whatever stands before it.
+    for scheme in ["Bearer", "X Bearer ", "Basic YTpiBearer "] {
+        let hidden = pull(MANIFEST).header("Authorization", &format!("{scheme}{token}"));
+        assert_eq!(hidden.at(core.address).status, 200, "core itself would take {scheme:?}");
+        let answer = hidden.at(gate.address);
+        assert_eq!((answer.status, story(&gate, &answer)[1].as_str()), (401, "blank"), "{scheme:?}");
+    }
 }
 
 #[test]

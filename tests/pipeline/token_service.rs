@@ -135,7 +135,7 @@ fn a_password_changed_through_us_ends_the_former_one_at_once() {
     assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev");
     let id = stage.world.add_user("dev", DEV.1, false);
     let body = format!(r#"{{"old_password":"{}","new_password":"Another12345"}}"#, DEV.1);
-    let change = Ask::new("PUT", &format!("/api/v2.0/users/{id}/password")).basic(DEV);
+    let change = Ask::new("PUT", &format!("/api/v2.0/%75sers/{id}/password")).basic(DEV);
     let changed = change.header("Content-Type", "application/json").body(body).at(gate.address);
     assert_eq!(changed.status, 200, "{}", changed.text());
     let former = ask_token(SCOPE).basic(DEV).at(gate.address);

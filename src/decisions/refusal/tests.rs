@@ -48,7 +48,7 @@ const BASIC: &str = "Basic realm=\"harbor\"";
 const BEARER: &str = "Bearer realm=\"http://h/service/token\",service=\"harbor-registry\"";
 
 fn reading(plan: &Plan, method: &str, path: &str, status: u16, challenge: Option<&'static str>) -> Reading {
-    let Ok(Route::Registry(registry)) = Route::of(path) else { panic!("{path}") };
+    let Route::Registry(registry) = Route::of(path) else { panic!("{path}") };
     let method = Method::from_bytes(method.as_bytes()).expect("a method");
     let mut headers = HeaderMap::new();
     if let Some(challenge) = challenge {

@@ -96,8 +96,8 @@ impl Passage<'_> {
             return Ok(None);
         }
         let next = match &verdict {
-            Verdict::Moved(now) => refusal::after(&plan, Some(now), self.journey.sends),
-            Verdict::CannotSign => refusal::after(&plan, None, self.journey.sends),
+            Verdict::Moved(now) => refusal::after(&plan, Some(now), self.outgoing.sends.get()),
+            Verdict::CannotSign => refusal::after(&plan, None, self.outgoing.sends.get()),
             Verdict::Held | Verdict::Unclear => Next::Stands,
         };
         if next == Next::PlanAgain {

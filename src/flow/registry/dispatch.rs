@@ -2,6 +2,7 @@
 //! shown that it accepts the request.
 
 use std::{
+    cell::RefCell,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use crate::{
         known::{Digest, Judgement},
         refused::{self, Verdict},
         relay::Relay,
-        replay::Issued,
+        replay::{Issued, Turn},
         send::{self, Answered, SendFault},
     },
     words::{challenge::Challenge, credential::BLANK, kid::Kid, reason::Reason},
@@ -35,8 +36,8 @@ pub(super) struct Sent {
     pub(super) anonymous: bool,
 }
 
-/// A signing queue longer than this sends those who can to replay.
-const LONGEST_QUEUE: Duration = Duration::from_millis(200);
+/// A refusal of a credential has come by then: core's lock after a wrong password, 1.5 s, among it.
+const REFUSED_BY_THEN: Duration = Duration::from_secs(2);
 /// How long a body's rest waits for a refusal at least: recorded ones took 3 to 98 ms.
 const REFUSAL: Duration = Duration::from_millis(100);
 /// An endpoint that is slow to answer a question may be as slow to refuse: the wait is so many times its answer's.
@@ -74,15 +75,14 @@ impl Passage<'_> {
             },
             _ => None,
         };
+        let turn = RefCell::new(turn);
         let bearer =
             authorization.clone().or_else(|| self.outgoing.headers.get(header::AUTHORIZATION).cloned());
-        self.journey.sends += 1;
         if self.asks_first(&plan, several)
             && Box::pin(self.refuses_already(&plan, &endpoint, bearer.as_ref(), anonymous)).await
         {
             return self.after_refused_head(&plan, several).map(|()| None);
         }
-        self.story.sends += 1;
         self.story.endpoint = Some(endpoint.clone());
         let harmless = self.outgoing.harmless_twice(self.registry.as_ref());
         let asks = Asks { plan: &plan, bearer: bearer.as_ref(), anonymous, several };
@@ -92,16 +92,21 @@ impl Passage<'_> {
             match &self.outgoing.body {
                 None => Some(exchange.await),
                 // Boxed: most requests have no body, and this is larger than all the rest.
-                Some(relay) => Box::pin(self.watch(&endpoint, relay, exchange, &asks)).await,
+                Some(relay) => {
+                    let exchange = let_others_follow(exchange, &turn);
+                    Box::pin(self.watch(&endpoint, relay, exchange, &asks)).await
+                }
             }
         };
+        self.story.sends = self.outgoing.sends.get() as u32;
         let answered = match head {
             Some(Ok(answered)) => answered,
             Some(Err(fault)) => return self.after_fault(&endpoint, fault).map(|()| None),
             None => return self.after_refused_head(&plan, several).map(|()| None),
         };
-        if let (Some(turn), Some((digest, _))) = (turn, &issued) {
-            self.settle_replay(&answered, digest, || turn.accepted());
+        if let (Step::Replay, Some((digest, _))) = (plan.step(), &issued) {
+            let turn = turn.into_inner();
+            self.settle_replay(&answered, digest, || turn.iter().for_each(Turn::accepted));
         }
         Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }))
     }
@@ -125,14 +130,14 @@ impl Passage<'_> {
                 if let Some(signed) = known.signed(kid, *back) {
                     return Some(Some(signed));
                 }
-                let shared = &self.worker.shared;
-                if shared.signer.delay() > LONGEST_QUEUE
-                    && let Some((_, issued)) = self.covered(known.digest)
-                {
-                    return Some(Some(issued.credential().clone()));
-                }
                 known
-                    .resigned(token.text(), ring, (kid, *back), &self.policy.service, &shared.signer)
+                    .resigned(
+                        token.text(),
+                        ring,
+                        (kid, *back),
+                        &self.policy.service,
+                        &self.worker.shared.signer,
+                    )
                     .await
                     .ok()
                     .map(Some)
@@ -268,6 +273,18 @@ impl Passage<'_> {
         let fleet = self.worker.shared.fleet.snapshot();
         if self.portal { fleet.portal.len() } else { fleet.statuses.len() }
     }
+}
+
+/// Ends a replay's turn when core has had time to refuse it: an upload takes as long as its client likes, and the
+/// next of its principal need not wait for that.
+async fn let_others_follow<T>(exchange: impl Future<Output = T>, turn: &RefCell<Option<Turn<'_>>>) -> T {
+    tokio::pin!(exchange);
+    tokio::select! {
+        biased;
+        result = &mut exchange => return result,
+        () = tokio::time::sleep(REFUSED_BY_THEN) => drop(turn.take()),
+    }
+    exchange.await
 }
 
 /// What a question to the endpoint needs of the send that it is about.

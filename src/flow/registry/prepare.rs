@@ -1,11 +1,11 @@
 //! The endpoint, a connection to it, and the plan for it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Passage, judge};
 use crate::{
     decisions::{
-        plan::{self, Held, Judged, Means, Plan, Step, View, coverage},
+        plan::{self, Held, Judged, Means, Plan, Step, Tried, View, coverage},
         ring::Ring,
     },
     edges::{
@@ -21,9 +21,13 @@ use crate::{
     },
     words::{
         clock::UnixTime,
+        kid::Kid,
         reason::{Reason, Rescue},
     },
 };
+
+/// A signing queue longer than this sends those who can to replay.
+const LONGEST_QUEUE: Duration = Duration::from_millis(200);
 
 /// All that one send needs but its headers.
 pub(super) struct Ready {
@@ -69,9 +73,14 @@ impl Passage<'_> {
         let by_connection = connection_first(&status.held, &lease);
         let held = by_connection.as_ref().unwrap_or(&status.held);
         let view = View { held, leeway: status.leeway.unwrap_or(false), clock_ahead: status.clock_ahead };
-        let issued = judgement.and_then(|j| self.replayable(j, &view, ring));
+        let mut issued = judgement.and_then(|j| self.replayable(j, &view, ring));
         let means = Means { replay: issued.is_some(), body: self.outgoing.body.is_some() };
-        let plan = plan::plan(judged, &view, ring, means, &self.journey.tried, now);
+        let mut plan = plan::plan(judged, &view, ring, means, &self.journey.tried, now);
+        if let Some((credential, kid)) = self.instead_of_a_queue(&plan, judgement) {
+            let tried = [&self.journey.tried[..], &[Tried::Key(kid)]].concat();
+            issued = Some(credential);
+            plan = plan::plan(judged, &view, ring, Means { replay: true, ..means }, &tried, now);
+        }
         if let Step::Hold(wait) = plan.step() {
             drop(lease);
             tokio::time::sleep(*wait).await;
@@ -108,6 +117,20 @@ impl Passage<'_> {
             Judgement::Refused(_) => return None,
         };
         self.covered(digest)
+    }
+
+    /// The credential, for a plan whose signature would have to wait for long.
+    fn instead_of_a_queue(
+        &self,
+        plan: &Plan,
+        judgement: Option<&Judgement>,
+    ) -> Option<((Digest, Arc<Issued>), Kid)> {
+        let (Step::Resign { kid, back }, Some(Judgement::Known(known))) = (plan.step(), judgement) else {
+            return None;
+        };
+        let waits = self.worker.shared.signer.delay() > LONGEST_QUEUE && known.signed(kid, *back).is_none();
+        let credential = (waits && self.policy.replay).then(|| self.covered(known.digest)).flatten()?;
+        Some((credential, kid.clone()))
     }
 
     /// The credential of a token, where the token's access covers the request.

@@ -9,7 +9,7 @@ fn entry(kind: &str, name: &str, actions: &[&str]) -> Access {
 /// Whether `access` covers the request.
 fn covered(access: &[Access], method: &str, target: &str) -> bool {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let Ok(Route::Registry(registry)) = Route::of(path) else { panic!("{path}") };
+    let Route::Registry(registry) = Route::of(path) else { panic!("{path}") };
     let (method, mount) = (Method::from_bytes(method.as_bytes()).expect("a method"), mount(query));
     covers(access, &need(&registry, &method, &mount))
 }
