@@ -28,7 +28,7 @@ use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 
 use self::guard::Guard;
-pub use self::listen::Bound;
+pub use self::listen::{Bound, can_bind};
 use super::{
     config,
     status::{Readiness, Status},

@@ -21,11 +21,12 @@ use self::{operator::Process, wiring::Wired, workers::Workers};
 use super::{
     admin,
     config::{Settings, Sources},
+    realm::{self, Reached},
 };
 use crate::{
     edges::{
         key_source,
-        listener::{Listener, Places},
+        listener::{Listener, Places, own_addresses},
         probe::{
             reading::Held,
             rounds::{Learn, Pace, Rounds},
@@ -81,7 +82,8 @@ async fn serve(
         admin::Bound::bind(&settings.admin.address).await.context("the admin listener can't be bound")?;
 
     resolve::resolve(&shared.fleet, &names.load_full()).await;
-    let learner: Arc<dyn Learn> = Arc::new(Learner(shared.clone()));
+    let reached = Reached::new(&settings, own_addresses());
+    let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
     let pace = Pace {
         every: settings.upstream.probe.every,
         in_window: settings.upstream.probe.in_window,
@@ -206,32 +208,41 @@ fn told_by_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
 }
 
 /// What the probes teach the process.
-struct Learner(Arc<Shared>);
+struct Learner {
+    shared: Arc<Shared>,
+    reached: Reached,
+}
 
 impl Learn for Learner {
     fn lifetime(&self, lifetime: Duration) {
-        self.0.lifetime_seen.fetch_max(lifetime.as_secs(), std::sync::atomic::Ordering::Relaxed);
+        self.shared.lifetime_seen.fetch_max(lifetime.as_secs(), std::sync::atomic::Ordering::Relaxed);
     }
 
     fn auth_mode(&self, mode: &str) {
         // The first answer stands: a change of Harbor's mode makes all its users anew.
-        let _ = self.0.auth_mode.set(mode.into());
+        let _ = self.shared.auth_mode.set(mode.into());
+    }
+
+    fn realm(&self, realm: &str) {
+        if let Some(found) = self.reached.passed_by(realm) {
+            tracing::warn!(realm, remedy = realm::REMEDY, "{found}");
+        }
     }
 
     fn window_open(&self) -> bool {
-        let now = self.0.clock.now();
-        self.0.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some()
+        let now = self.shared.clock.now();
+        self.shared.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some()
     }
 
     fn issued(&self, held: &Held) {
-        let ring = self.0.keys.ring();
+        let ring = self.shared.keys.ring();
         let signature = held.token.rsplit_once('.');
         let proved = ring
             .find(held.kid.as_str())
             .zip(signature)
             .is_some_and(|(entry, (message, signature))| entry.key().verifies(message.as_bytes(), signature));
         if proved {
-            self.0.keys.note_held([&held.kid], self.0.clock.now());
+            self.shared.keys.note_held([&held.kid], self.shared.clock.now());
         }
     }
 }

@@ -10,10 +10,7 @@ use crate::{
         admin::{Operator, UnknownKey},
         status::{self, Readiness, Status},
     },
-    decisions::{
-        plan::{Held, Standing},
-        ring::State,
-    },
+    decisions::plan::{Held, Standing},
     edges::{
         listener::Places,
         telemetry::{
@@ -85,7 +82,7 @@ impl Operator for Process {
             uptime_seconds: self.began.elapsed().as_secs(),
             readiness: self.readiness(),
             endpoints: fleet.statuses.iter().map(endpoint).collect(),
-            keys: ring.entries().map(|e| key(e, now)).collect(),
+            keys: ring.entries().map(|e| status::Key::of(e, now)).collect(),
             requests: self.requests(),
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
@@ -144,25 +141,7 @@ fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {
         url: s.endpoint.authority.to_string(),
         address: s.endpoint.address.to_string(),
         healthy: s.standing == Standing::Healthy,
-        held: match &s.held {
-            Held::Unknown => status::Held::Unknown,
-            Held::One(kid) => status::Held::One(kid.to_string()),
-            Held::Several(kids) => status::Held::Several(kids.iter().map(ToString::to_string).collect()),
-            Held::CannotSign => status::Held::CannotSign,
-        },
+        held: (&s.held).into(),
         probed_seconds_ago: s.probed.map(|at| at.elapsed().as_secs()),
-    }
-}
-
-fn key(entry: &crate::decisions::ring::Entry, now: crate::words::clock::UnixTime) -> status::Key {
-    let state = entry.state(now);
-    let ends =
-        if let State::Verifying { until, .. } = state { Some(until.since(now).as_secs()) } else { None };
-    status::Key {
-        kid: entry.key().kid().to_string(),
-        state: state.as_str().to_owned(),
-        private: entry.key().can_sign(),
-        ends_in_seconds: ends,
-        source: entry.source().to_string(),
     }
 }

@@ -20,8 +20,7 @@ pub fn key_list(keys: &[Key]) -> String {
     let mut text = String::new();
     for key in keys {
         let _ = writeln!(text, "{:<59}  {:<9}  {}", key.kid, key.state, end(key.ends_in_seconds));
-        let half = if key.private { "private" } else { "public" };
-        let _ = writeln!(text, "    {half}, from {}", key.source);
+        let _ = writeln!(text, "    {}, from {}", key.half(), key.source);
     }
     if keys.is_empty() {
         text.push_str("no keys: tokens are re-routed and replayed, never re-signed\n");
@@ -59,37 +58,41 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
 fn endpoints(text: &mut String, endpoints: &[Endpoint]) -> fmt::Result {
     writeln!(text, "\n{:<36}  {:<4}  {:<24}  PROBED", "ENDPOINT", "", "HELD KEY")?;
     for endpoint in endpoints {
-        let name = format!("{} {}", endpoint.address, endpoint.url);
+        let name = if endpoint.address == endpoint.url {
+            endpoint.url.clone()
+        } else {
+            format!("{} {}", endpoint.address, endpoint.url)
+        };
         let health = if endpoint.healthy { "up" } else { "DOWN" };
         let probed =
             endpoint.probed_seconds_ago.map_or_else(|| "never".to_owned(), |s| format!("{}", Ago(s)));
-        writeln!(
-            text,
-            "{:<36}  {health:<4}  {:<24}  {probed}",
-            cut(&name, 36),
-            cut(&held(&endpoint.held), 24)
-        )?;
+        writeln!(text, "{:<36}  {health:<4}  {:<24}  {probed}", cut(&name, 36), held(&endpoint.held))?;
     }
     Ok(())
 }
 
-fn held(held: &Held) -> String {
+/// A held key in at most 24 characters.
+pub fn held(held: &Held) -> String {
     match held {
         Held::Unknown => "unknown".to_owned(),
         Held::CannotSign => "CAN'T SIGN".to_owned(),
-        Held::One(kid) => cut(kid, 24),
+        Held::One(kid) => short(kid),
         Held::Several(kids) => {
             let short: Vec<_> = kids.iter().map(|kid| kid.chars().take(4).collect::<String>()).collect();
-            format!("{}: {}", kids.len(), short.join(", "))
+            cut(&format!("{}: {}", kids.len(), short.join(", ")), 24)
         }
     }
+}
+
+/// A key's name as it is shown, in at most 24 characters.
+pub fn short(kid: &str) -> String {
+    cut(kid, 24)
 }
 
 fn keys(text: &mut String, keys: &[Key]) -> fmt::Result {
     writeln!(text, "\n{:<24}  {:<9}  {:<7}  {:<8}  SOURCE", "KEY", "STATE", "HALF", "ENDS IN")?;
     for key in keys {
-        let half = if key.private { "private" } else { "public" };
-        let (kid, ends) = (cut(&key.kid, 24), end(key.ends_in_seconds));
+        let (kid, half, ends) = (short(&key.kid), key.half(), end(key.ends_in_seconds));
         writeln!(text, "{kid:<24}  {:<9}  {half:<7}  {ends:<8}  {}", key.state, cut_front(&key.source, 24))?;
     }
     if keys.is_empty() {
@@ -140,7 +143,7 @@ fn folded(text: &mut String, first: &str, words: &str) -> fmt::Result {
 }
 
 /// At most `most` characters; what is cut off the end is shown as `…`.
-fn cut(text: &str, most: usize) -> String {
+pub fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
