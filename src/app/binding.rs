@@ -49,4 +49,33 @@ impl Unbound {
     pub fn remedy(&self, key: &str) -> String {
         format!("{}, or set {key}", self.remedy)
     }
+
+    /// The whole sentence for an error of the start; `what` is `"listener"` or `"admin listener"`.
+    pub fn sentence(&self, what: &str, address: &AdminAddress, key: &str) -> String {
+        format!("the {what} {address} can't be bound: {}; {}", self.cause, self.remedy(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_binding_names_address_cause_and_remedy() {
+        let unix = AdminAddress::Unix("/run/tidegate/admin.sock".into());
+        let tcp = AdminAddress::Tcp("127.0.0.1:9180".parse().expect("an address"));
+        let sentence = |address, kind: io::ErrorKind| {
+            Unbound::of(address, &kind.into()).sentence("admin listener", address, "admin.address")
+        };
+        assert_eq!(
+            sentence(&unix, io::ErrorKind::NotFound),
+            "the admin listener unix:/run/tidegate/admin.sock can't be bound: its folder isn't there; make it, or set \
+             admin.address"
+        );
+        assert_eq!(
+            sentence(&tcp, io::ErrorKind::AddrInUse),
+            "the admin listener 127.0.0.1:9180 can't be bound: another process listens there; stop it, or set \
+             admin.address"
+        );
+    }
 }

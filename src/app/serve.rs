@@ -1,5 +1,6 @@
 //! `tidegate serve`: everything put together, and taken apart again in order.
 
+mod begun;
 mod operator;
 mod reload;
 pub(super) mod wiring;
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, oneshot, watch},
@@ -20,7 +21,8 @@ use tokio::{
 use self::{operator::Process, wiring::Wired, workers::Workers};
 use super::{
     admin,
-    config::{Settings, Sources},
+    binding::Unbound,
+    config::{AdminAddress, Settings, Sources},
     realm::{self, Reached},
 };
 use crate::{
@@ -78,9 +80,12 @@ async fn serve(
     let mut background = JoinSet::new();
 
     let listeners = bind(&settings)?;
-    let admin =
-        admin::Bound::bind(&settings.admin.address).await.context("the admin listener can't be bound")?;
+    let admin = admin::Bound::bind(&settings.admin.address).await.map_err(|error| {
+        let address = &settings.admin.address;
+        anyhow!(Unbound::of(address, &error).sentence("admin listener", address, "admin.address"))
+    })?;
 
+    begun::tell(&settings, &sources, &shared.keys.ring(), clock.now());
     resolve::resolve(&shared.fleet, &names.load_full()).await;
     let reached = Reached::new(&settings, own_addresses());
     let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
@@ -168,10 +173,13 @@ async fn serve(
 }
 
 fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
-    let bind = |l: &super::config::Listener| {
-        Listener::bind(l.address).with_context(|| format!("the address {} can't be bound", l.address))
+    let bind = |(i, l): (usize, &super::config::Listener)| {
+        Listener::bind(l.address).map_err(|error| {
+            let (address, key) = (AdminAddress::Tcp(l.address), format!("listener[{i}].address"));
+            anyhow!(Unbound::of(&address, &error).sentence("listener", &address, &key))
+        })
     };
-    settings.listeners.iter().map(bind).collect()
+    settings.listeners.iter().enumerate().map(bind).collect()
 }
 
 async fn stop_at(task: impl Future<Output = ()>, mut stopped: watch::Receiver<bool>) {
