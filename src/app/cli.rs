@@ -41,6 +41,8 @@ enum Command {
     /// Play an upgrade of Harbor with a new key under load, directly and through tidegate
     Rehearse(Rehearse),
     /// Show endpoints with their keys, the key ring and the rescues of a running tidegate
+    ///
+    /// Exit code: 0 where it is ready, 1 where it is not ready or doesn't answer.
     Status(ask::Status),
     /// List the keys of a running tidegate, or retire one
     #[command(subcommand)]

@@ -8,6 +8,7 @@ use super::wiring::Alarms;
 use crate::{
     app::{
         admin::{Operator, UnknownKey},
+        held_keys,
         status::{self, Readiness, Status},
     },
     decisions::plan::{Held, Standing},
@@ -132,7 +133,14 @@ impl Process {
                 Some(status::Alarm { subject: s.endpoint.name.to_string(), cause, remedy: remedy.to_owned() })
             })
             .collect();
-        files.chain(endpoints).collect()
+        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        let held = fleet.statuses.iter().map(|s| (&*s.endpoint.name, &s.held));
+        let misfits = held_keys::misfits(&ring, held, now).into_iter().map(|misfit| status::Alarm {
+            subject: misfit.endpoint,
+            cause: misfit.cause,
+            remedy: misfit.remedy.to_owned(),
+        });
+        files.chain(endpoints).chain(misfits).collect()
     }
 }
 

@@ -3,9 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
+    time::Duration,
 };
 
 use super::{Alarm, Endpoint, Held, Key, Status};
+use crate::words::clock::UnixTime;
 
 /// The whole screen.
 pub fn screen(status: &Status) -> String {
@@ -26,6 +28,13 @@ pub fn key_list(keys: &[Key]) -> String {
         text.push_str("no keys: tokens are re-routed and replayed, never re-signed\n");
     }
     text
+}
+
+/// The line above a screen that is shown again every `pause`: when it was true.
+pub fn watch_head(now: UnixTime, pause: Duration) -> String {
+    let second = now.0.rem_euclid(86_400);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{hour:02}:{minute:02}:{second:02} UTC, again every {} s\n", pause.as_secs())
 }
 
 fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
@@ -214,6 +223,7 @@ mod tests {
             readiness: Readiness { ready: false, reasons: vec!["no endpoint answers".to_owned()] },
             endpoints: vec![
                 endpoint("10.0.0.5:8080", true, Held::One(kid("AAAA"))),
+                Endpoint { url: "10.0.0.6:80".to_owned(), ..endpoint("10.0.0.6:80", true, Held::Unknown) },
                 endpoint("[2001:db8::1]:8080", false, Held::Several(vec![kid("AAAA"), kid("BBBB")])),
             ],
             keys: vec![key("AAAA", "signing", None), key("BBBB", "verifying", Some(1_620))],
@@ -237,6 +247,7 @@ mod tests {
 
         ENDPOINT                                    HELD KEY                  PROBED
         10.0.0.5:8080 http://harbor-core.ha…  up    AAAA:KVXO:KF25:35NA:GJ3…  1m 15s
+        10.0.0.6:80                           up    unknown                   1m 15s
         [2001:db8::1]:8080 http://harbor-co…  DOWN  2: AAAA, BBBB             1m 15s
 
         KEY                       STATE      HALF     ENDS IN   SOURCE
@@ -252,6 +263,12 @@ mod tests {
             remedy: write the whole key beside the path and rename it over the path, so
                     that nobody reads half
         ");
+    }
+
+    #[test]
+    fn a_screen_that_is_shown_again_says_when_it_was_true() {
+        let head = watch_head(UnixTime(1_795_358_345), Duration::from_secs(2));
+        assert_eq!(head, "14:39:05 UTC, again every 2 s\n");
     }
 
     #[test]
