@@ -32,6 +32,9 @@ pub struct Status {
     pub requests: u64,
     /// Rescued requests since the start, by reason.
     pub rescues: BTreeMap<String, u64>,
+    /// In observe mode, refusals of Harbor's that enforce mode would have rescued, by reason.
+    #[serde(default)]
+    pub would_have_rescued: BTreeMap<String, u64>,
     /// Answers of ours in place of Harbor's since the start, by reason.
     pub rejections: BTreeMap<String, u64>,
     pub alarms: Vec<Alarm>,

@@ -86,6 +86,7 @@ impl Operator for Process {
             keys: ring.entries().map(|e| status::Key::of(e, now)).collect(),
             requests: self.requests(),
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
+            would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
             alarms: self.all_alarms(),
         }

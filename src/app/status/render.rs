@@ -55,8 +55,7 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     }
     endpoints(text, &status.endpoints)?;
     keys(text, &status.keys)?;
-    let rescued: u64 = status.rescues.values().sum();
-    counts(text, &format!("RESCUED  {rescued} of {} requests", status.requests), &status.rescues)?;
+    rescues(text, status)?;
     let rejected: u64 = status.rejections.values().sum();
     if rejected > 0 {
         counts(text, &format!("REJECTED  {rejected}"), &status.rejections)?;
@@ -106,6 +105,21 @@ fn keys(text: &mut String, keys: &[Key]) -> fmt::Result {
     }
     if keys.is_empty() {
         writeln!(text, "none: tokens are re-routed and replayed, never re-signed")?;
+    }
+    Ok(())
+}
+
+/// Observe mode rescues nothing by a token's key; what it would have is what its reader wants to know.
+fn rescues(text: &mut String, status: &Status) -> fmt::Result {
+    let rescued: u64 = status.rescues.values().sum();
+    let observes = status.mode == "observe";
+    if observes {
+        let would: u64 = status.would_have_rescued.values().sum();
+        let title = format!("WOULD HAVE RESCUED  {would} of {} requests, or more", status.requests);
+        counts(text, &title, &status.would_have_rescued)?;
+    }
+    if !observes || rescued > 0 {
+        counts(text, &format!("RESCUED  {rescued} of {} requests", status.requests), &status.rescues)?;
     }
     Ok(())
 }
@@ -229,6 +243,7 @@ mod tests {
             keys: vec![key("AAAA", "signing", None), key("BBBB", "verifying", Some(1_620))],
             requests: 20_311,
             rescues: BTreeMap::from([("resign".to_owned(), 1_100), ("reroute".to_owned(), 104), ("replay".to_owned(), 0)]),
+            would_have_rescued: BTreeMap::new(),
             rejections: BTreeMap::new(),
             alarms: vec![Alarm {
                 subject: "/etc/core/private_key.pem".to_owned(),
@@ -263,6 +278,19 @@ mod tests {
             remedy: write the whole key beside the path and rename it over the path, so
                     that nobody reads half
         ");
+    }
+
+    #[test]
+    fn observe_mode_says_what_it_would_have_rescued() {
+        let observing = Status {
+            mode: "observe".to_owned(),
+            rescues: BTreeMap::new(),
+            would_have_rescued: BTreeMap::from([("resign".to_owned(), 7)]),
+            ..status()
+        };
+        let text = screen(&observing);
+        assert!(text.contains("\nWOULD HAVE RESCUED  7 of 20311 requests, or more\n  resign "), "{text}");
+        assert!(!text.contains("\nRESCUED"), "{text}");
     }
 
     #[test]
