@@ -7,11 +7,14 @@ use tokio::sync::watch;
 use super::wiring::Alarms;
 use crate::{
     app::{
-        admin::{Operator, UnknownKey},
+        admin::Operator,
         held_keys,
         status::{self, Readiness, Status},
     },
-    decisions::plan::{Held, Standing},
+    decisions::{
+        plan::{Held, Standing},
+        ring::RetireFault,
+    },
     edges::{
         listener::Places,
         telemetry::{
@@ -92,8 +95,8 @@ impl Operator for Process {
         }
     }
 
-    async fn retire(&self, kid: &str) -> Result<(), UnknownKey> {
-        self.shared.keys.retire_now(kid, self.shared.clock.now()).map_err(|_| UnknownKey)
+    async fn retire(&self, kid: &str) -> Result<(), RetireFault> {
+        self.shared.keys.retire_now(kid, self.shared.clock.now())
     }
 }
 
