@@ -1,11 +1,14 @@
 //! The assembly: the only group that knows every concrete type.
 
 pub mod admin;
+mod binding;
 pub mod check;
 pub mod cli;
 pub mod config;
+mod held_keys;
 mod log;
 pub mod pages;
+mod realm;
 mod rehearse;
 pub mod serve;
 pub mod status;

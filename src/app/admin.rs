@@ -28,11 +28,12 @@ use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 
 use self::guard::Guard;
-pub use self::listen::Bound;
+pub use self::listen::{Bound, can_bind};
 use super::{
     config,
     status::{Readiness, Status},
 };
+use crate::decisions::ring::RetireFault;
 
 /// What the listener asks of the process.
 pub trait Operator: Send + Sync + 'static {
@@ -43,14 +44,9 @@ pub trait Operator: Send + Sync + 'static {
 
     fn status(&self) -> Status;
 
-    /// Retires the key of this name at once: its tokens are refused from the next request on. `Err` where no key has it.
-    fn retire(&self, kid: &str) -> impl Future<Output = Result<(), UnknownKey>> + Send;
+    /// Retires the key of this name, or whose id alone begins so: its tokens are refused from the next request on.
+    fn retire(&self, kid: &str) -> impl Future<Output = Result<(), RetireFault>> + Send;
 }
-
-/// No key of the ring has that name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no key of the ring has this name")]
-pub struct UnknownKey;
 
 /// Connections at a time; the next one waits for a place.
 const CONNECTIONS: usize = 64;
@@ -185,7 +181,13 @@ async fn retire<O: Operator>(encoded: &str, operator: &O) -> Response<Full<Bytes
             tracing::warn!(key.kid = %kid.escape_debug(), "an operator retired a key");
             answer::json(StatusCode::OK, &operator.status().keys)
         }
-        Err(unknown) => answer::error(StatusCode::NOT_FOUND, &unknown.to_string()),
+        Err(fault) => {
+            let status = match fault {
+                RetireFault::Unknown => StatusCode::NOT_FOUND,
+                RetireFault::Several => StatusCode::CONFLICT,
+            };
+            answer::error(status, &fault.to_string())
+        }
     }
 }
 

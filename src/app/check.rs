@@ -1,27 +1,35 @@
-//! `tidegate check`: everything that would go wrong, without binding an address.
+//! `tidegate check`: what it looked at, and everything that would go wrong. Addresses are bound and given back.
 
+mod addresses;
 pub mod endpoints;
+mod looked;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt, path::PathBuf};
 
 use serde::Serialize;
 
+pub use self::{endpoints::Asked, looked::Looked};
 use super::{
-    config::{self, Fault, Faults, Material, Place, Settings, Sources},
+    config::{self, Fault, Faults, KeyOrigin, Material, Place, Settings, Sources},
+    held_keys,
+    realm::{self, Reached},
     serve::wiring,
-    translate,
+    status, translate,
 };
 use crate::{
+    decisions::ring::{Ring, State},
     edges::{
         key_source::{self, Alarm, KeyShelf},
+        listener::own_addresses,
         tls::TlsFault,
     },
-    words::clock::Clock,
+    words::clock::{Clock, UnixTime},
 };
 
-/// What was found, gravest first.
+/// What was looked at and what was found, gravest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
+    pub looked: Looked,
     /// With these nothing starts.
     pub faults: Vec<Fault>,
     /// Endpoints that don't answer as they should, now.
@@ -29,32 +37,99 @@ pub struct Report {
     pub warnings: Vec<Fault>,
 }
 
-/// Resolves, connects to and probes every endpoint; what goes wrong is a fault each.
-pub type AskEndpoints = dyn Fn(&Settings) -> Vec<Fault>;
+/// Resolves, connects to and probes every endpoint.
+pub type AskEndpoints = dyn Fn(&Settings) -> Asked;
 
-/// Checks the configuration, the files that it names, and then, if `ask` is given, its endpoints.
-/// A faulty configuration is all that is reported of it: what it names isn't known.
+/// Checks the configuration, the files that it names, and then, if `ask` is given, its endpoints. Of a faulty
+/// configuration the files are read that can be made out; addresses and endpoints would be guessed.
 pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Report {
-    let settings = match config::load(sources) {
-        Ok(settings) => settings,
-        Err(Faults(faults)) => return Report { faults, ..Report::default() },
-    };
-    let mut report = Report::default();
-    keys(&settings, clock, &mut report);
+    let (settings, faults) = config::load_in_part(sources);
+    let looked = Looked { configuration: sources.file.clone(), ..Looked::default() };
+    let mut report = Report { looked, faults, ..Report::default() };
+    let Some(settings) = settings else { return report };
+    let is_sound = report.faults.is_empty();
+    let now = clock.now();
+    let ring = keys(&settings, now, &mut report);
     certificates(&settings, clock, &mut report);
     admin_token(&settings, &mut report);
-    if let Some(ask) = ask {
-        report.unreachable = ask(&settings);
+    if is_sound {
+        report.looked.at(&settings);
+        addresses::addresses(&settings, &mut report);
+        if let Some(ask) = ask {
+            told_by_endpoints(ask(&settings), &settings, (&ring, now), &mut report);
+        }
     }
     report
 }
 
-fn keys(settings: &Settings, clock: &Clock, report: &mut Report) {
+fn keys(settings: &Settings, now: UnixTime, report: &mut Report) -> std::sync::Arc<Ring> {
     let shelf = KeyShelf::new(translate::policy(&settings.keys), translate::sources(&settings.keys));
-    for alarm in key_source::load_once(&shelf, clock.now()).iter() {
+    for alarm in key_source::load_once(&shelf, now).iter() {
         let of = if alarm.is_warning { &mut report.warnings } else { &mut report.faults };
         of.push(of_alarm("keys.sources", alarm));
     }
+    let ring = shelf.ring();
+    report.looked.keys = ring.entries().map(|entry| status::Key::of(entry, now)).collect();
+    report.warnings.extend(public_halves(settings, &ring, now));
+    ring
+}
+
+/// A JWKS, and what is listed as past or to come, is public on purpose; what core is said to sign with is not.
+fn public_halves(settings: &Settings, ring: &Ring, now: UnixTime) -> Vec<Fault> {
+    let sets: BTreeSet<String> = settings
+        .keys
+        .sources
+        .iter()
+        .filter_map(|source| match &source.origin {
+            KeyOrigin::JwksFile(path) => Some(path.to_string_lossy().into_owned()),
+            KeyOrigin::File(_) | KeyOrigin::Folder(_) => None,
+        })
+        .collect();
+    let public = ring.entries().filter(|entry| {
+        let signs = entry.state(now) == State::Signing;
+        signs && !entry.key().can_sign() && !sets.contains(entry.source().as_str())
+    });
+    let warning = |source: &str| Fault {
+        place: Place::Path(PathBuf::from(source)),
+        key: "keys.sources".to_owned(),
+        found:
+            "only a certificate or public half: its tokens are verified, and none can be signed again with it"
+                .to_owned(),
+        expected: String::new(),
+        remedy: "name core's private key file, unless that is meant".to_owned(),
+    };
+    public.map(|entry| warning(entry.source().as_str())).collect()
+}
+
+fn told_by_endpoints(asked: Asked, settings: &Settings, (ring, now): (&Ring, UnixTime), report: &mut Report) {
+    let held = asked.endpoints.iter().map(|endpoint| (endpoint.name.as_str(), &endpoint.held));
+    let misfit = |misfit: held_keys::Misfit| Fault {
+        place: Place::Endpoint(misfit.endpoint),
+        key: "keys.sources".to_owned(),
+        found: misfit.cause,
+        expected: String::new(),
+        remedy: misfit.remedy.to_owned(),
+    };
+    report.warnings.extend(held_keys::misfits(ring, held, now).into_iter().map(misfit));
+    let past = asked.realm.and_then(|(endpoint, realm)| {
+        Some((endpoint, Reached::new(settings, own_addresses()).passed_by(&realm)?))
+    });
+    report.warnings.extend(past.map(|(endpoint, found)| Fault {
+        place: Place::Endpoint(endpoint),
+        key: "public_url".to_owned(),
+        found,
+        expected: String::new(),
+        remedy: realm::REMEDY.to_owned(),
+    }));
+    if !asked.endpoints.is_empty() {
+        let seen = |endpoint: endpoints::Answered| looked::Endpoint {
+            held: (&endpoint.held).into(),
+            name: endpoint.name,
+            up: Some(endpoint.up),
+        };
+        report.looked.endpoints = asked.endpoints.into_iter().map(seen).collect();
+    }
+    report.unreachable = asked.faults;
 }
 
 fn certificates(settings: &Settings, clock: &Clock, report: &mut Report) {
@@ -122,86 +197,37 @@ impl Report {
             (true, true) => 0,
         }
     }
+
+    fn verdict(&self) -> String {
+        match (self.faults.len(), self.unreachable.len(), self.warnings.len()) {
+            (0, 0, 0) => "nothing is wrong".to_owned(),
+            (0, 0, warnings) => format!("{}, no faults", counted(warnings, "warning")),
+            (faults, unreachable, warnings) => {
+                let faults = (faults > 0).then(|| counted(faults, "fault"));
+                let unreachable = (unreachable > 0).then(|| format!("{unreachable} unreachable"));
+                let warnings = (warnings > 0).then(|| counted(warnings, "warning"));
+                faults.into_iter().chain(unreachable).chain(warnings).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.looked)?;
         let parts =
             [("FAULTS", &self.faults), ("UNREACHABLE", &self.unreachable), ("WARNINGS", &self.warnings)];
         for (title, part) in parts.iter().filter(|(_, part)| !part.is_empty()) {
             writeln!(f, "{title}  {}\n\n{}", part.len(), Faults::sorted((*part).clone()))?;
         }
-        if self.faults.is_empty() && self.unreachable.is_empty() {
-            writeln!(f, "nothing is wrong")?;
-        }
-        Ok(())
+        writeln!(f, "{}", self.verdict())
     }
+}
+
+/// `1 fault`, `2 faults`.
+fn counted(count: usize, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::app::config::Flags;
-
-    fn of_key(content: &[u8]) -> Report {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("private_key.pem");
-        std::fs::write(&path, content).expect("a file");
-        let flags = Flags { keys: vec![path], ..Flags::default() };
-        check(&Sources { flags, ..Sources::default() }, &Clock::system(), None)
-    }
-
-    #[test]
-    fn a_key_file_that_is_broken_is_a_fault_with_path_cause_and_remedy() {
-        let report = of_key(b"");
-        assert_eq!(report.exit_code(), 64);
-        assert!(report.faults[0].place.to_string().ends_with("/private_key.pem"), "{report}");
-        assert_eq!(report.faults[0].found, "the file is empty");
-        assert!(!report.faults[0].remedy.is_empty());
-    }
-
-    #[test]
-    fn an_endpoint_that_does_not_answer_fails_without_being_a_bad_configuration() {
-        let silent = |settings: &Settings| {
-            let endpoint = settings.upstream.endpoints[0].url.to_string();
-            vec![Fault {
-                place: Place::Default,
-                key: "upstream.endpoints[0]".to_owned(),
-                found: format!("{endpoint} doesn't answer"),
-                expected: String::new(),
-                remedy: String::new(),
-            }]
-        };
-        let report = check(&Sources::default(), &Clock::system(), Some(&silent));
-        assert_eq!(report.exit_code(), 1);
-        assert!(report.to_string().contains("http://core:8080 doesn't answer"), "{report}");
-    }
-
-    #[test]
-    fn a_bad_configuration_asks_no_endpoint() {
-        let flags = Flags { harbor: Some("core".to_owned()), ..Flags::default() };
-        let never = |_: &Settings| -> Vec<Fault> { panic!("asked") };
-        let report = check(&Sources { flags, ..Sources::default() }, &Clock::system(), Some(&never));
-        assert_eq!(report.exit_code(), 64);
-        assert!(
-            report.to_string().starts_with("FAULTS  1\n\nflag --harbor: upstream.endpoints[0].url\n"),
-            "{report}"
-        );
-    }
-
-    #[test]
-    fn a_certificate_that_is_not_there_is_a_fault() {
-        let tls = "[{ address = ':0', tls = { certificate_file = '/nowhere/tls.crt', key_file = '/nowhere/tls.key' } }]";
-        let environment = vec![("TIDEGATE_LISTENER".to_owned(), tls.to_owned())];
-        let report = check(&Sources { environment, ..Sources::default() }, &Clock::system(), None);
-        assert_eq!(report.exit_code(), 64);
-        assert_eq!(report.faults[0].place.to_string(), "/nowhere/tls.crt");
-        assert_eq!(report.faults[0].key, "listener[0].tls");
-    }
-
-    #[test]
-    fn nothing_wrong_is_said_too() {
-        let report = check(&Sources::default(), &Clock::system(), None);
-        assert_eq!((report.to_string().as_str(), report.exit_code()), ("nothing is wrong\n", 0));
-    }
-}
+mod tests;

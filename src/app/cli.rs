@@ -9,9 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{
     check,
-    config::{
-        self, Fault, Faults, Flags, Settings, Sources, amounts::Span, documents, written::Written as _,
-    },
+    config::{self, Faults, Flags, Settings, Sources, amounts::Span, documents, written::Written as _},
 };
 use crate::words::clock::Clock;
 
@@ -21,8 +19,8 @@ pub struct Programs {
     pub serve: fn(Settings, Sources) -> anyhow::Result<()>,
     /// Says whether our lane lost nothing and the direct one something.
     pub rehearse: fn(&Rehearse) -> anyhow::Result<bool>,
-    /// Resolves, connects to and probes every endpoint; what goes wrong is a fault each.
-    pub ask_endpoints: fn(&Settings) -> Vec<Fault>,
+    /// Resolves, connects to and probes every endpoint.
+    pub ask_endpoints: fn(&Settings) -> check::Asked,
 }
 
 /// An authenticating reverse proxy in front of Harbor: clients keep working while its signing key changes.
@@ -37,11 +35,14 @@ struct Cli {
 enum Command {
     /// Run the proxy. SIGHUP or a changed file reloads its configuration, SIGTERM drains it
     Serve(Serving),
-    /// List everything that is wrong with configuration, keys, certificates and endpoints, without listening
+    /// Show what `serve` would run with and everything that is wrong with it: configuration, keys, certificates,
+    /// addresses, endpoints. Nothing listens
     Check(Check),
     /// Play an upgrade of Harbor with a new key under load, directly and through tidegate
     Rehearse(Rehearse),
     /// Show endpoints with their keys, the key ring and the rescues of a running tidegate
+    ///
+    /// Exit code: 0 where it is ready, 1 where it is not ready or doesn't answer.
     Status(ask::Status),
     /// List the keys of a running tidegate, or retire one
     #[command(subcommand)]

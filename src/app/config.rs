@@ -67,11 +67,20 @@ impl Sources {
 
 /// Reads, lays over, checks. Opens no file but the one named, and no socket.
 pub fn load(sources: &Sources) -> Result<Settings, Faults> {
+    match load_in_part(sources) {
+        (Some(settings), faults) if faults.is_empty() => Ok(settings),
+        (_, faults) => Err(Faults::sorted(faults)),
+    }
+}
+
+/// As [`load`], with what a faulty configuration still says: what is wrong in it stands at its default. For
+/// `tidegate check` alone, which looks at the files that it names all the same.
+pub fn load_in_part(sources: &Sources) -> (Option<Settings>, Vec<Fault>) {
     let (mut document, mut faults) = match &sources.file {
         None => (Document::default(), Vec::new()),
         Some(path) => match std::fs::read_to_string(path) {
             Ok(text) => Document::of_file(path, &text),
-            Err(error) => return Err(Faults(vec![unreadable(path, &error)])),
+            Err(error) => return (None, vec![unreadable(path, &error)]),
         },
     };
     faults.extend(overlay::environment(&mut document, &sources.environment));
@@ -82,15 +91,12 @@ pub fn load(sources: &Sources) -> Result<Settings, Faults> {
         Ok(raw) => raw,
         Err(error) => {
             faults.push(contradiction(&error));
-            return Err(Faults(faults));
+            return (None, faults);
         }
     };
     let (settings, wrong) = checks::settings(raw, &document, &shape.taken_out);
     faults.extend(wrong);
-    if faults.is_empty() {
-        return Ok(settings);
-    }
-    Err(Faults::sorted(faults))
+    (Some(settings), faults)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Fault {

@@ -1,5 +1,7 @@
 //! Events of the process, on standard error: JSON or text, one line each.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::{filter::LevelFilter, fmt};
 
 use super::config::{Level, Log, LogFormat};
@@ -16,6 +18,7 @@ pub fn start(log: Log) {
     let lines = fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
     let _ = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Text => lines.try_init(),
+        // Colours are for eyes: in a file or a collector they are noise.
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
     };
 }

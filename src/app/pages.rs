@@ -43,7 +43,9 @@ pub fn reasons() -> String {
     table(&mut page, &["outcome", "meaning"], Outcome::ALL.iter().map(|o| named(o.name(), o.meaning())));
     page.push_str(
         "\n## What rescued it\n\nA rescued request would have failed without tidegate: `reason` of the access log where \
-         `outcome` is `rescued`, `tidegate_rescued_requests_total{reason}`.\n\n",
+         `outcome` is `rescued`, `tidegate_rescued_requests_total{reason}`. In observe mode \
+         `tidegate_would_rescue_total{reason}` counts refusals of Harbor's that the first plan would have rescued, \
+         replays left out.\n\n",
     );
     table(&mut page, &["reason", "meaning"], Rescue::ALL.iter().map(|r| named(r.name(), r.meaning())));
     page.push_str(

@@ -1,5 +1,6 @@
 //! `tidegate serve`: everything put together, and taken apart again in order.
 
+mod begun;
 mod operator;
 mod reload;
 pub(super) mod wiring;
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, oneshot, watch},
@@ -20,12 +21,14 @@ use tokio::{
 use self::{operator::Process, wiring::Wired, workers::Workers};
 use super::{
     admin,
-    config::{Settings, Sources},
+    binding::Unbound,
+    config::{AdminAddress, Settings, Sources},
+    realm::{self, Reached},
 };
 use crate::{
     edges::{
         key_source,
-        listener::{Listener, Places},
+        listener::{Listener, Places, own_addresses},
         probe::{
             reading::Held,
             rounds::{Learn, Pace, Rounds},
@@ -77,11 +80,15 @@ async fn serve(
     let mut background = JoinSet::new();
 
     let listeners = bind(&settings)?;
-    let admin =
-        admin::Bound::bind(&settings.admin.address).await.context("the admin listener can't be bound")?;
+    let admin = admin::Bound::bind(&settings.admin.address).await.map_err(|error| {
+        let address = &settings.admin.address;
+        anyhow!(Unbound::of(address, &error).sentence("admin listener", address, "admin.address"))
+    })?;
 
+    begun::tell(&settings, &sources, &shared.keys.ring(), clock.now());
     resolve::resolve(&shared.fleet, &names.load_full()).await;
-    let learner: Arc<dyn Learn> = Arc::new(Learner(shared.clone()));
+    let reached = Reached::new(&settings, own_addresses());
+    let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
     let pace = Pace {
         every: settings.upstream.probe.every,
         in_window: settings.upstream.probe.in_window,
@@ -166,10 +173,13 @@ async fn serve(
 }
 
 fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
-    let bind = |l: &super::config::Listener| {
-        Listener::bind(l.address).with_context(|| format!("the address {} can't be bound", l.address))
+    let bind = |(i, l): (usize, &super::config::Listener)| {
+        Listener::bind(l.address).map_err(|error| {
+            let (address, key) = (AdminAddress::Tcp(l.address), format!("listener[{i}].address"));
+            anyhow!(Unbound::of(&address, &error).sentence("listener", &address, &key))
+        })
     };
-    settings.listeners.iter().map(bind).collect()
+    settings.listeners.iter().enumerate().map(bind).collect()
 }
 
 async fn stop_at(task: impl Future<Output = ()>, mut stopped: watch::Receiver<bool>) {
@@ -206,32 +216,41 @@ fn told_by_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
 }
 
 /// What the probes teach the process.
-struct Learner(Arc<Shared>);
+struct Learner {
+    shared: Arc<Shared>,
+    reached: Reached,
+}
 
 impl Learn for Learner {
     fn lifetime(&self, lifetime: Duration) {
-        self.0.lifetime_seen.fetch_max(lifetime.as_secs(), std::sync::atomic::Ordering::Relaxed);
+        self.shared.lifetime_seen.fetch_max(lifetime.as_secs(), std::sync::atomic::Ordering::Relaxed);
     }
 
     fn auth_mode(&self, mode: &str) {
         // The first answer stands: a change of Harbor's mode makes all its users anew.
-        let _ = self.0.auth_mode.set(mode.into());
+        let _ = self.shared.auth_mode.set(mode.into());
+    }
+
+    fn realm(&self, realm: &str) {
+        if let Some(found) = self.reached.passed_by(realm) {
+            tracing::warn!(realm, remedy = realm::REMEDY, "{found}");
+        }
     }
 
     fn window_open(&self) -> bool {
-        let now = self.0.clock.now();
-        self.0.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some()
+        let now = self.shared.clock.now();
+        self.shared.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some()
     }
 
     fn issued(&self, held: &Held) {
-        let ring = self.0.keys.ring();
+        let ring = self.shared.keys.ring();
         let signature = held.token.rsplit_once('.');
         let proved = ring
             .find(held.kid.as_str())
             .zip(signature)
             .is_some_and(|(entry, (message, signature))| entry.key().verifies(message.as_bytes(), signature));
         if proved {
-            self.0.keys.note_held([&held.kid], self.0.clock.now());
+            self.shared.keys.note_held([&held.kid], self.shared.clock.now());
         }
     }
 }

@@ -8,6 +8,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    decisions::{
+        plan,
+        ring::{self, State},
+    },
+    words::clock::UnixTime,
+};
+
 /// One process at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -24,6 +32,9 @@ pub struct Status {
     pub requests: u64,
     /// Rescued requests since the start, by reason.
     pub rescues: BTreeMap<String, u64>,
+    /// In observe mode, refusals of Harbor's that enforce mode would have rescued, by reason.
+    #[serde(default)]
+    pub would_have_rescued: BTreeMap<String, u64>,
     /// Answers of ours in place of Harbor's since the start, by reason.
     pub rejections: BTreeMap<String, u64>,
     pub alarms: Vec<Alarm>,
@@ -72,6 +83,38 @@ pub struct Key {
     pub ends_in_seconds: Option<u64>,
     /// The file or endpoint that it came from.
     pub source: String,
+}
+
+impl From<&plan::Held> for Held {
+    fn from(held: &plan::Held) -> Self {
+        match held {
+            plan::Held::Unknown => Self::Unknown,
+            plan::Held::One(kid) => Self::One(kid.to_string()),
+            plan::Held::Several(kids) => Self::Several(kids.iter().map(ToString::to_string).collect()),
+            plan::Held::CannotSign => Self::CannotSign,
+        }
+    }
+}
+
+impl Key {
+    /// An entry of the ring as it is at `now`.
+    pub fn of(entry: &ring::Entry, now: UnixTime) -> Self {
+        let state = entry.state(now);
+        let ends =
+            if let State::Verifying { until, .. } = state { Some(until.since(now).as_secs()) } else { None };
+        Self {
+            kid: entry.key().kid().to_string(),
+            state: state.as_str().to_owned(),
+            private: entry.key().can_sign(),
+            ends_in_seconds: ends,
+            source: entry.source().to_string(),
+        }
+    }
+
+    /// Which half is here.
+    pub fn half(&self) -> &'static str {
+        if self.private { "private" } else { "public" }
+    }
 }
 
 /// Something that an operator should mend.

@@ -136,6 +136,22 @@ impl Ring {
         self.names.get(name).and_then(|at| self.entries.get(*at))
     }
 
+    /// The key that an operator means: by any of its names, else the only one whose id begins so.
+    pub fn meant(&self, text: &str) -> Result<&Entry, RetireFault> {
+        if let Some(entry) = self.find(text) {
+            return Ok(entry);
+        }
+        let begins = |entry: &&Entry| {
+            text.len() >= Self::SHORTEST_BEGINNING && entry.key.kid().as_str().starts_with(text)
+        };
+        let mut begin = self.entries.iter().filter(begins);
+        let first = begin.next().ok_or(RetireFault::Unknown)?;
+        if begin.next().is_some() { Err(RetireFault::Several) } else { Ok(first) }
+    }
+
+    /// A group of a libtrust id: less is a slip of the finger.
+    const SHORTEST_BEGINNING: usize = 4;
+
     /// The one key that signs now; `None` where several do: a token without a name is never tried by turns.
     pub fn only_signer(&self) -> Option<Kid> {
         let mut signing = self.entries.iter().filter(|e| e.state(self.as_of) == State::Signing);

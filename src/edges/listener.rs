@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -68,13 +68,8 @@ impl Drop for Place {
 impl Listener {
     /// Binds an address; `[::]` takes IPv4 too.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        socket.set_reuse_address(true)?;
+        let socket = bound(address)?;
         socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(Self { inner: TcpListener::from_std(socket.into())? })
     }
@@ -112,7 +107,51 @@ impl Listener {
     }
 }
 
+/// Whether an address can be bound now: bound, never listened on, and given back.
+pub fn can_bind(address: SocketAddr) -> io::Result<()> {
+    bound(address).map(drop)
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Our addresses on the way out, one a family: connecting a UDP socket chooses one and sends nothing.
+pub fn own_addresses() -> Vec<IpAddr> {
+    // Addresses of documentation (RFC 5737, RFC 3849): nobody has them, so the default route counts.
+    let outward = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    let address = |(any, far): (&str, &str)| {
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(far).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    };
+    outward.into_iter().filter_map(address).collect()
+}
+
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_listened_on_is_in_use_and_another_is_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = taken.local_addr().expect("an address");
+        let kind = |address| can_bind(address).map_err(|error| error.kind());
+        assert_eq!(kind(address), Err(io::ErrorKind::AddrInUse));
+        drop(taken);
+        assert_eq!(kind(address), Ok(()));
+        // Addresses of documentation are nobody's (RFC 5737).
+        assert_eq!(kind(SocketAddr::from(([192, 0, 2, 1], 0))), Err(io::ErrorKind::AddrNotAvailable));
+    }
 }

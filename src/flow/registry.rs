@@ -3,12 +3,14 @@
 mod conclude;
 mod dispatch;
 mod judge;
+mod observed;
 mod prepare;
 
 use std::{ops::Range, rc::Rc};
 
 use http::{HeaderValue, Response};
 
+pub use self::observed::would_rescue;
 use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},

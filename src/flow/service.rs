@@ -77,6 +77,7 @@ fn begin(worker: &Rc<Worker>, downstream: &Downstream, parts: &Parts) -> Story {
         agent: parts.headers.get(header::USER_AGENT).cloned(),
         plan: "",
         rescue: None,
+        would_rescue: None,
         refusal: None,
         endpoint: None,
         principal: None,
@@ -246,7 +247,8 @@ async fn pass(
     if !policy.enforce {
         note_unjudged(worker, policy, bearer.as_ref(), story);
     }
-    let bearer = bearer.filter(|_| policy.enforce);
+    let (bearer, observed) =
+        if policy.enforce { (bearer, None) } else { (None, bearer.zip(registry.clone())) };
     let relay = (!body.is_end_stream())
         .then(|| Relay::new(body, (downstream.pulse.clone(), in_flight.waits.clone())));
     let outgoing = Outgoing {
@@ -262,6 +264,13 @@ async fn pass(
         story.bytes_in = relay.passed();
     }
     let response = result?;
+    if let Some((bearer, registry)) = observed {
+        let answer = (response.status(), response.headers());
+        let asked = story.endpoint.as_deref();
+        let would =
+            registry::would_rescue(worker, policy, &bearer, (&registry, &parts.method), asked, answer);
+        story.would_rescue = would;
+    }
     if response.status().is_success() && changes_credentials(&parts.method, path) {
         worker.shared.answers.forget_all();
         worker.shared.replays.forget_all();

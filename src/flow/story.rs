@@ -41,6 +41,8 @@ pub struct Story {
     pub plan: &'static str,
     /// What rescued it.
     pub rescue: Option<Rescue>,
+    /// In observe mode, what would have rescued it.
+    pub would_rescue: Option<Rescue>,
     /// Why we refused it, or its token.
     pub refusal: Option<Reason>,
     /// The endpoint that answered.
@@ -75,6 +77,7 @@ impl Story {
             agent: None,
             plan: "",
             rescue: None,
+            would_rescue: None,
             refusal: None,
             endpoint: None,
             principal: None,
@@ -109,6 +112,9 @@ impl Drop for Story {
         counters.bytes_down.fetch_add(self.bytes_out, Relaxed);
         if let (Some(rescue), Outcome::Rescued) = (self.rescue, self.outcome) {
             counters.rescued(rescue);
+        }
+        if let Some(rescue) = self.would_rescue {
+            counters.would_have_rescued(rescue);
         }
         if let Some(reason) = self.refusal {
             counters.refused(reason);

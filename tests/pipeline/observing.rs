@@ -2,9 +2,10 @@
 //! answers untouched. Only what A27 lists may differ.
 
 use crate::{
+    operating::{screen, with_token},
     recorder::Recorder,
-    stage::{Setup, Stage, story},
-    support::gate::Gate,
+    stage::{DEV, MANIFEST, SCOPE, Setup, Stage, hold, kid, pull, story, token},
+    support::gate::{Gate, Metrics},
     talk::{Answer, Ask},
 };
 
@@ -103,6 +104,33 @@ fn what_would_be_refused_is_counted_and_named() {
     gate.wait_for("it is counted", |metrics| {
         metrics.sum("tidegate_rejections_total", &[("reason", "token_malformed")]) > 0.5
     });
+}
+
+#[test]
+fn a_refusal_that_enforce_mode_would_have_rescued_is_counted_and_passed_on() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let setup = Setup::before(&[&core], &[&core.key_file]).top("mode = \"observe\"");
+    let (gate, secret) = with_token(&stage, &setup);
+    let token = token(gate.address, DEV, SCOPE);
+    let pulled = || pull(MANIFEST).bearer(&token).at(gate.address).status;
+    let would = |metrics: &Metrics| metrics.sum("tidegate_would_rescue_total", &[]);
+    assert_eq!((pulled(), would(&gate.metrics())), (200, 0.0), "nothing was refused");
+    hold(&core.key_file, 1);
+    gate.wait_for("both see the new key", |metrics| {
+        let held = metrics.sum("tidegate_endpoint_held_key", &[("kid", &kid(1))]);
+        held + metrics.sum("tidegate_key_state", &[("kid", &kid(1)), ("state", "signing")]) > 1.5
+    });
+    assert_eq!(pulled(), 401, "Harbor's refusal goes to the client");
+    gate.wait_for("it is counted", |metrics| {
+        metrics.sum("tidegate_would_rescue_total", &[("reason", "resign")]) > 0.5
+    });
+    assert_eq!(pull(MANIFEST).bearer("dead").at(gate.address).status, 401);
+    let metrics = gate.metrics();
+    let rescued = metrics.sum("tidegate_rescued_requests_total", &[]);
+    assert_eq!((would(&metrics), rescued), (1.0, 0.0), "a token that is none isn't rescued");
+    assert!(screen(&gate, &secret).contains("\nWOULD HAVE RESCUED  1 of "), "{}", screen(&gate, &secret));
 }
 
 fn own((name, value): (&str, &str)) -> (String, String) {

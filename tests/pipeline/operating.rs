@@ -46,7 +46,8 @@ fn started_with_token(
 pub fn screen(gate: &Gate, token: &Path) -> String {
     let shown = ask_status(gate, token, &[]);
     let text = said(&shown);
-    assert_eq!(shown.status.code(), Some(0), "{text}");
+    let expected = i32::from(text.contains("NOT READY"));
+    assert_eq!(shown.status.code(), Some(expected), "scripts see whether it is ready: {text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     text
 }
@@ -108,6 +109,19 @@ fn status_fits_eighty_columns_and_is_json_for_scripts() {
     fs::write(&guess, "another").expect("a file");
     let refused = ask_status(&gate, &guess, &[]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+}
+
+#[test]
+fn a_core_that_holds_another_key_than_ours_is_an_alarm() {
+    let stage = Stage::new();
+    let (core, other) = (stage.replica("core", |_| {}), stage.replica("other", |_| {}));
+    hold(&other.key_file, 1);
+    let (gate, secret) = with_token(&stage, &Setup::before(&[&core], &[&other.key_file]));
+    let alarms = status(&gate)["alarms"].to_string();
+    assert!(alarms.contains("no private key of ours is it") && alarms.contains("core reads?"), "{alarms}");
+    assert!(screen(&gate, &secret).contains("ALARMS"));
+    let (keyless, _) = with_token(&stage, &Setup::before(&[&core], &[]));
+    assert_eq!(status(&keyless)["alarms"], serde_json::json!([]), "nothing is meant to be signed");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::Peer;
-use crate::app::config::AdminAddress;
+use crate::{app::config::AdminAddress, edges::listener};
 
 /// A bound listener. A Unix socket is removed when it is dropped.
 pub struct Bound {
@@ -29,6 +29,7 @@ enum Listener {
 }
 
 impl Bound {
+    /// Binds it. Why not, where not, is said by `app::binding`.
     pub async fn bind(address: &AdminAddress) -> io::Result<Self> {
         let listener = match address {
             AdminAddress::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await?),
@@ -78,31 +79,52 @@ impl Drop for Bound {
     }
 }
 
+/// Whether the listener could be bound now; what is made for it is gone again.
+pub fn can_bind(address: &AdminAddress) -> io::Result<()> {
+    match address {
+        AdminAddress::Tcp(address) => listener::can_bind(*address),
+        AdminAddress::Unix(path) => {
+            is_free(path)?;
+            let trial = beside(path, ".check")?;
+            std::os::unix::net::UnixListener::bind(&trial)?;
+            fs::remove_file(&trial)
+        }
+    }
+}
+
 /// The socket is made under another name, given its mode, and renamed: at its path it never has a wider one.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "the path is taken by something that is no socket",
-            ));
-        }
-        // A socket that nobody listens on is what a crash left behind; on a live one we mustn't climb.
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket"));
-        }
-        _ => {}
-    }
-    let mut hidden = path.as_os_str().to_owned();
-    hidden.push(".new");
-    let hidden = PathBuf::from(hidden);
-    if fs::symlink_metadata(&hidden).is_ok_and(|meta| meta.file_type().is_socket()) {
-        fs::remove_file(&hidden)?;
-    }
+    is_free(path)?;
+    let hidden = beside(path, ".new")?;
     let listener = UnixListener::bind(&hidden)?;
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600))?;
     fs::rename(&hidden, path)?;
     Ok(listener)
+}
+
+fn is_free(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            let found = "the path is taken by something that is no socket";
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, found))
+        }
+        // A socket that nobody listens on is what a crash left behind; on a live one we mustn't climb.
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A path beside the socket's, where no other socket is left.
+fn beside(path: &Path, ending: &str) -> io::Result<PathBuf> {
+    let mut hidden = path.as_os_str().to_owned();
+    hidden.push(ending);
+    let hidden = PathBuf::from(hidden);
+    if fs::symlink_metadata(&hidden).is_ok_and(|meta| meta.file_type().is_socket()) {
+        fs::remove_file(&hidden)?;
+    }
+    Ok(hidden)
 }
 
 /// A connection of either kind.

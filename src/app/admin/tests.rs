@@ -46,9 +46,9 @@ impl Operator for Fake {
         Status { keys: vec![key], ..Status::default() }
     }
 
-    async fn retire(&self, kid: &str) -> Result<(), UnknownKey> {
+    async fn retire(&self, kid: &str) -> Result<(), RetireFault> {
         if kid != "A:B" {
-            return Err(UnknownKey);
+            return Err(RetireFault::Unknown);
         }
         self.retired.lock().expect("a lock").push(kid.to_owned());
         Ok(())
@@ -250,7 +250,10 @@ fn the_client_says_what_the_other_side_said() {
         let keys: Vec<Key> = running.client(Some("right")).get("/v1/keys").await.expect("keys");
         assert_eq!(keys[0].kid, "A:B");
         let unknown = running.client(Some("right")).post::<Vec<Key>>("/v1/keys/C/retire").await;
-        assert_eq!(unknown.expect_err("no key").to_string(), "no key of the ring has this name");
+        assert_eq!(
+            unknown.expect_err("no key").to_string(),
+            "no key of the ring has this name, or an id that begins with it"
+        );
         running.stop().await;
     });
 }

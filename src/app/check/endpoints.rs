@@ -1,9 +1,6 @@
 //! The part of `tidegate check` that asks: names, connections, held keys, and whether core hides behind its sidecar.
 
-use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::net::TcpStream;
 
@@ -12,8 +9,10 @@ use crate::{
         config::{Fault, Host, Place, Scope, Settings},
         serve::wiring,
     },
+    decisions::plan::Held,
     edges::{
         fleet::{Endpoint, Shelf},
+        listener::own_addresses,
         probe::{self, Finding},
         resolve,
     },
@@ -23,57 +22,102 @@ use crate::{
 /// How long core may take to be noticed on another address.
 const KNOCK: Duration = Duration::from_secs(1);
 
-/// Resolves every name, connects to every address and asks it for its key. What goes wrong is a fault each.
-pub fn ask(settings: &Settings) -> Vec<Fault> {
-    let asked = || -> anyhow::Result<Vec<Fault>> {
+/// What the endpoints said.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Core's, in the order of the configuration.
+    pub endpoints: Vec<Answered>,
+    /// What goes wrong, a fault each.
+    pub faults: Vec<Fault>,
+    /// Where Harbor sends clients for tokens, and the endpoint that said so.
+    pub realm: Option<(String, String)>,
+}
+
+/// One endpoint of core's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    pub name: String,
+    /// Whether it answers as a Harbor core does.
+    pub up: bool,
+    pub held: Held,
+}
+
+/// Resolves every name, connects to every address and asks it for its key, then one of them for its challenge.
+pub fn ask(settings: &Settings) -> Asked {
+    let asked = || -> anyhow::Result<Asked> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Certificates that can't be used are named with their files by the part of the check that reads them.
-        let Ok(tls) = wiring::upstream_tls(settings, &Clock::system()) else { return Ok(Vec::new()) };
+        let Ok(tls) = wiring::upstream_tls(settings, &Clock::system()) else { return Ok(Asked::default()) };
         let names = wiring::names(settings, tls.as_ref());
         Ok(runtime.block_on(ask_all(settings, &names)))
     };
-    asked().unwrap_or_else(|error| vec![fault("all", "upstream", format!("{error:#}"), "")])
+    asked().unwrap_or_else(|error| Asked {
+        faults: vec![fault("all", "upstream", format!("{error:#}"), "")],
+        ..Asked::default()
+    })
 }
 
-async fn ask_all(settings: &Settings, names: &resolve::Names) -> Vec<Fault> {
+async fn ask_all(settings: &Settings, names: &resolve::Names) -> Asked {
     let shelf = Shelf::default();
     let (_, unresolved) = resolve::resolve(&shelf, names).await;
     let remedy = "check the name in upstream.endpoints and upstream.portal, and this machine's DNS";
-    let mut faults: Vec<Fault> =
-        unresolved.into_iter().map(|found| fault("by name", "upstream.endpoints", found, remedy)).collect();
+    let unresolved =
+        unresolved.into_iter().map(|found| fault("by name", "upstream.endpoints", found, remedy));
+    let mut asked = Asked { faults: unresolved.collect(), ..Asked::default() };
     let within = settings.upstream.timeouts.connect + settings.upstream.probe.timeout;
     for status in &shelf.snapshot().statuses {
-        faults.extend(ask_for_key(&status.endpoint, within).await);
+        let endpoint = &status.endpoint;
+        let (held, wrong) = match ask_for_key(endpoint, within).await {
+            Ok(held) => (held, None),
+            Err(fault) => (Held::Unknown, Some(fault)),
+        };
+        let up = wrong.is_none();
+        if up && asked.realm.is_none() {
+            asked.realm = realm(endpoint, within).await.map(|realm| (endpoint.name.to_string(), realm));
+        }
+        if held == Held::CannotSign {
+            asked.faults.push(cannot_sign(endpoint));
+        }
+        asked.faults.extend(wrong);
+        asked.endpoints.push(Answered { name: endpoint.name.to_string(), up, held });
     }
     for status in &shelf.snapshot().portal {
         if let Err(error) = probe::ask(&status.endpoint, "/", None, within).await {
-            faults.push(unanswered("upstream.portal", &status.endpoint, error));
+            asked.faults.push(unanswered("upstream.portal", &status.endpoint, error));
         }
     }
-    faults.extend(core_past_its_sidecar(settings).await);
-    faults
+    asked.faults.extend(core_past_its_sidecar(settings).await);
+    asked
 }
 
-async fn ask_for_key(endpoint: &Endpoint, within: Duration) -> Option<Fault> {
-    let answer = match probe::ask(endpoint, probe::KEY_TARGET, None, within).await {
-        Ok(answer) => answer,
-        Err(error) => return Some(unanswered("upstream.endpoints", endpoint, error)),
-    };
+async fn ask_for_key(endpoint: &Endpoint, within: Duration) -> Result<Held, Fault> {
+    let answer = probe::ask(endpoint, probe::KEY_TARGET, None, within)
+        .await
+        .map_err(|error| unanswered("upstream.endpoints", endpoint, error))?;
     match probe::read_key(answer.status, &answer.body) {
-        Finding::Holds(_) => None,
-        Finding::CannotSign => Some(fault(
-            &endpoint.name,
-            "upstream.endpoints",
-            "it can't sign tokens: its key file is empty, unreadable or of a wrong kind".to_owned(),
-            "give core an RSA key in PKCS#1: openssl genrsa -traditional 4096",
-        )),
-        Finding::Strange => Some(fault(
+        Finding::Holds(held) => Ok(Held::One(held.kid)),
+        Finding::CannotSign => Ok(Held::CannotSign),
+        Finding::Strange => Err(fault(
             &endpoint.name,
             "upstream.endpoints",
             format!("it answers {} to a token request, as no Harbor core does", answer.status),
             "give the address of core itself, or of what stands before it",
         )),
     }
+}
+
+fn cannot_sign(endpoint: &Endpoint) -> Fault {
+    fault(
+        &endpoint.name,
+        "upstream.endpoints",
+        "it can't sign tokens: its key file is empty, unreadable or of a wrong kind".to_owned(),
+        "give core an RSA key in PKCS#1: openssl genrsa -traditional 4096",
+    )
+}
+
+async fn realm(endpoint: &Endpoint, within: Duration) -> Option<String> {
+    let answer = probe::ask(endpoint, "/v2/", None, within).await.ok()?;
+    probe::rounds::realm(&answer).map(str::to_owned)
 }
 
 fn unanswered(key: &str, endpoint: &Endpoint, error: probe::AskFault) -> Fault {
@@ -106,18 +150,6 @@ async fn is_open(address: SocketAddr) -> bool {
     tokio::time::timeout(KNOCK, TcpStream::connect(address)).await.is_ok_and(|connected| connected.is_ok())
 }
 
-/// Our addresses on the way out, one a family: connecting a UDP socket chooses one and sends nothing.
-fn own_addresses() -> Vec<IpAddr> {
-    // Addresses of documentation (RFC 5737, RFC 3849): nobody has them, so the default route counts.
-    let outward = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
-    let address = |(any, far): (&str, &str)| {
-        let socket = UdpSocket::bind(any).ok()?;
-        socket.connect(far).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
-    };
-    outward.into_iter().filter_map(address).collect()
-}
-
 fn fault(place: &str, key: &str, found: String, remedy: &str) -> Fault {
     Fault {
         place: Place::Endpoint(place.to_owned()),
@@ -141,7 +173,10 @@ mod tests {
     #[test]
     fn an_address_where_nothing_listens_is_named_with_its_cause() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
-        let faults = ask(&settings(&format!("http://{free}")));
+        let asked = ask(&settings(&format!("http://{free}")));
+        let up: Vec<_> = asked.endpoints.iter().map(|endpoint| endpoint.up).collect();
+        assert_eq!((up, asked.realm), (vec![false], None));
+        let faults = asked.faults;
         assert_eq!(faults.len(), 1);
         assert_eq!(faults[0].place.to_string(), format!("endpoint {free}"));
         assert!(faults[0].found.contains("refused"), "{}", faults[0].found);
@@ -158,7 +193,7 @@ mod tests {
             assert_ne!(stream.read(&mut head).expect("a request"), 0);
             stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").expect("an answer");
         });
-        let faults = ask(&settings(&format!("http://{address}")));
+        let faults = ask(&settings(&format!("http://{address}"))).faults;
         answers.join().expect("an end");
         assert_eq!(faults.len(), 1);
         assert!(faults[0].found.contains("404 Not Found"), "{}", faults[0].found);

@@ -6,10 +6,13 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::{Failure, output};
-use crate::app::{
-    admin::client::{Client, Target},
-    config::{self, AdminAddress, EndpointUrl, Flags, Host, Material, Scheme, Secret, Sources},
-    status,
+use crate::{
+    app::{
+        admin::client::{Client, Target},
+        config::{self, AdminAddress, EndpointUrl, Flags, Host, Material, Scheme, Secret, Sources},
+        status,
+    },
+    words::clock::Clock,
 };
 
 /// Which tidegate. Without `--admin` it is the one of the configuration that `serve` would take.
@@ -50,6 +53,7 @@ pub(super) enum Keys {
     },
     /// End a key: its tokens are refused from the next request on. By themselves keys end with their window
     Retire {
+        /// Its id as `keys list` shows it, or the beginning of it that no other key has
         kid: String,
         /// At once, whatever tokens of it still live
         #[arg(long, required = true)]
@@ -67,24 +71,28 @@ impl Status {
         let client = self.which.client()?;
         Ok(block_on(async {
             if self.watch {
-                watch(&client, self.json).await
-            } else {
-                Ok(output::print(&look(&client, self.json).await?))
+                return watch(&client, self.json).await;
             }
+            let (text, is_ready) = look(&client, self.json).await?;
+            Ok(output::print(&text).max(u8::from(!is_ready)))
         })?)
     }
 }
 
-async fn look(client: &Client, json: bool) -> anyhow::Result<String> {
+/// What there is to print, and whether that tidegate is ready.
+async fn look(client: &Client, json: bool) -> anyhow::Result<(String, bool)> {
     let status: status::Status = client.get("/v1/status").await?;
-    Ok(if json { serde_json::to_string(&status)? + "\n" } else { status::render::screen(&status) })
+    let text = if json { serde_json::to_string(&status)? + "\n" } else { status::render::screen(&status) };
+    Ok((text, status.readiness.ready))
 }
 
 /// Until it is interrupted, or nobody reads: a restart of tidegate is something to watch too.
 async fn watch(client: &Client, json: bool) -> anyhow::Result<u8> {
     loop {
-        let text = look(client, json).await.unwrap_or_else(|error| format!("{error:#}\n"));
-        let code = if json { output::print(&text) } else { output::print_anew(&text) };
+        let looked = look(client, json).await.map(|(text, _)| text);
+        let text = looked.unwrap_or_else(|error| format!("{error:#}\n"));
+        let head = status::render::watch_head(Clock::system().now(), PAUSE);
+        let code = if json { output::print(&text) } else { output::print_anew(&(head + &text)) };
         if code != 0 {
             return Ok(code);
         }

@@ -10,7 +10,7 @@ use crate::app::config::documents::tests::is_up_to_date;
 const NOTHING: Programs = Programs {
     serve: |_, _| Ok(()),
     rehearse: |rehearse| Ok(rehearse.seed == 7),
-    ask_endpoints: |_| Vec::new(),
+    ask_endpoints: |_| check::Asked::default(),
 };
 
 fn exits(line: &str, code: u8) {

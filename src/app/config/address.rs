@@ -88,6 +88,26 @@ impl FromStr for EndpointUrl {
     }
 }
 
+/// What mends a text that is no [`EndpointUrl`], where that can be guessed.
+pub fn url_remedy(text: &str) -> Option<String> {
+    let url = |text: &str| text.parse::<EndpointUrl>().ok();
+    match text.parse::<EndpointUrl>().err()? {
+        UrlError::Scheme if text.contains("://") => None,
+        UrlError::Scheme => {
+            let root = text.split(['/', '?', '#']).next()?;
+            let scheme = if root.ends_with(":443") { "https" } else { "http" };
+            Some(format!("did you mean \"{}\"?", url(&format!("{scheme}://{root}"))?))
+        }
+        UrlError::Path => {
+            let (scheme, rest) = text.split_once("://")?;
+            let root = url(&format!("{scheme}://{}", rest.split(['/', '?', '#']).next()?))?;
+            Some(format!("remove the path: \"{root}\""))
+        }
+        UrlError::UserInfo => Some("remove user and password".to_owned()),
+        UrlError::Host | UrlError::Port => None,
+    }
+}
+
 /// `[::1]:80` → `[::1]` and `80`; an IPv6 address must stand in brackets (RFC 3986, 3.2.2).
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), UrlError> {
     let name_end = match authority.rfind(']') {
@@ -205,6 +225,24 @@ mod tests {
             ("http://core:+80", Port),
         ] {
             assert_eq!(url.parse::<EndpointUrl>(), Err(why), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_was_meant_by_a_url_is_guessed() {
+        for (text, remedy) in [
+            ("core:8080", Some("did you mean \"http://core:8080\"?")),
+            ("core:8080/v2/", Some("did you mean \"http://core:8080\"?")),
+            ("harbor.example:443", Some("did you mean \"https://harbor.example\"?")),
+            ("https://harbor.example/v2/", Some("remove the path: \"https://harbor.example\"")),
+            ("http://core:8080?x", Some("remove the path: \"http://core:8080\"")),
+            ("http://admin:x@core", Some("remove user and password")),
+            ("ftp://core", None),
+            ("http://core:0", None),
+            ("a b", None),
+            ("http://core", None),
+        ] {
+            assert_eq!(url_remedy(text).as_deref(), remedy, "{text}");
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Place {
     Flag(String),
     /// What was asked over the network.
     Endpoint(String),
+    /// Where we would listen.
+    Address(String),
     Default,
 }
 
@@ -31,6 +33,7 @@ impl fmt::Display for Place {
             Self::Variable(name) => write!(f, "environment {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
             Self::Endpoint(name) => write!(f, "endpoint {name}"),
+            Self::Address(address) => write!(f, "address {address}"),
             Self::Default => f.write_str("default"),
         }
     }

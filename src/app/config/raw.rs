@@ -24,7 +24,8 @@ use super::{address::EndpointUrl, written::Text};
 #[serde(default, deny_unknown_fields)]
 pub struct Root {
     /// `enforce` verifies, re-signs, re-routes and replays; `observe` changes nothing of what is judged,
-    /// and counts what it would have done.
+    /// and counts what it would have done: tokens refused, and refusals of Harbor's that re-signing or
+    /// re-routing would have rescued. Replays are not counted, because it keeps no credential.
     pub mode: Mode,
     /// Name of this Harbor: letters, digits, `.`, `_` and `-`, at most 63. It keeps what belongs to one
     /// Harbor apart from another's.

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{
+    address::{EndpointUrl, url_remedy},
     document::{Document, member},
     faults::{Fault, nearest},
     later,
     reference::{self, Key, Kind, MOST},
-    written,
+    written::{self, Written as _},
 };
 
 /// The faults, and the paths of what was taken out.
@@ -80,6 +81,9 @@ impl Checker<'_> {
             }
             (Kind::Table, Value::String(_)) if pattern == "keys.sources[]" => {
                 "write { file = \"/path\" }".to_owned()
+            }
+            (Kind::Written(format, _), Value::String(text)) if format == EndpointUrl::FORMAT => {
+                url_remedy(text).unwrap_or_else(|| self.default_of(pattern))
             }
             (Kind::OneOf(names), Value::String(text)) => {
                 match nearest(text, names.iter().map(String::as_str)) {

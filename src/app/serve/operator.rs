@@ -7,12 +7,13 @@ use tokio::sync::watch;
 use super::wiring::Alarms;
 use crate::{
     app::{
-        admin::{Operator, UnknownKey},
+        admin::Operator,
+        held_keys,
         status::{self, Readiness, Status},
     },
     decisions::{
         plan::{Held, Standing},
-        ring::State,
+        ring::RetireFault,
     },
     edges::{
         listener::Places,
@@ -85,16 +86,17 @@ impl Operator for Process {
             uptime_seconds: self.began.elapsed().as_secs(),
             readiness: self.readiness(),
             endpoints: fleet.statuses.iter().map(endpoint).collect(),
-            keys: ring.entries().map(|e| key(e, now)).collect(),
+            keys: ring.entries().map(|e| status::Key::of(e, now)).collect(),
             requests: self.requests(),
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
+            would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
             alarms: self.all_alarms(),
         }
     }
 
-    async fn retire(&self, kid: &str) -> Result<(), UnknownKey> {
-        self.shared.keys.retire_now(kid, self.shared.clock.now()).map_err(|_| UnknownKey)
+    async fn retire(&self, kid: &str) -> Result<(), RetireFault> {
+        self.shared.keys.retire_now(kid, self.shared.clock.now())
     }
 }
 
@@ -135,7 +137,14 @@ impl Process {
                 Some(status::Alarm { subject: s.endpoint.name.to_string(), cause, remedy: remedy.to_owned() })
             })
             .collect();
-        files.chain(endpoints).collect()
+        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        let held = fleet.statuses.iter().map(|s| (&*s.endpoint.name, &s.held));
+        let misfits = held_keys::misfits(&ring, held, now).into_iter().map(|misfit| status::Alarm {
+            subject: misfit.endpoint,
+            cause: misfit.cause,
+            remedy: misfit.remedy.to_owned(),
+        });
+        files.chain(endpoints).chain(misfits).collect()
     }
 }
 
@@ -144,25 +153,7 @@ fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {
         url: s.endpoint.authority.to_string(),
         address: s.endpoint.address.to_string(),
         healthy: s.standing == Standing::Healthy,
-        held: match &s.held {
-            Held::Unknown => status::Held::Unknown,
-            Held::One(kid) => status::Held::One(kid.to_string()),
-            Held::Several(kids) => status::Held::Several(kids.iter().map(ToString::to_string).collect()),
-            Held::CannotSign => status::Held::CannotSign,
-        },
+        held: (&s.held).into(),
         probed_seconds_ago: s.probed.map(|at| at.elapsed().as_secs()),
-    }
-}
-
-fn key(entry: &crate::decisions::ring::Entry, now: crate::words::clock::UnixTime) -> status::Key {
-    let state = entry.state(now);
-    let ends =
-        if let State::Verifying { until, .. } = state { Some(until.since(now).as_secs()) } else { None };
-    status::Key {
-        kid: entry.key().kid().to_string(),
-        state: state.as_str().to_owned(),
-        private: entry.key().can_sign(),
-        ends_in_seconds: ends,
-        source: entry.source().to_string(),
     }
 }

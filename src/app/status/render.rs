@@ -3,9 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
+    time::Duration,
 };
 
 use super::{Alarm, Endpoint, Held, Key, Status};
+use crate::words::clock::UnixTime;
 
 /// The whole screen.
 pub fn screen(status: &Status) -> String {
@@ -20,13 +22,19 @@ pub fn key_list(keys: &[Key]) -> String {
     let mut text = String::new();
     for key in keys {
         let _ = writeln!(text, "{:<59}  {:<9}  {}", key.kid, key.state, end(key.ends_in_seconds));
-        let half = if key.private { "private" } else { "public" };
-        let _ = writeln!(text, "    {half}, from {}", key.source);
+        let _ = writeln!(text, "    {}, from {}", key.half(), key.source);
     }
     if keys.is_empty() {
         text.push_str("no keys: tokens are re-routed and replayed, never re-signed\n");
     }
     text
+}
+
+/// The line above a screen that is shown again every `pause`: when it was true.
+pub fn watch_head(now: UnixTime, pause: Duration) -> String {
+    let second = now.0.rem_euclid(86_400);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{hour:02}:{minute:02}:{second:02} UTC, again every {} s\n", pause.as_secs())
 }
 
 fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
@@ -47,8 +55,7 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     }
     endpoints(text, &status.endpoints)?;
     keys(text, &status.keys)?;
-    let rescued: u64 = status.rescues.values().sum();
-    counts(text, &format!("RESCUED  {rescued} of {} requests", status.requests), &status.rescues)?;
+    rescues(text, status)?;
     let rejected: u64 = status.rejections.values().sum();
     if rejected > 0 {
         counts(text, &format!("REJECTED  {rejected}"), &status.rejections)?;
@@ -59,41 +66,60 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
 fn endpoints(text: &mut String, endpoints: &[Endpoint]) -> fmt::Result {
     writeln!(text, "\n{:<36}  {:<4}  {:<24}  PROBED", "ENDPOINT", "", "HELD KEY")?;
     for endpoint in endpoints {
-        let name = format!("{} {}", endpoint.address, endpoint.url);
+        let name = if endpoint.address == endpoint.url {
+            endpoint.url.clone()
+        } else {
+            format!("{} {}", endpoint.address, endpoint.url)
+        };
         let health = if endpoint.healthy { "up" } else { "DOWN" };
         let probed =
             endpoint.probed_seconds_ago.map_or_else(|| "never".to_owned(), |s| format!("{}", Ago(s)));
-        writeln!(
-            text,
-            "{:<36}  {health:<4}  {:<24}  {probed}",
-            cut(&name, 36),
-            cut(&held(&endpoint.held), 24)
-        )?;
+        writeln!(text, "{:<36}  {health:<4}  {:<24}  {probed}", cut(&name, 36), held(&endpoint.held))?;
     }
     Ok(())
 }
 
-fn held(held: &Held) -> String {
+/// A held key in at most 24 characters.
+pub fn held(held: &Held) -> String {
     match held {
         Held::Unknown => "unknown".to_owned(),
         Held::CannotSign => "CAN'T SIGN".to_owned(),
-        Held::One(kid) => cut(kid, 24),
+        Held::One(kid) => short(kid),
         Held::Several(kids) => {
             let short: Vec<_> = kids.iter().map(|kid| kid.chars().take(4).collect::<String>()).collect();
-            format!("{}: {}", kids.len(), short.join(", "))
+            cut(&format!("{}: {}", kids.len(), short.join(", ")), 24)
         }
     }
+}
+
+/// A key's name as it is shown, in at most 24 characters.
+pub fn short(kid: &str) -> String {
+    cut(kid, 24)
 }
 
 fn keys(text: &mut String, keys: &[Key]) -> fmt::Result {
     writeln!(text, "\n{:<24}  {:<9}  {:<7}  {:<8}  SOURCE", "KEY", "STATE", "HALF", "ENDS IN")?;
     for key in keys {
-        let half = if key.private { "private" } else { "public" };
-        let (kid, ends) = (cut(&key.kid, 24), end(key.ends_in_seconds));
+        let (kid, half, ends) = (short(&key.kid), key.half(), end(key.ends_in_seconds));
         writeln!(text, "{kid:<24}  {:<9}  {half:<7}  {ends:<8}  {}", key.state, cut_front(&key.source, 24))?;
     }
     if keys.is_empty() {
         writeln!(text, "none: tokens are re-routed and replayed, never re-signed")?;
+    }
+    Ok(())
+}
+
+/// Observe mode rescues nothing by a token's key; what it would have is what its reader wants to know.
+fn rescues(text: &mut String, status: &Status) -> fmt::Result {
+    let rescued: u64 = status.rescues.values().sum();
+    let observes = status.mode == "observe";
+    if observes {
+        let would: u64 = status.would_have_rescued.values().sum();
+        let title = format!("WOULD HAVE RESCUED  {would} of {} requests, or more", status.requests);
+        counts(text, &title, &status.would_have_rescued)?;
+    }
+    if !observes || rescued > 0 {
+        counts(text, &format!("RESCUED  {rescued} of {} requests", status.requests), &status.rescues)?;
     }
     Ok(())
 }
@@ -140,7 +166,7 @@ fn folded(text: &mut String, first: &str, words: &str) -> fmt::Result {
 }
 
 /// At most `most` characters; what is cut off the end is shown as `…`.
-fn cut(text: &str, most: usize) -> String {
+pub fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
@@ -211,11 +237,13 @@ mod tests {
             readiness: Readiness { ready: false, reasons: vec!["no endpoint answers".to_owned()] },
             endpoints: vec![
                 endpoint("10.0.0.5:8080", true, Held::One(kid("AAAA"))),
+                Endpoint { url: "10.0.0.6:80".to_owned(), ..endpoint("10.0.0.6:80", true, Held::Unknown) },
                 endpoint("[2001:db8::1]:8080", false, Held::Several(vec![kid("AAAA"), kid("BBBB")])),
             ],
             keys: vec![key("AAAA", "signing", None), key("BBBB", "verifying", Some(1_620))],
             requests: 20_311,
             rescues: BTreeMap::from([("resign".to_owned(), 1_100), ("reroute".to_owned(), 104), ("replay".to_owned(), 0)]),
+            would_have_rescued: BTreeMap::new(),
             rejections: BTreeMap::new(),
             alarms: vec![Alarm {
                 subject: "/etc/core/private_key.pem".to_owned(),
@@ -234,6 +262,7 @@ mod tests {
 
         ENDPOINT                                    HELD KEY                  PROBED
         10.0.0.5:8080 http://harbor-core.ha…  up    AAAA:KVXO:KF25:35NA:GJ3…  1m 15s
+        10.0.0.6:80                           up    unknown                   1m 15s
         [2001:db8::1]:8080 http://harbor-co…  DOWN  2: AAAA, BBBB             1m 15s
 
         KEY                       STATE      HALF     ENDS IN   SOURCE
@@ -249,6 +278,25 @@ mod tests {
             remedy: write the whole key beside the path and rename it over the path, so
                     that nobody reads half
         ");
+    }
+
+    #[test]
+    fn observe_mode_says_what_it_would_have_rescued() {
+        let observing = Status {
+            mode: "observe".to_owned(),
+            rescues: BTreeMap::new(),
+            would_have_rescued: BTreeMap::from([("resign".to_owned(), 7)]),
+            ..status()
+        };
+        let text = screen(&observing);
+        assert!(text.contains("\nWOULD HAVE RESCUED  7 of 20311 requests, or more\n  resign "), "{text}");
+        assert!(!text.contains("\nRESCUED"), "{text}");
+    }
+
+    #[test]
+    fn a_screen_that_is_shown_again_says_when_it_was_true() {
+        let head = watch_head(UnixTime(1_795_358_345), Duration::from_secs(2));
+        assert_eq!(head, "14:39:05 UTC, again every 2 s\n");
     }
 
     #[test]

@@ -85,9 +85,9 @@ impl KeyFault {
 /// What works for tidegate and not for Harbor core (contract K7, K8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Caution {
-    #[error("the key is PKCS#8: core answers token requests with 500 and no body (K7)")]
+    #[error("the key is PKCS#8: core answers token requests with 500 and no body")]
     Pkcs8,
-    #[error("the key is EC: core answers token requests with an empty token or 500 (K8)")]
+    #[error("the key is EC: core answers token requests with an empty token or 500")]
     Ec,
 }
 

@@ -22,8 +22,10 @@ pub enum Change {
 /// Why a key was not retired.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetireFault {
-    #[error("no key of the ring has this name")]
+    #[error("no key of the ring has this name, or an id that begins with it")]
     Unknown,
+    #[error("the ids of several keys begin so: give more of the one that is meant")]
+    Several,
 }
 
 /// One source as it was last seen.
@@ -158,9 +160,9 @@ impl Keeper {
         (Arc::clone(&self.ring), changes)
     }
 
-    /// Retires a key at once, by any of its names. Its digest beats every source from now on (A9).
+    /// Retires a key at once, by any of its names or the beginning of its id. Its digest beats every source from now on (A9).
     pub fn retire_now(&mut self, name: &str, now: UnixTime) -> Result<(Arc<Ring>, Vec<Change>), RetireFault> {
-        let entry = self.ring.find(name).ok_or(RetireFault::Unknown)?;
+        let entry = self.ring.meant(name)?;
         let key = Arc::new(entry.key().without_private());
         Ok(self.ban(key, now))
     }

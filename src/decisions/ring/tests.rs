@@ -338,3 +338,20 @@ fn the_jwks_holds_the_public_halves_of_what_verifies() {
     assert!(of(10).iter().all(|key| !key.can_sign() && key.declared().is_none()));
     assert_eq!(of(10 + WINDOW), [ec().key()]);
 }
+
+#[test]
+fn a_key_is_meant_by_its_names_or_by_what_no_other_id_begins_with() {
+    let mut keeper = keeper(Overlap::Auto);
+    let ring = keeper.observe(&file(), keys([0, 1]), at(0)).0;
+    let (id, other) = (kid(0).to_string(), kid(1).to_string());
+    assert_ne!(id[..4], other[..4], "of the two forged keys");
+    let meant = |text: &str| ring.meant(text).map(|entry| entry.key().kid().clone());
+    for text in [&id[..], &id[..4], &id[..9], rsa(0).key().thumbprint().as_str()] {
+        assert_eq!(meant(text), Ok(kid(0)), "{text}");
+    }
+    for text in ["", &id[..3], "ZZZZ", &format!("{id}:")] {
+        assert_eq!(meant(text), Err(RetireFault::Unknown), "{text}");
+    }
+    let twins = Ring { entries: [&ring.entries[..], &ring.entries[..]].concat(), ..Ring::default() };
+    assert_eq!(twins.meant(&id[..4]).err(), Some(RetireFault::Several));
+}

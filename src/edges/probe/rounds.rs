@@ -38,6 +38,8 @@ pub trait Learn: Send + Sync {
     fn auth_mode(&self, mode: &str);
     /// An endpoint issued this token just now; it holds the token's key if the signature verifies (A12).
     fn issued(&self, held: &reading::Held);
+    /// Harbor sends clients here for tokens; told once.
+    fn realm(&self, realm: &str);
     /// Whether more than one key verifies now.
     fn window_open(&self) -> bool;
 }
@@ -247,17 +249,26 @@ impl Rounds {
         let snapshot = self.shelf.snapshot();
         let Some(status) = snapshot.statuses.iter().find(|s| s.standing == Standing::Healthy) else { return };
         let Ok(answer) = ask(&status.endpoint, "/v2/", None, self.pace.timeout).await else { return };
-        if let Some(scheme) = realm_scheme(&answer) {
+        let Some(realm) = realm(&answer) else { return };
+        if let Some(scheme) = scheme_of(realm) {
             self.shelf.change(|snapshot| snapshot.realm_scheme = Some(scheme));
+            self.learn.realm(realm);
         }
     }
 }
 
-fn realm_scheme(answer: &Answer) -> Option<Scheme> {
-    let value = answer.headers.get(http::header::WWW_AUTHENTICATE)?;
-    match Challenge::of(value) {
-        Challenge::Bearer { realm, .. } if realm.starts_with("https:") => Some(Scheme::Https),
-        Challenge::Bearer { realm, .. } if realm.starts_with("http:") => Some(Scheme::Http),
+/// The realm of a `Bearer` challenge: where clients get their tokens.
+pub fn realm(answer: &Answer) -> Option<&str> {
+    match Challenge::of(answer.headers.get(http::header::WWW_AUTHENTICATE)?) {
+        Challenge::Bearer { realm, .. } => Some(realm),
+        Challenge::Basic | Challenge::Empty | Challenge::Other => None,
+    }
+}
+
+fn scheme_of(realm: &str) -> Option<Scheme> {
+    match realm.split_once(':') {
+        Some(("https", _)) => Some(Scheme::Https),
+        Some(("http", _)) => Some(Scheme::Http),
         _ => None,
     }
 }

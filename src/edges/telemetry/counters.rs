@@ -27,6 +27,7 @@ pub struct Counters {
     requests: Vec<AtomicU64>,
     durations: Vec<Histogram>,
     rescues: [AtomicU64; Rescue::ALL.len()],
+    would_rescue: [AtomicU64; Rescue::ALL.len()],
     reasons: [AtomicU64; Reason::ALL.len()],
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// Connections from clients that are open.
@@ -64,6 +65,7 @@ impl Default for Counters {
             requests: (0..ROUTES.len() * STATUSES).map(|_| AtomicU64::new(0)).collect(),
             durations: (0..ROUTES.len()).map(|_| Histogram::default()).collect(),
             rescues: std::array::from_fn(|_| AtomicU64::new(0)),
+            would_rescue: std::array::from_fn(|_| AtomicU64::new(0)),
             reasons: std::array::from_fn(|_| AtomicU64::new(0)),
             outcomes: std::array::from_fn(|_| AtomicU64::new(0)),
             connections: AtomicU64::new(0),
@@ -109,6 +111,11 @@ impl Counters {
         self.rescues[by.index()].fetch_add(1, Relaxed);
     }
 
+    /// One refusal that observe mode let pass and enforce mode would have rescued.
+    pub fn would_have_rescued(&self, by: Rescue) {
+        self.would_rescue[by.index()].fetch_add(1, Relaxed);
+    }
+
     /// One refusal of ours.
     pub fn refused(&self, reason: Reason) {
         self.reasons[reason.index()].fetch_add(1, Relaxed);
@@ -122,6 +129,11 @@ impl Counters {
     /// Rescues so far.
     pub fn rescues(&self, by: Rescue) -> u64 {
         self.rescues[by.index()].load(Relaxed)
+    }
+
+    /// Refusals so far that enforce mode would have rescued.
+    pub fn would_rescues(&self, by: Rescue) -> u64 {
+        self.would_rescue[by.index()].load(Relaxed)
     }
 
     /// Refusals so far.

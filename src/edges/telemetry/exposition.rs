@@ -50,7 +50,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 20] = [
+pub const FAMILIES: [Family; 21] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",
@@ -72,6 +72,12 @@ pub const FAMILIES: [Family; 20] = [
     Family {
         name: "tidegate_rescued_requests",
         help: "Requests that would have failed",
+        labels: &["reason"],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_would_rescue",
+        help: "Refusals of Harbor's in observe mode that enforce mode would have rescued; replays aren't counted",
         labels: &["reason"],
         kind: "counter",
     },
@@ -200,6 +206,9 @@ impl Scrape {
             }
             "tidegate_rescued_requests" => {
                 self.closed_list("reason", Rescue::ALL, Rescue::name, Counters::rescues)
+            }
+            "tidegate_would_rescue" => {
+                self.closed_list("reason", Rescue::ALL, Rescue::name, Counters::would_rescues)
             }
             "tidegate_rejections" => self.closed_list("reason", Reason::ALL, Reason::name, Counters::reasons),
             "tidegate_connections" => one(self.sum(|w| w.connections.load(Relaxed))),
