@@ -1,5 +1,6 @@
-//! The README's commands, as printed: each block is run, but the test command itself. The Harbor in them is a
-//! stand-in, and ports are free ones. The checkout is what a reader has after cloning.
+//! The README's commands, as printed: each is run, but the test command itself. The Harbor in them is a stand-in, ports
+//! are free ones, and what goes into the system's folders goes into a temporary one. The checkout is what a reader has
+//! after cloning.
 
 #![allow(unreachable_pub, reason = "modules of a test crate")]
 #![allow(clippy::expect_used, reason = "a test ends at what it can't do")]
@@ -25,6 +26,10 @@ use tokio::runtime::Runtime;
 const PRINTED_HARBOR: &str = "https://harbor.example.com";
 /// Where its tidegate listens.
 const PRINTED_LISTENER: &str = ":8080";
+/// Where it listens for a reader's own clients.
+const PRINTED_NAME: &str = "localhost:8080";
+/// The folder of its admin socket.
+const PRINTED_RUN: &str = "/run/tidegate";
 /// For a command that ends by itself; the first one may have to build.
 const PATIENCE: Duration = Duration::from_mins(15);
 
@@ -67,13 +72,15 @@ fn stand_in(folder: &Path) -> StandIn {
 
 /// A printed command, with `tidegate` as it is built and the stand-in's address.
 fn command(printed: &str, harbor: &str, listener: SocketAddr) -> Command {
-    let line = printed.replace(PRINTED_HARBOR, harbor).replace(PRINTED_LISTENER, &listener.to_string());
+    let listener = listener.to_string();
+    let line = printed.replace(PRINTED_HARBOR, harbor).replace(PRINTED_NAME, &listener);
+    let line = line.replace(PRINTED_LISTENER, &listener);
     let binary = settings::tidegate();
     let folder = binary.parent().expect("a folder").to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let paths = std::iter::once(folder).chain(std::env::split_paths(&path));
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("exec {line}")]).current_dir(root()).stdin(Stdio::null());
+    command.args(["-c", &format!("exec env {line}")]).current_dir(root()).stdin(Stdio::null());
     command.env("PATH", std::env::join_paths(paths).expect("a path"));
     command.env("TIDEGATE_ADMIN__ADDRESS", ports::free().to_string());
     command
@@ -82,9 +89,16 @@ fn command(printed: &str, harbor: &str, listener: SocketAddr) -> Command {
 #[test]
 fn every_printed_command_is_known_here() {
     let known = [
+        "git clone URL-OF-THIS-REPOSITORY tidegate",
+        "cd tidegate",
         "cargo run --release -- rehearse",
-        "tidegate serve --harbor https://harbor.example.com --listen :8080",
+        "install -m755 target/release/tidegate /usr/local/bin/",
+        "install -d -m 0700 /run/tidegate",
+        "export TIDEGATE_ADMIN__ADDRESS=unix:/run/tidegate/admin.sock",
         "tidegate check --harbor https://harbor.example.com",
+        "tidegate serve --harbor https://harbor.example.com --listen :8080",
+        "TIDEGATE_PUBLIC_URL=http://localhost:8080 TIDEGATE_REALM=rewrite tidegate serve \
+         --harbor https://harbor.example.com --listen :8080",
         "./tests/run",
     ];
     assert_eq!(commands(), known, "a command that is printed is a command that is run");
@@ -97,17 +111,64 @@ fn the_rehearsal_ends_well_within_its_minute() {
     assert!(report.contains("through tidegate"), "{report}");
 }
 
-#[test]
-fn tidegate_stands_before_harbor_with_one_command() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let harbor = stand_in(folder.path());
-    let listener = ports::free();
-    let printed = "tidegate serve --harbor https://harbor.example.com --listen :8080";
-    let mut serving = Ended(command(printed, &harbor.url, listener).spawn().expect("it starts"));
+/// The first answer of a tidegate that was started by a printed command.
+fn first_answer(serving: &mut Ended, listener: SocketAddr) -> http::Answer {
     let answered = waiting::until(Duration::from_secs(20), || http::get(listener, "/v2/", &[]).ok());
     let answer = answered.expect("it answers");
     assert_eq!(answer.status, 401, "Harbor's challenge");
     assert!(serving.0.try_wait().expect("its state is known").is_none(), "it goes on serving");
+    answer
+}
+
+#[test]
+fn a_clone_is_a_checkout() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let printed = "git clone URL-OF-THIS-REPOSITORY tidegate && cd tidegate && test -f README.md";
+    let line = printed.replace("URL-OF-THIS-REPOSITORY", &root().display().to_string());
+    let mut command = Command::new("sh");
+    process::run(command.args(["-c", &line]).current_dir(folder.path()), PATIENCE).expect("it is cloned");
+}
+
+#[test]
+fn tidegate_stands_before_harbor_without_configuration() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let harbor = stand_in(folder.path());
+    let (listener, run) = (ports::free(), folder.path().join("run").display().to_string());
+    let in_folder = |printed: &str| {
+        let built = settings::tidegate().display().to_string();
+        let line = printed.replace(PRINTED_RUN, &run).replace("target/release/tidegate", &built);
+        line.replace("/usr/local/bin/", &folder.path().display().to_string())
+    };
+    for printed in
+        ["install -m755 target/release/tidegate /usr/local/bin/", "install -d -m 0700 /run/tidegate"]
+    {
+        process::run(&mut command(&in_folder(printed), "", listener), PATIENCE).expect("it is installed");
+    }
+    let installed = folder.path().join("tidegate");
+    assert!(installed.is_file(), "{}", installed.display());
+
+    let exported = in_folder("unix:/run/tidegate/admin.sock");
+    let printed = "tidegate serve --harbor https://harbor.example.com --listen :8080";
+    let mut serve = command(printed, &harbor.url, listener);
+    let mut serving = Ended(serve.env("TIDEGATE_ADMIN__ADDRESS", &exported).spawn().expect("it starts"));
+    first_answer(&mut serving, listener);
+    let mut status = command("tidegate status", "", listener);
+    let screen = process::run(status.env("TIDEGATE_ADMIN__ADDRESS", &exported), PATIENCE).expect("a status");
+    assert!(screen.contains("HELD KEY"), "{screen}");
+}
+
+#[test]
+fn under_another_name_tidegate_names_itself() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let harbor = stand_in(folder.path());
+    let listener = ports::free();
+    let printed = "TIDEGATE_PUBLIC_URL=http://localhost:8080 TIDEGATE_REALM=rewrite tidegate serve \
+                   --harbor https://harbor.example.com --listen :8080";
+    let mut serving = Ended(command(printed, &harbor.url, listener).spawn().expect("it starts"));
+    let answer = first_answer(&mut serving, listener);
+    let challenge = answer.headers.iter().find(|(name, _)| name == "www-authenticate").expect("a challenge");
+    let realm = format!("realm=\"http://{listener}/service/token\"");
+    assert!(challenge.1.contains(&realm), "{}", challenge.1);
 }
 
 #[test]
