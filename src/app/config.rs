@@ -74,8 +74,14 @@ pub fn load(sources: &Sources) -> Result<Settings, Faults> {
             Err(error) => return Err(Faults(vec![unreadable(path, &error)])),
         },
     };
+    let file = document.says_anything();
     faults.extend(overlay::environment(&mut document, &sources.environment));
     overlay::flags(&mut document, &sources.flags);
+    let stated = Stated {
+        file,
+        endpoints: document.says("/upstream/endpoints"),
+        key_sources: document.says("/keys/sources"),
+    };
     let shape = shape::check(&mut document);
     faults.extend(shape.faults);
     let raw = match serde_json::from_value(document.tree.clone()) {
@@ -88,7 +94,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Faults> {
     let (settings, wrong) = checks::settings(raw, &document, &shape.taken_out);
     faults.extend(wrong);
     if faults.is_empty() {
-        return Ok(settings);
+        return Ok(Settings { stated, ..settings });
     }
     Err(Faults::sorted(faults))
 }

@@ -33,6 +33,18 @@ pub struct Settings {
     pub timeouts: Timeouts,
     pub admin: Admin,
     pub log: Log,
+    pub stated: Stated,
+}
+
+/// What was written rather than left to its default, of that whose absence at a reload looks like a mishap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stated {
+    /// The file says anything at all.
+    pub file: bool,
+    /// `upstream.endpoints`, by file, environment or flag.
+    pub endpoints: bool,
+    /// `keys.sources`, likewise.
+    pub key_sources: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

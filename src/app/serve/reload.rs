@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use anyhow::bail;
 use arc_swap::ArcSwap;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -15,7 +16,7 @@ use tokio::{
 use super::wiring;
 use crate::{
     app::{
-        config::{self, Settings, Sources},
+        config::{self, Settings, Sources, Stated},
         translate,
     },
     edges::resolve::Names,
@@ -25,6 +26,9 @@ use crate::{
 
 /// How often the configuration's file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// A file that is being written looks different after this.
+const SETTLES: Duration = Duration::from_millis(250);
 
 /// Reloads at SIGHUP and whenever the file has changed; never ends.
 pub(super) async fn run(
@@ -43,6 +47,7 @@ pub(super) async fn run(
         }
     };
     let mut seen = sources.file.as_deref().and_then(mark);
+    let mut running = began_with.stated;
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
@@ -52,14 +57,20 @@ pub(super) async fn run(
         if !asked && now == seen {
             continue;
         }
-        seen = now;
+        seen = match &sources.file {
+            Some(path) => settled(path, now).await,
+            None => now,
+        };
         match config::load(&sources) {
             Ok(settings) => {
-                if let Err(error) = apply(&settings, &began_with, &shared, &names, &clock) {
+                let taken = nothing_lost(running, settings.stated)
+                    .and_then(|()| apply(&settings, &began_with, &shared, &names, &clock));
+                if let Err(error) = taken {
                     let faults = format!("{error:#}");
                     tracing::error!(%faults, "the new configuration can't be used; the running one stays");
                     continue;
                 }
+                running = settings.stated;
                 resolve_now.notify_one();
             }
             Err(faults) => {
@@ -69,9 +80,37 @@ pub(super) async fn run(
     }
 }
 
-fn mark(path: &Path) -> Option<(SystemTime, u64)> {
+type Mark = Option<(SystemTime, u64)>;
+
+fn mark(path: &Path) -> Mark {
     let about = std::fs::metadata(path).ok()?;
     Some((about.modified().ok()?, about.len()))
+}
+
+/// What the file looks like once it looks the same twice in a row: an editor or a copy may be halfway through it.
+async fn settled(path: &Path, mut seen: Mark) -> Mark {
+    loop {
+        tokio::time::sleep(SETTLES).await;
+        let now = mark(path);
+        if now == seen {
+            return now;
+        }
+        seen = now;
+    }
+}
+
+/// Defaults in the place of what was written would send every request to nowhere, or drop every key: a truncated
+/// file rather than a wish.
+fn nothing_lost(running: Stated, new: Stated) -> anyhow::Result<()> {
+    let lost = [
+        (running.file && !new.file, "the file is empty and the running one was not"),
+        (running.endpoints && !new.endpoints, "it has no upstream.endpoints and the running one has"),
+        (running.key_sources && !new.key_sources, "it has no keys.sources and the running one has"),
+    ];
+    match lost.into_iter().find(|(lost, _)| *lost) {
+        Some((_, what)) => bail!("{what}; restart to go back to the default on purpose"),
+        None => Ok(()),
+    }
 }
 
 fn apply(
