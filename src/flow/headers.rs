@@ -101,6 +101,9 @@ pub fn settle_host(uri: &Uri, headers: &mut HeaderMap) -> Result<(), Reason> {
         (Some(authority), Some(host)) => same_host(authority, host).then_some(()).ok_or(Reason::Host),
         (Some(authority), None) => {
             let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::Host)?;
+            if !readable_host(&value) {
+                return Err(Reason::Host);
+            }
             headers.insert(header::HOST, value);
             Ok(())
         }
@@ -340,6 +343,8 @@ mod tests {
             ("/v2/", &[""]),
             ("/v2/", &["a/b"]),
             ("http://a/v2/", &["b"]),
+            ("http://u:p@h/v2/", &[]),
+            ("http://u:p@h/v2/", &["u:p@h"]),
         ] {
             assert_eq!(settle(uri, hosts), Err(Reason::Host), "{uri} {hosts:?}");
         }
