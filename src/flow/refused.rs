@@ -169,10 +169,10 @@ async fn ask(
     bearer: Option<&HeaderValue>,
 ) -> Option<(StatusCode, Bytes)> {
     let exchange = async {
-        let mut lease = worker.pool.lease(endpoint).await.ok()?;
+        let mut lease = worker.pool.lease(endpoint, None).await.ok()?;
         let mut answer = lease.send(question(endpoint, target, bearer), None).await;
         if answer.is_err() && lease.reused() && !lease.answered() {
-            lease = worker.pool.fresh(endpoint).await.ok()?;
+            lease = worker.pool.fresh(endpoint, None).await.ok()?;
             answer = lease.send(question(endpoint, target, bearer), None).await;
         }
         let (head, body) = answer.ok()?.into_parts();
