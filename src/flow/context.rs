@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     rc::Rc,
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicU64},
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -100,8 +100,8 @@ pub struct Shared {
     pub lifetime_seen: AtomicU64,
     /// Harbor's authentication mode, once known.
     pub auth_mode: OnceLock<Box<str>>,
-    /// When an unknown `kid` last made us look for keys, milliseconds since 1970.
-    pub looked: AtomicU64,
+    /// When an unknown `kid` last made us look for keys.
+    pub looked: Mutex<Option<Instant>>,
 }
 
 impl Shared {
