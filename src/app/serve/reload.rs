@@ -140,22 +140,42 @@ fn apply(
 
 /// What a reload can't change: sockets, threads, memory.
 fn fixed_parts_changed(running: &Settings, new: &Settings) -> impl Iterator<Item = &'static str> {
-    let text = |part: &dyn std::fmt::Debug| format!("{part:?}");
     let same = [
-        ("listener", text(&running.listeners) == text(&new.listeners)),
-        ("upstream.tls", text(&running.upstream.tls) == text(&new.upstream.tls)),
+        ("listener", running.listeners == new.listeners),
+        ("upstream.tls", running.upstream.tls == new.upstream.tls),
         ("upstream.resolve_every", running.upstream.resolve_every == new.upstream.resolve_every),
         ("upstream.timeouts.connect", running.upstream.timeouts.connect == new.upstream.timeouts.connect),
         ("keys.reread_every", running.keys.reread_every == new.keys.reread_every),
-        ("upstream.probe", text(&running.upstream.probe) == text(&new.upstream.probe)),
-        ("upstream.pool", text(&running.upstream.pool) == text(&new.upstream.pool)),
-        ("limits", text(&running.limits) == text(&new.limits)),
-        ("timeouts", text(&running.timeouts) == text(&new.timeouts)),
-        ("uploads", text(&running.uploads) == text(&new.uploads)),
+        ("upstream.probe", running.upstream.probe == new.upstream.probe),
+        ("upstream.pool", running.upstream.pool == new.upstream.pool),
+        ("limits", running.limits == new.limits),
+        ("timeouts", running.timeouts == new.timeouts),
+        ("uploads", running.uploads == new.uploads),
         ("replay.entries", running.replay.entries == new.replay.entries),
-        ("admin", text(&running.admin) == text(&new.admin)),
-        ("log", text(&running.log) == text(&new.log)),
+        ("admin", running.admin == new.admin),
+        ("log", running.log == new.log),
         ("deployment", running.deployment == new.deployment),
     ];
     same.into_iter().filter(|(_, same)| !same).map(|(part, _)| part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let sources = Sources { environment: environment.collect(), ..Sources::default() };
+        config::load(&sources).expect("settings")
+    }
+
+    #[test]
+    fn a_changed_secret_needs_a_restart_like_any_other_part() {
+        let with = |token| settings(&[("TIDEGATE_ADMIN__TOKEN", token)]);
+        let changed = |to: &Settings| fixed_parts_changed(&with(FIRST), to).collect::<Vec<_>>();
+        assert_eq!(changed(&with("a-second-token-of-forty-characters-and-so")), ["admin"]);
+        assert_eq!(changed(&with(FIRST)), [""; 0]);
+    }
+
+    const FIRST: &str = "a-first-token-of-forty-characters-and-more";
 }
