@@ -83,8 +83,14 @@ pub fn load_in_part(sources: &Sources) -> (Option<Settings>, Vec<Fault>) {
             Err(error) => return (None, vec![unreadable(path, &error)]),
         },
     };
+    let file = document.says_anything();
     faults.extend(overlay::environment(&mut document, &sources.environment));
     overlay::flags(&mut document, &sources.flags);
+    let stated = Stated {
+        file,
+        endpoints: document.says("/upstream/endpoints"),
+        key_sources: document.says("/keys/sources"),
+    };
     let shape = shape::check(&mut document);
     faults.extend(shape.faults);
     let raw = match serde_json::from_value(document.tree.clone()) {
@@ -96,7 +102,7 @@ pub fn load_in_part(sources: &Sources) -> (Option<Settings>, Vec<Fault>) {
     };
     let (settings, wrong) = checks::settings(raw, &document, &shape.taken_out);
     faults.extend(wrong);
-    (Some(settings), faults)
+    (Some(Settings { stated, ..settings }), faults)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Fault {

@@ -8,6 +8,7 @@ mod workers;
 
 use std::{
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -43,6 +44,9 @@ use crate::{
 
 /// How long the first round of probes may hold up the start.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
+
+/// How long the access log's last lines may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT, then drains. Errors are of the start only.
 pub fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
@@ -161,7 +165,7 @@ async fn serve(
     let (delay, most) = (settings.timeouts.drain_delay, settings.timeouts.drain);
     workers.drain(&stop_accepting, &close, &places, (delay, most)).await;
     if let Some(writer) = writer {
-        writer.finish();
+        finish(writer).await;
     }
     stop_background.send_replace(true);
     let ended = async { while background.join_next().await.is_some() {} };
@@ -170,6 +174,19 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for the last lines. Standard output may be a pipe that nobody reads: its thread is then left behind.
+async fn finish(writer: access_log::Writer) {
+    let (done, written) = oneshot::channel();
+    let waits = thread::Builder::new().name("last-lines".into()).spawn(move || {
+        writer.finish();
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    if waits.is_err() || !matches!(tokio::time::timeout(LAST_LINES, written).await, Ok(Ok(()))) {
+        tracing::warn!("standard output takes no more lines; the last ones of the access log are lost");
+    }
 }
 
 fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {

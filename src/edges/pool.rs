@@ -1,8 +1,11 @@
 //! The upstream connections of one worker: for each endpoint the idle ones, last used first.
 
+mod shares;
+
 use std::{
     cell::{Cell, RefCell},
     io,
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +20,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
+use self::shares::{Share, Shares};
 use super::{
     fleet::Endpoint,
     task::Bound,
@@ -56,8 +60,8 @@ pub enum ConnectFault {
     /// HTTP could not begin.
     #[error("no HTTP")]
     Http(#[source] hyper::Error),
-    /// `pool.per_endpoint` are in use.
-    #[error("all connections to the endpoint are in use")]
+    /// `pool.per_endpoint` are in use, or the client's part of them.
+    #[error("all connections to the endpoint that the client may have are in use")]
     Full,
 }
 
@@ -73,6 +77,7 @@ pub struct Pool<B> {
 struct Slot<B> {
     idle: Vec<Parked<B>>,
     open: Rc<Cell<usize>>,
+    shares: Rc<Shares>,
 }
 
 struct Parked<B> {
@@ -105,6 +110,7 @@ pub struct Lease<B> {
     connection: Connection<B>,
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool<B>>,
+    share: Share,
 }
 
 impl<B: Body<Data = bytes::Bytes> + 'static> Pool<B>
@@ -116,20 +122,38 @@ where
         Rc::new(Self { limits, swept: Cell::new(Instant::now()), slots: RefCell::default() })
     }
 
-    /// An idle connection to `endpoint`, or a new one.
-    pub async fn lease(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Result<Lease<B>, ConnectFault> {
+    /// An idle connection to `endpoint`, or a new one, for a client by its network; `None` = for our own question.
+    pub async fn lease(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        client: Option<IpAddr>,
+    ) -> Result<Lease<B>, ConnectFault> {
+        let share = self.share(endpoint.id, client)?;
         while let Some(mut connection) = self.take_idle(endpoint.id) {
             if connection.sender.ready().await.is_ok() {
                 connection.reused = true;
-                return Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.clone() });
+                return Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.clone(), share });
             }
         }
-        self.fresh(endpoint).await
+        self.open_one(endpoint, share).await
     }
 
     /// A new connection, for what must not meet a stale one.
-    pub async fn fresh(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Result<Lease<B>, ConnectFault> {
-        let open = self.count_of(endpoint.id);
+    pub async fn fresh(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        client: Option<IpAddr>,
+    ) -> Result<Lease<B>, ConnectFault> {
+        let share = self.share(endpoint.id, client)?;
+        self.open_one(endpoint, share).await
+    }
+
+    async fn open_one(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        share: Share,
+    ) -> Result<Lease<B>, ConnectFault> {
+        let open = self.of_slot(endpoint.id, |slot| slot.open.clone());
         if open.get() >= self.limits.per_endpoint {
             return Err(ConnectFault::Full);
         }
@@ -156,7 +180,7 @@ where
         let tasks = [drive, watch];
         let connection =
             Connection { sender, pulse, held: None, reused: false, _tasks: tasks, _open: counted };
-        Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.clone() })
+        Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.clone(), share })
     }
 
     /// Closes what has been idle for too long or belongs to an endpoint that `lives` denies. To be called several
@@ -167,7 +191,7 @@ where
         self.slots.borrow_mut().retain_mut(|(id, slot)| {
             let stays = lives(*id);
             slot.idle.retain(|p| stays && now.duration_since(p.since) < self.limits.idle);
-            stays || slot.open.get() > 0
+            stays || slot.open.get() > 0 || Rc::strong_count(&slot.shares) > 1
         });
     }
 
@@ -176,15 +200,20 @@ where
         self.slots.borrow().iter().find(|(of, _)| *of == id).map_or(0, |(_, slot)| slot.open.get())
     }
 
-    fn count_of(&self, id: u64) -> Rc<Cell<usize>> {
+    fn share(&self, id: u64, client: Option<IpAddr>) -> Result<Share, ConnectFault> {
+        self.of_slot(id, |slot| slot.shares.take(client)).ok_or(ConnectFault::Full)
+    }
+
+    fn of_slot<T>(&self, id: u64, part: impl FnOnce(&Slot<B>) -> T) -> T {
         let mut slots = self.slots.borrow_mut();
         if let Some(slot) = slot_of(&mut slots, id) {
-            return slot.open.clone();
+            return part(slot);
         }
-        let slot = Slot::default();
-        let open = slot.open.clone();
+        let shares = Shares::new(self.limits.per_endpoint);
+        let slot = Slot { idle: Vec::new(), open: Rc::default(), shares };
+        let part = part(&slot);
         slots.push((id, slot));
-        open
+        part
     }
 
     fn take_idle(&self, id: u64) -> Option<Connection<B>> {
@@ -202,12 +231,6 @@ where
 
 fn slot_of<B>(slots: &mut [(u64, Slot<B>)], id: u64) -> Option<&mut Slot<B>> {
     slots.iter_mut().find(|(of, _)| *of == id).map(|(_, slot)| slot)
-}
-
-impl<B> Default for Slot<B> {
-    fn default() -> Self {
-        Self { idle: Vec::new(), open: Rc::default() }
-    }
 }
 
 impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
@@ -244,6 +267,11 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
         self.connection.pulse.answered()
     }
 
+    /// Whom it is for, as it was asked for.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.share.client()
+    }
+
     /// The endpoint at the other end.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
@@ -266,7 +294,7 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
 
     /// The exchange ended on both sides: the connection may carry another one.
     pub fn give_back(self) {
-        let Self { connection, endpoint, pool } = self;
+        let Self { connection, endpoint, pool, share: _share } = self;
         connection.pulse.enter(Phase::Idle);
         if let Some(slot) = slot_of(&mut pool.slots.borrow_mut(), endpoint.id) {
             slot.idle.push(Parked { connection, since: pool.swept.get() });

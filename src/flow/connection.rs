@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    context::{self, Downstream, Worker},
+    context::{self, Downstream, Waits, Worker},
     service,
 };
 use crate::{
@@ -142,15 +142,17 @@ async fn talk(
         // HTTP/2 has a setting of its own for it, and a buffer no larger than a head lets no longer one in.
         longest_head: (!http2 && bounds.buffer > bounds.head_bytes).then_some(bounds.head_bytes),
         streams: RefCell::default(),
+        opening: RefCell::default(),
         last: RefCell::new(None),
     });
     let (owner, served) = (worker.clone(), downstream.clone());
     // Boxed, so that an idle connection does not pay for the size of a request being served.
     let service = service_fn(move |request| Box::pin(service::serve(owner.clone(), served.clone(), request)));
     let ((leave, mut leaving), (stop, mut stopped)) = (oneshot::channel(), oneshot::channel());
-    let _watch = Bound::spawn(watch_over(downstream, bounds, drain, leave, stop));
+    let streams = Local(downstream.clone());
+    let _watch = Bound::spawn(watch_over((downstream, peer), bounds, drain, leave, stop));
     let result = if http2 {
-        let connection = http2::Builder::new(Local)
+        let connection = http2::Builder::new(streams)
             .max_concurrent_streams(bounds.http2_streams)
             .initial_stream_window_size(256 * 1024)
             .initial_connection_window_size(1024 * 1024)
@@ -195,7 +197,7 @@ enum Why {
     SlowHead,
     BodyStands,
     ReaderStands,
-    StreamStands,
+    StreamsStand,
 }
 
 fn tell_end(why: Why, peer: SocketAddr) {
@@ -207,8 +209,8 @@ fn tell_end(why: Why, peer: SocketAddr) {
         Why::BodyStands => {
             tracing::info!(client = %peer, "a connection was closed: a request's body stood still");
         }
-        Why::StreamStands => {
-            tracing::info!(client = %peer, "a connection was closed: its client neither sends nor takes what an HTTP/2 stream waits for");
+        Why::StreamsStand => {
+            tracing::info!(client = %peer, "a connection was closed: its client neither sends nor takes what its HTTP/2 streams wait for");
         }
         Why::ReaderStands => {
             tracing::info!(client = %peer, "a connection was closed: its client stopped reading");
@@ -219,13 +221,13 @@ fn tell_end(why: Why, peer: SocketAddr) {
 /// Says when to leave and when to stop. In a task of its own: beside the connection, timer and drain would be looked
 /// at with each of its wake-ups.
 async fn watch_over(
-    downstream: Rc<Downstream>,
+    (downstream, peer): (Rc<Downstream>, SocketAddr),
     bounds: Bounds,
     mut drain: watch::Receiver<bool>,
     leave: oneshot::Sender<()>,
     stop: oneshot::Sender<Why>,
 ) {
-    let timer = timer(&downstream, &bounds);
+    let timer = timer(&downstream, peer, &bounds);
     tokio::pin!(timer);
     let why = tokio::select! {
         why = &mut timer => why,
@@ -240,7 +242,7 @@ async fn watch_over(
 
 /// The connection's one timer: looks now and then at what the wire has noted, so that nothing is armed for
 /// each request.
-async fn timer(downstream: &Downstream, bounds: &Bounds) -> Why {
+async fn timer(downstream: &Downstream, peer: SocketAddr, bounds: &Bounds) -> Why {
     let http2 = downstream.http2;
     let mut watch = Watch::new(downstream.pulse.clone(), Instant::now());
     let shortest = bounds.head.min(bounds.idle).min(bounds.stall);
@@ -250,8 +252,14 @@ async fn timer(downstream: &Downstream, bounds: &Bounds) -> Why {
         let now = Instant::now();
         watch.look(now);
         let (phase, waited) = watch.phase(now);
-        if downstream.longest_wait(now).is_some_and(|waits| waits >= bounds.stall) {
-            return Why::StreamStands;
+        let (streams, standing) = downstream.standing(now, bounds.stall);
+        if standing > 0 {
+            // The last look at the wire may have come late.
+            if standing == streams && waited + 2 * pause >= bounds.stall {
+                return Why::StreamsStand;
+            }
+            tracing::info!(client = %peer, streams = standing, "HTTP/2 streams were ended: their client neither sends nor takes what they wait for");
+            downstream.end_standing(now, bounds.stall);
         }
         if let Some(why) = overdue(phase, waited, watch.write_waiting(now), bounds, http2) {
             return why;
@@ -280,14 +288,21 @@ fn overdue(
 }
 
 /// Runs HTTP/2's streams on the worker that has the connection.
-#[derive(Clone, Copy)]
-struct Local;
+#[derive(Clone)]
+struct Local(Rc<Downstream>);
 
 impl<F: Future + 'static> Executor<F> for Local {
     fn execute(&self, stream: F) {
-        // A stream's end is its answer's end; nobody else waits for it.
+        let (downstream, waits) = (self.0.clone(), Rc::<Waits>::default());
+        // A stream's end is its answer's end; nobody else waits for it. Where it is ended before, h2 resets it.
         drop(tokio::task::spawn_local(async move {
-            stream.await;
+            // Its request begins in its first poll, which follows.
+            downstream.opening.replace(Some(waits.clone()));
+            tokio::select! {
+                biased;
+                () = waits.ended() => {}
+                _ = stream => {}
+            }
         }));
     }
 }

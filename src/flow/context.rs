@@ -6,7 +6,8 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     rc::Rc,
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicU64},
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -99,8 +100,8 @@ pub struct Shared {
     pub lifetime_seen: AtomicU64,
     /// Harbor's authentication mode, once known.
     pub auth_mode: OnceLock<Box<str>>,
-    /// When an unknown `kid` last made us look for keys, milliseconds since 1970.
-    pub looked: AtomicU64,
+    /// When an unknown `kid` last made us look for keys.
+    pub looked: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -167,6 +168,37 @@ pub struct Waits {
     pub body: Cell<Option<Instant>>,
     /// For room to send the next bytes of the answer.
     pub answer: Cell<Option<Instant>>,
+    ended: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Waits {
+    /// Completes when the stream is ended by [`Waits::end`].
+    pub async fn ended(&self) {
+        std::future::poll_fn(|cx| {
+            if self.ended.get() {
+                return Poll::Ready(());
+            }
+            let mut waker = self.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn end(&self) {
+        self.ended.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn longest(&self, now: Instant) -> Option<Duration> {
+        let since = self.body.get().into_iter().chain(self.answer.get()).min()?;
+        Some(now.saturating_duration_since(since))
+    }
 }
 
 /// A request that is being served: until its answer has ended, or was given up by either side.
@@ -214,6 +246,8 @@ pub struct Downstream {
     pub longest_head: Option<usize>,
     /// What its HTTP/2 streams wait for.
     pub streams: RefCell<Vec<Rc<Waits>>>,
+    /// The one whose request begins next: set by the task that runs it, right before.
+    pub opening: RefCell<Option<Rc<Waits>>>,
     /// Its last token: most requests of a connection carry the same one.
     pub last: RefCell<Option<LastToken>>,
 }
@@ -223,17 +257,23 @@ impl Downstream {
     pub fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
         self.pulse.enter(Phase::Busy);
-        let waits = self.http2.then(Rc::<Waits>::default);
+        let waits = self.opening.take();
         self.streams.borrow_mut().extend(waits.clone());
         InFlight { downstream: self.clone(), waits }
     }
 
-    /// How long the client has kept that stream waiting which waits longest.
-    pub fn longest_wait(&self, now: Instant) -> Option<Duration> {
+    /// How many HTTP/2 streams are being served, and how many of them their client has kept waiting for `stall`.
+    pub fn standing(&self, now: Instant, stall: Duration) -> (usize, usize) {
         let streams = self.streams.borrow();
-        let since =
-            streams.iter().flat_map(|waits| [waits.body.get(), waits.answer.get()]).flatten().min()?;
-        Some(now.saturating_duration_since(since))
+        let stand = |waits: &&Rc<Waits>| waits.longest(now).is_some_and(|waited| waited >= stall);
+        (streams.len(), streams.iter().filter(stand).count())
+    }
+
+    /// Ends those: each is reset, the others go on.
+    pub fn end_standing(&self, now: Instant, stall: Duration) {
+        let streams = self.streams.borrow();
+        let stand = |waits: &&Rc<Waits>| waits.longest(now).is_some_and(|waited| waited >= stall);
+        streams.iter().filter(stand).for_each(|waits| waits.end());
     }
 
     /// Whether an address is a trusted proxy's.

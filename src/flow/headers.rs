@@ -1,6 +1,6 @@
 //! What the headers of a request and of its answer become on the other side.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
 
@@ -101,6 +101,9 @@ pub fn settle_host(uri: &Uri, headers: &mut HeaderMap) -> Result<(), Reason> {
         (Some(authority), Some(host)) => same_host(authority, host).then_some(()).ok_or(Reason::Host),
         (Some(authority), None) => {
             let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::Host)?;
+            if !readable_host(&value) {
+                return Err(Reason::Host);
+            }
             headers.insert(header::HOST, value);
             Ok(())
         }
@@ -201,13 +204,20 @@ pub fn client_of(headers: &HeaderMap, peer: IpAddr, trusts: impl Fn(IpAddr) -> b
         headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     let mut client = peer;
     for hop in hops.collect::<Vec<_>>().into_iter().rev() {
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        let Some(address) = address_of(hop.trim()) else { break };
         client = address;
         if !trusts(address) {
             break;
         }
     }
     client
+}
+
+/// The address of a hop, which some proxies write with its port and IPv6 in brackets.
+fn address_of(hop: &str) -> Option<IpAddr> {
+    let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());
+    Some(hop.parse().ok().or_else(bracketed).or_else(with_port)?.to_canonical())
 }
 
 /// The scheme that a trusted proxy says its client used.
@@ -296,6 +306,26 @@ mod tests {
     }
 
     #[test]
+    fn a_hop_is_read_however_a_proxy_writes_it() {
+        let peer = IpAddr::from([10, 0, 0, 9]);
+        for (hop, want) in [
+            ("203.0.113.5:52812", "203.0.113.5"),
+            ("::ffff:203.0.113.5", "203.0.113.5"),
+            ("[::ffff:203.0.113.5]:1", "203.0.113.5"),
+            ("2001:db8::5", "2001:db8::5"),
+            ("[2001:db8::5]", "2001:db8::5"),
+            ("[2001:db8::5]:443", "2001:db8::5"),
+            ("unknown", "10.0.0.9"),
+            ("[203.0.113.5]", "10.0.0.9"),
+            ("", "10.0.0.9"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(FORWARDED_FOR, HeaderValue::from_static(hop));
+            assert_eq!(client_of(&headers, peer, |ip| ip == peer).to_string(), want, "{hop}");
+        }
+    }
+
+    #[test]
     fn a_host_is_one_or_none() {
         let settle = |uri: &'static str, hosts: &[&'static str]| {
             let mut headers = HeaderMap::new();
@@ -313,6 +343,8 @@ mod tests {
             ("/v2/", &[""]),
             ("/v2/", &["a/b"]),
             ("http://a/v2/", &["b"]),
+            ("http://u:p@h/v2/", &[]),
+            ("http://u:p@h/v2/", &["u:p@h"]),
         ] {
             assert_eq!(settle(uri, hosts), Err(Reason::Host), "{uri} {hosts:?}");
         }

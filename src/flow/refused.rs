@@ -44,7 +44,10 @@ type Check = Shared<LocalBoxFuture<'static, Verdict>>;
 
 /// Checks under way.
 #[derive(Default)]
-pub struct Checks(RefCell<HashMap<(u64, Kid), (Instant, Check)>>);
+pub struct Checks(Rc<RefCell<Running>>);
+
+/// By endpoint and key: when each began.
+type Running = HashMap<(u64, Kid), (Instant, Check)>;
 
 /// The longest time for one question of a check.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -59,27 +62,44 @@ pub async fn check(
     (bearer, anonymous): (&HeaderValue, bool),
     since: Instant,
 ) -> Verdict {
-    let place = (endpoint.id, kid.clone());
-    let running =
-        worker.checks.0.borrow().get(&place).filter(|(began, _)| *began >= since).map(|(_, c)| c.clone());
-    let check = running.unwrap_or_else(|| {
-        let began = Instant::now();
-        let (owner, target) = (worker.clone(), endpoint.clone());
-        let (kid, bearer) = (kid.clone(), bearer.clone());
+    let (owner, target) = (worker.clone(), endpoint.clone());
+    let (wanted, bearer) = (kid.clone(), bearer.clone());
+    let ask = async move { ask_both(&owner, &target, &wanted, (!anonymous).then_some(&bearer)).await };
+    worker.checks.share((endpoint.id, kid.clone()), since, ask).await
+}
+
+impl Checks {
+    /// The check about `place` that began at `since` or later, or `ask` as a new one. It goes on to its end though all
+    /// who wait for it leave: nobody else would let go of its connection.
+    fn share(
+        &self,
+        place: (u64, Kid),
+        since: Instant,
+        ask: impl Future<Output = Verdict> + 'static,
+    ) -> Check {
+        let running =
+            self.0.borrow().get(&place).filter(|(began, _)| *began >= since).map(|(_, c)| c.clone());
+        if let Some(check) = running {
+            return check;
+        }
+        let (began, checks, own) = (Instant::now(), self.0.clone(), place.clone());
         let check: Check = async move {
-            let verdict = ask_both(&owner, &target, &kid, (!anonymous).then_some(&bearer)).await;
-            let mut checks = owner.checks.0.borrow_mut();
-            if checks.get(&(target.id, kid.clone())).is_some_and(|(at, _)| *at == began) {
-                checks.remove(&(target.id, kid));
+            let verdict = ask.await;
+            let mut checks = checks.borrow_mut();
+            if checks.get(&own).is_some_and(|(at, _)| *at == began) {
+                checks.remove(&own);
             }
             verdict
         }
         .boxed_local()
         .shared();
-        worker.checks.0.borrow_mut().insert(place, (began, check.clone()));
+        self.0.borrow_mut().insert(place, (began, check.clone()));
+        let alone = check.clone();
+        drop(tokio::task::spawn_local(async move {
+            alone.await;
+        }));
         check
-    });
-    check.await
+    }
 }
 
 async fn ask_both(
@@ -169,10 +189,10 @@ async fn ask(
     bearer: Option<&HeaderValue>,
 ) -> Option<(StatusCode, Bytes)> {
     let exchange = async {
-        let mut lease = worker.pool.lease(endpoint).await.ok()?;
+        let mut lease = worker.pool.lease(endpoint, None).await.ok()?;
         let mut answer = lease.send(question(endpoint, target, bearer), None).await;
         if answer.is_err() && lease.reused() && !lease.answered() {
-            lease = worker.pool.fresh(endpoint).await.ok()?;
+            lease = worker.pool.fresh(endpoint, None).await.ok()?;
             answer = lease.send(question(endpoint, target, bearer), None).await;
         }
         let (head, body) = answer.ok()?.into_parts();
@@ -198,4 +218,28 @@ fn question(endpoint: &Endpoint, target: &'static str, bearer: Option<&HeaderVal
         headers.insert(header::AUTHORIZATION, bearer.clone());
     }
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_check_ends_though_all_who_waited_for_it_have_left() {
+        let checks = Checks::default();
+        let kid = Kid::parse("AAAA:BBBB").expect("a kid");
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let ask = async { answered.await.unwrap_or(Verdict::Unclear) };
+        let run = async {
+            let check = checks.share((1, kid), Instant::now(), ask);
+            assert_eq!(checks.0.borrow().len(), 1);
+            drop(check);
+            answer.send(Verdict::Held).expect("somebody still asks");
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+            assert!(checks.0.borrow().is_empty(), "it is not kept, nor what it holds");
+        };
+        tokio::task::LocalSet::new().run_until(run).await;
+    }
 }

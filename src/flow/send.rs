@@ -1,7 +1,7 @@
 //! One request to one endpoint: leased connection, head of the answer in time, sent again only where that is
 //! certain to do no harm (A22).
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
@@ -11,10 +11,7 @@ use super::{
     relay::{Relay, UpBody},
 };
 use crate::{
-    edges::{
-        fleet::Endpoint,
-        pool::{ConnectFault, Lease},
-    },
+    edges::pool::{ConnectFault, Lease},
     words::route::Registry,
 };
 
@@ -93,11 +90,6 @@ pub fn origin_form(uri: &Uri) -> Uri {
     uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from)
 }
 
-/// A connection to `endpoint` for one exchange.
-pub async fn lease(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) -> Result<Lease<UpBody>, SendFault> {
-    worker.pool.lease(endpoint).await.map_err(SendFault::NotSent)
-}
-
 /// Sends over `lease` with `authorization` in the place of what came; a pooled connection that turns out to be stale
 /// is replaced by a new one.
 pub async fn exchange(
@@ -135,9 +127,9 @@ async fn once_more(
     harmless: bool,
     within: Duration,
 ) -> Result<Answered, SendFault> {
-    let endpoint = stale.endpoint().clone();
+    let (endpoint, client) = (stale.endpoint().clone(), stale.client());
     drop(stale);
-    let mut lease = worker.pool.fresh(&endpoint).await.map_err(SendFault::NotSent)?;
+    let mut lease = worker.pool.fresh(&endpoint, client).await.map_err(SendFault::NotSent)?;
     match lease.send(outgoing.request(authorization), Some(within)).await {
         Ok(response) => Ok(Answered { response, lease }),
         Err(_) if lease.is_overdue() => Err(SendFault::Slow),

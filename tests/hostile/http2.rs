@@ -19,6 +19,7 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -299,35 +300,79 @@ fn http2_a_client_that_opens_no_window_is_ended_in_time() {
     bench.serves_others();
 }
 
+const UPLOAD: [(&str, &str); 4] =
+    [(":method", "PATCH"), (":scheme", "http"), (":authority", "h"), (":path", "/v2/p/r/blobs/uploads/u")];
+
+/// Drips an answer of 30 bytes over three seconds for `/v2/drip`, and reads and answers everything else.
+fn dripping() -> Script {
+    let else_plain = plain();
+    Arc::new(move |turn| {
+        if !turn.head.contains("/v2/drip") {
+            return else_plain(turn);
+        }
+        turn.write("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n")?;
+        for _ in 0..30 {
+            turn.hold(Duration::from_millis(100));
+            turn.write("x")?;
+        }
+        Ok(true)
+    })
+}
+
+impl Client {
+    /// Reads until `drips` has ended; the streams that were reset meanwhile, and the bytes that came.
+    fn until_end_of(&mut self, drips: u32) -> (Vec<u32>, usize) {
+        let (mut reset, mut bytes) = (Vec::new(), 0);
+        while bytes < 30 {
+            let Some(frame) = self.frame() else { break };
+            match frame.kind {
+                RST_STREAM => reset.push(frame.stream),
+                DATA if frame.stream == drips => bytes += frame.payload.len(),
+                _ => {}
+            }
+        }
+        (reset, bytes)
+    }
+}
+
 #[test]
-fn http2_a_body_that_stands_still_is_ended_though_other_streams_go_on() {
+fn http2_a_body_that_stands_still_ends_its_stream_and_no_other() {
+    let (bench, address) = bench("[timeouts]\nstall = \"1s\"\n", dripping());
+    let mut client = Client::open(address, &[]);
+    client.ask(1, &UPLOAD, false);
+    client.send(DATA, 0, 1, b"abc");
+    client.ask(3, &get("/v2/drip"), true);
+    assert_eq!(client.until_end_of(3), (vec![1], 30), "{}", bench.gate.tail());
+    client.ask(5, &get("/v2/x"), true);
+    assert_eq!(client.outcome(5), Outcome::Status(200), "the connection is as good as before");
+    let uploads = || bench.recorder.connections().into_iter().flat_map(|seen| seen.bodies);
+    assert!(!uploads().any(|body| body == b"abc"), "nothing that was cut counts as whole");
+    let gone = |line: &serde_json::Value| {
+        line["path"] == "/v2/p/r/blobs/uploads/u" && line["outcome"] == "client_gone"
+    };
+    waiting::holds("its line says so", SOON, || bench.gate.log().iter().any(gone));
+}
+
+#[test]
+fn http2_an_answer_that_is_not_taken_ends_its_stream_and_no_other() {
+    let (bench, address) = bench("[timeouts]\nstall = \"1s\"\n", dripping());
+    // Room for an answer's first bytes only; the sibling gets its own.
+    let mut client = Client::open(address, &[(4, 0)]);
+    client.ask(1, &get("/v2/x"), true);
+    client.ask(3, &get("/v2/drip"), true);
+    client.send(WINDOW_UPDATE, 0, 3, &1_000_u32.to_be_bytes());
+    assert_eq!(client.until_end_of(3), (vec![1], 30), "{}", bench.gate.tail());
+    bench.serves_others();
+}
+
+#[test]
+fn http2_a_connection_on_which_nothing_moves_is_closed() {
     let (bench, address) = bench("[timeouts]\nstall = \"1s\"\n", plain());
     let mut client = Client::open(address, &[]);
-    client.ask(
-        1,
-        &[
-            (":method", "PATCH"),
-            (":scheme", "http"),
-            (":authority", "h"),
-            (":path", "/v2/p/r/blobs/uploads/u"),
-        ],
-        false,
-    );
+    client.ask(1, &UPLOAD, false);
     client.send(DATA, 0, 1, b"abc");
-    client.ask(3, &get("/v2/x"), true);
-    assert_eq!(client.outcome(3), Outcome::Status(200));
     assert!(client.ends_within(SOON), "the connection ends");
     bench.serves_others();
-    assert_eq!(
-        bench
-            .recorder
-            .connections()
-            .iter()
-            .flat_map(|seen| &seen.bodies)
-            .filter(|body| *body == b"abc")
-            .count(),
-        0
-    );
 }
 
 #[test]

@@ -135,3 +135,24 @@ fn a25_heads_of_uploads_that_stand_still_are_kept_within_their_budget() {
     bench.serves_others();
     drop(open);
 }
+
+#[test]
+fn uploads_that_stand_still_leave_connections_to_clients_of_other_addresses() {
+    let bench = Bench::with("[upstream.pool]\nper_endpoint = 32\n", silent());
+    let head = "PATCH /v2/priv/app/blobs/uploads/u HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\nabc";
+    let _open: Vec<Raw> = (0..60)
+        .map(|_| {
+            let mut client = Raw::open_from(FIRST, bench.gate.address);
+            client.send(head);
+            client
+        })
+        .collect();
+    let refused = || bench.gate.log().iter().filter(|line| line["status"] == 503).count();
+    waiting::holds("each is up or refused", SOON, || bench.recorder.lines().len() + refused() >= 60);
+    assert!(refused() > 0, "the address has its part");
+    for _ in 0..8 {
+        let mut client = Raw::open_from(SECOND, bench.gate.address);
+        let answer = client.send("GET /v2/alive HTTP/1.1\r\nHost: h\r\n\r\n").answer();
+        assert_eq!(answer.map(|answer| answer.status), Some(200), "{}", bench.gate.tail());
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::{
     stage::{DEV, MANIFEST, SCOPE, Setup, Stage, path_of, pull, push, sha256, token, told},
-    support::{http, waiting},
+    support::{gate::Gate, http, waiting},
     talk::{Ask, Line, chunks},
 };
 use std::{net::TcpStream, time::Duration};
@@ -62,6 +62,23 @@ fn a_drain_ends_at_its_bound_whatever_still_runs() {
     let mut upload = Line::open(gate.address);
     let patch = Ask::new("PATCH", &path_of(&open)).chunked("").bearer(&token);
     upload.send(&[patch.head(), chunks(&vec![1; 600_000])].concat()).expect("the first half");
+    gate.signal("TERM");
+    assert_eq!(gate.ends(Duration::from_secs(10)), Some(0), "{}", gate.tail());
+}
+
+#[test]
+fn standard_output_that_nobody_reads_does_not_hold_up_the_end() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let bounds = "[timeouts]\ndrain_delay = \"0s\"\ndrain = \"1s\"";
+    let text = Setup::before(&[&core], &[&core.key_file]).rest(bounds).text();
+    // Its own reading end keeps the pipe open, and nobody reads there.
+    let unread = "mkfifo unread; exec 3<>unread; exec \"$0\" \"$@\" >&3";
+    let mut gate = Gate::start_by(&["sh", "-c", unread], &text);
+    let path = format!("/v2/{}", "a".repeat(200));
+    for _ in 0..600 {
+        assert_eq!(Ask::get(&path).at(gate.address).status, 401);
+    }
     gate.signal("TERM");
     assert_eq!(gate.ends(Duration::from_secs(10)), Some(0), "{}", gate.tail());
 }

@@ -106,3 +106,38 @@ fn what_a_reload_cannot_change_is_named() {
     gate.signal("HUP");
     says(&gate, &["restart needed", "limits"]);
 }
+
+#[test]
+fn an_emptied_file_keeps_the_running_configuration() {
+    let (_stage, _core, gate) = scene();
+    gate.empty_configuration();
+    says(&gate, &["the running one stays", "the file is empty"]);
+    assert_eq!(realm(&gate), "http://internal/service/token", "{}", gate.tail());
+}
+
+#[test]
+fn a_file_that_drops_endpoints_or_key_sources_is_refused() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| "http://internal".clone_into(&mut options.ext_endpoint));
+    let gate = Setup::before(&[&core], &[&core.key_file]).start();
+    let text = Setup::before(&[&core], &[&core.key_file]).text();
+    for name in ["endpoints", "sources"] {
+        let without = text.lines().filter(|line| !line.starts_with(name)).collect::<Vec<_>>().join("\n");
+        assert_ne!(without, text.trim_end());
+        gate.configure(&without);
+        says(&gate, &["the running one stays", name, "restart"]);
+        assert_eq!(realm(&gate), "http://internal/service/token", "{}", gate.tail());
+    }
+}
+
+#[test]
+fn a_file_is_taken_up_only_when_it_is_written_to_its_end() {
+    let (_stage, core, gate) = scene();
+    let long = format!("{}{}", "# a comment\n".repeat(60), rewriting(&core).text());
+    gate.copy_over(&long, Duration::from_millis(20));
+    waiting::holds("the whole is taken up", PATIENCE, || {
+        realm(&gate) == "https://harbor.example/service/token"
+    });
+    assert!(!gate.output().contains("the running one stays"), "{}", gate.tail());
+    assert_eq!(gate.output().matches("the configuration was reloaded").count(), 1, "{}", gate.tail());
+}

@@ -8,6 +8,7 @@ use super::{
 use std::{
     ffi::OsStr,
     fs,
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -81,6 +82,21 @@ impl Gate {
         fs::write(&beside, whole(configuration, self.address, self.admin))
             .expect("the configuration is written");
         fs::rename(beside, &self.configuration).expect("the configuration is replaced");
+    }
+
+    /// Writes another configuration over the running one in place, with a pause after each line, as a slow
+    /// copy does.
+    pub fn copy_over(&self, configuration: &str, pause: Duration) {
+        let mut file = fs::File::create(&self.configuration).expect("the configuration is emptied");
+        for line in whole(configuration, self.address, self.admin).split_inclusive('\n') {
+            file.write_all(line.as_bytes()).expect("the configuration is written");
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// Empties the configuration's file.
+    pub fn empty_configuration(&self) {
+        fs::write(&self.configuration, "").expect("the configuration is emptied");
     }
 
     /// Waits until the metrics say so.

@@ -14,7 +14,7 @@ use super::{
     faults::Fault,
     raw,
     secret::{Material, SecretText},
-    settings::{Mode, Realm, Settings},
+    settings::{Mode, Realm, Settings, Stated},
     written::Text,
 };
 
@@ -53,6 +53,7 @@ pub fn settings(
         timeouts: process::timeouts(&mut c, &root.timeouts),
         admin: process::admin(&mut c, root.admin),
         log: process::log(&root.log),
+        stated: Stated::default(),
     };
     if settings.realm == Realm::Rewrite && settings.public_url.is_none() {
         c.fault(

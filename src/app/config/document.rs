@@ -80,6 +80,16 @@ impl Document {
         *node = value;
     }
 
+    /// Whether anything was written.
+    pub fn says_anything(&self) -> bool {
+        self.tree.as_object().is_some_and(|members| !members.is_empty())
+    }
+
+    /// Whether there is a value at `path`, names with slashes before each.
+    pub fn says(&self, path: &str) -> bool {
+        self.tree.pointer(path).is_some()
+    }
+
     /// Where the value at `path` was written, or the nearest table around it that was.
     pub fn place(&self, path: &str) -> Place {
         let mut path = path;

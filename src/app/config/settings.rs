@@ -33,6 +33,18 @@ pub struct Settings {
     pub timeouts: Timeouts,
     pub admin: Admin,
     pub log: Log,
+    pub stated: Stated,
+}
+
+/// What was written rather than left to its default, of that whose absence at a reload looks like a mishap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stated {
+    /// The file says anything at all.
+    pub file: bool,
+    /// `upstream.endpoints`, by file, environment or flag.
+    pub endpoints: bool,
+    /// `keys.sources`, likewise.
+    pub key_sources: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +60,7 @@ pub enum Realm {
     Rewrite,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
     pub scope: Scope,
@@ -67,7 +79,7 @@ pub enum Scope {
     Cluster,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     pub certificate: Material,
     pub key: Material,
@@ -110,7 +122,7 @@ pub enum Opaque {
 }
 
 /// TLS to every endpoint and to the portal with `https`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
     /// `None` = the platform's certificates.
     pub ca: Option<Material>,
@@ -120,7 +132,7 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     pub every: Duration,
     /// At most `every`.
@@ -128,7 +140,7 @@ pub struct Probe {
     pub timeout: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     pub idle: Duration,
     /// Connections of one endpoint over all workers; at least 1.
@@ -215,7 +227,7 @@ pub struct Replay {
 }
 
 /// In bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uploads {
     pub head: usize,
     /// At least `head`.
@@ -223,7 +235,7 @@ pub struct Uploads {
 }
 
 /// Sizes in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub connections: usize,
     /// At most `buffer`.
@@ -241,7 +253,7 @@ pub struct Rate {
     pub per: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     pub handshake: Duration,
     pub head: Duration,
@@ -252,7 +264,7 @@ pub struct Timeouts {
     pub drain: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     pub address: AdminAddress,
     /// Names, lower case and without port, by which the listener may be asked beside its own address.
@@ -261,7 +273,7 @@ pub struct Admin {
     pub token: Option<Material>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     pub level: Level,
     pub format: LogFormat,

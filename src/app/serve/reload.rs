@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use anyhow::bail;
 use arc_swap::ArcSwap;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -15,7 +16,7 @@ use tokio::{
 use super::wiring;
 use crate::{
     app::{
-        config::{self, Settings, Sources},
+        config::{self, Settings, Sources, Stated},
         translate,
     },
     edges::resolve::Names,
@@ -25,6 +26,9 @@ use crate::{
 
 /// How often the configuration's file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// A file that is being written looks different after this.
+const SETTLES: Duration = Duration::from_millis(250);
 
 /// Reloads at SIGHUP and whenever the file has changed; never ends.
 pub(super) async fn run(
@@ -43,6 +47,7 @@ pub(super) async fn run(
         }
     };
     let mut seen = sources.file.as_deref().and_then(mark);
+    let mut running = began_with.stated;
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
@@ -52,14 +57,20 @@ pub(super) async fn run(
         if !asked && now == seen {
             continue;
         }
-        seen = now;
+        seen = match &sources.file {
+            Some(path) => settled(path, now).await,
+            None => now,
+        };
         match config::load(&sources) {
             Ok(settings) => {
-                if let Err(error) = apply(&settings, &began_with, &shared, &names, &clock) {
+                let taken = nothing_lost(running, settings.stated)
+                    .and_then(|()| apply(&settings, &began_with, &shared, &names, &clock));
+                if let Err(error) = taken {
                     let faults = format!("{error:#}");
                     tracing::error!(%faults, "the new configuration can't be used; the running one stays");
                     continue;
                 }
+                running = settings.stated;
                 resolve_now.notify_one();
             }
             Err(faults) => {
@@ -69,9 +80,37 @@ pub(super) async fn run(
     }
 }
 
-fn mark(path: &Path) -> Option<(SystemTime, u64)> {
+type Mark = Option<(SystemTime, u64)>;
+
+fn mark(path: &Path) -> Mark {
     let about = std::fs::metadata(path).ok()?;
     Some((about.modified().ok()?, about.len()))
+}
+
+/// What the file looks like once it looks the same twice in a row: an editor or a copy may be halfway through it.
+async fn settled(path: &Path, mut seen: Mark) -> Mark {
+    loop {
+        tokio::time::sleep(SETTLES).await;
+        let now = mark(path);
+        if now == seen {
+            return now;
+        }
+        seen = now;
+    }
+}
+
+/// Defaults in the place of what was written would send every request to nowhere, or drop every key: a truncated
+/// file rather than a wish.
+fn nothing_lost(running: Stated, new: Stated) -> anyhow::Result<()> {
+    let lost = [
+        (running.file && !new.file, "the file is empty and the running one was not"),
+        (running.endpoints && !new.endpoints, "it has no upstream.endpoints and the running one has"),
+        (running.key_sources && !new.key_sources, "it has no keys.sources and the running one has"),
+    ];
+    match lost.into_iter().find(|(lost, _)| *lost) {
+        Some((_, what)) => bail!("{what}; restart to go back to the default on purpose"),
+        None => Ok(()),
+    }
 }
 
 fn apply(
@@ -101,22 +140,42 @@ fn apply(
 
 /// What a reload can't change: sockets, threads, memory.
 fn fixed_parts_changed(running: &Settings, new: &Settings) -> impl Iterator<Item = &'static str> {
-    let text = |part: &dyn std::fmt::Debug| format!("{part:?}");
     let same = [
-        ("listener", text(&running.listeners) == text(&new.listeners)),
-        ("upstream.tls", text(&running.upstream.tls) == text(&new.upstream.tls)),
+        ("listener", running.listeners == new.listeners),
+        ("upstream.tls", running.upstream.tls == new.upstream.tls),
         ("upstream.resolve_every", running.upstream.resolve_every == new.upstream.resolve_every),
         ("upstream.timeouts.connect", running.upstream.timeouts.connect == new.upstream.timeouts.connect),
         ("keys.reread_every", running.keys.reread_every == new.keys.reread_every),
-        ("upstream.probe", text(&running.upstream.probe) == text(&new.upstream.probe)),
-        ("upstream.pool", text(&running.upstream.pool) == text(&new.upstream.pool)),
-        ("limits", text(&running.limits) == text(&new.limits)),
-        ("timeouts", text(&running.timeouts) == text(&new.timeouts)),
-        ("uploads", text(&running.uploads) == text(&new.uploads)),
+        ("upstream.probe", running.upstream.probe == new.upstream.probe),
+        ("upstream.pool", running.upstream.pool == new.upstream.pool),
+        ("limits", running.limits == new.limits),
+        ("timeouts", running.timeouts == new.timeouts),
+        ("uploads", running.uploads == new.uploads),
         ("replay.entries", running.replay.entries == new.replay.entries),
-        ("admin", text(&running.admin) == text(&new.admin)),
-        ("log", text(&running.log) == text(&new.log)),
+        ("admin", running.admin == new.admin),
+        ("log", running.log == new.log),
         ("deployment", running.deployment == new.deployment),
     ];
     same.into_iter().filter(|(_, same)| !same).map(|(part, _)| part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let sources = Sources { environment: environment.collect(), ..Sources::default() };
+        config::load(&sources).expect("settings")
+    }
+
+    #[test]
+    fn a_changed_secret_needs_a_restart_like_any_other_part() {
+        let with = |token| settings(&[("TIDEGATE_ADMIN__TOKEN", token)]);
+        let changed = |to: &Settings| fixed_parts_changed(&with(FIRST), to).collect::<Vec<_>>();
+        assert_eq!(changed(&with("a-second-token-of-forty-characters-and-so")), ["admin"]);
+        assert_eq!(changed(&with(FIRST)), [""; 0]);
+    }
+
+    const FIRST: &str = "a-first-token-of-forty-characters-and-more";
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicU64},
 };
 
 use anyhow::{Context as _, bail};
@@ -82,7 +82,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         probe_now: Arc::default(),
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
-        looked: AtomicU64::new(0),
+        looked: Mutex::default(),
     });
     let upstream_tls = upstream_tls(settings, clock)?;
     let doors = settings

@@ -1,8 +1,8 @@
 //! What the request's bearer proved to be.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use super::Passage;
@@ -76,12 +76,8 @@ impl Passage<'_> {
 
     /// At most one look for unknown names in `limits.unknown_kids`, whatever the flood.
     fn may_look(&self) -> bool {
-        let shared = &self.worker.shared;
-        let between = self.policy.between_looks.as_millis() as u64;
-        let now = shared.clock.now_precise().as_millis() as u64;
-        let last = shared.looked.load(Relaxed);
-        now.saturating_sub(last) >= between
-            && shared.looked.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+        let mut last = self.worker.shared.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        is_time_again(&mut last, Instant::now(), self.policy.between_looks)
     }
 
     /// Keeps the head of the body for a second send, where its token is proved: by a key of the ring, or
@@ -125,6 +121,16 @@ impl Passage<'_> {
     }
 }
 
+/// Whether `between` has passed since the last time, which is then now. Not by the wall clock: one that is set back
+/// would keep us from looking for as long.
+fn is_time_again(last: &mut Option<Instant>, now: Instant, between: Duration) -> bool {
+    let again = last.is_none_or(|last| now.saturating_duration_since(last) >= between);
+    if again {
+        *last = Some(now);
+    }
+    again
+}
+
 /// What a plan sees of a judgement.
 pub(super) fn judged(judgement: Option<&Judgement>) -> Judged<'_> {
     match judgement {
@@ -132,5 +138,19 @@ pub(super) fn judged(judgement: Option<&Judgement>) -> Judged<'_> {
         Some(Judgement::Known(known)) => Judged::Verified(known.claims()),
         Some(Judgement::Unknown { unverified_kid, .. }) => Judged::Unverified(unverified_kid),
         Some(Judgement::Refused(fault)) => Judged::Refused(*fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_unknown_names_gets_one_look_in_its_time() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let mut last = None;
+        let looks = [0, 0, 999, 1_000, 1_001, 1_999, 2_000]
+            .map(|at| is_time_again(&mut last, began + Duration::from_millis(at), second));
+        assert_eq!(looks, [true, false, false, true, false, false, true]);
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         pool::{ConnectFault, Lease},
     },
     flow::{
+        heads::network_of,
         known::{Digest, Judgement},
         refused,
         relay::UpBody,
@@ -63,7 +64,8 @@ impl Passage<'_> {
             Box::pin(refused::learn_held(self.worker, &status.endpoint)).await;
             return Ok(None);
         }
-        let lease = match self.worker.pool.lease(&status.endpoint).await {
+        let lease = match self.worker.pool.lease(&status.endpoint, Some(network_of(self.story.client))).await
+        {
             Ok(lease) => lease,
             Err(fault) => {
                 self.go_elsewhere(&status.endpoint, &fault, group.0.len())?;
