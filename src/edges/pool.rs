@@ -45,6 +45,9 @@ pub struct Limits {
     pub buffer: usize,
 }
 
+/// How long a request waits for a connection that its client may have, where all are in use.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why no connection could be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectFault {
@@ -128,7 +131,7 @@ where
         endpoint: &Arc<Endpoint>,
         client: Option<IpAddr>,
     ) -> Result<Lease<B>, ConnectFault> {
-        let share = self.share(endpoint.id, client)?;
+        let share = self.share(endpoint.id, client).await?;
         while let Some(mut connection) = self.take_idle(endpoint.id) {
             if connection.sender.ready().await.is_ok() {
                 connection.reused = true;
@@ -144,7 +147,7 @@ where
         endpoint: &Arc<Endpoint>,
         client: Option<IpAddr>,
     ) -> Result<Lease<B>, ConnectFault> {
-        let share = self.share(endpoint.id, client)?;
+        let share = self.share(endpoint.id, client).await?;
         self.open_one(endpoint, share).await
     }
 
@@ -154,7 +157,8 @@ where
         share: Share,
     ) -> Result<Lease<B>, ConnectFault> {
         let open = self.of_slot(endpoint.id, |slot| slot.open.clone());
-        if open.get() >= self.limits.per_endpoint {
+        // With a share there is room, but for what lies idle.
+        if open.get() >= self.limits.per_endpoint && self.take_idle(endpoint.id).is_none() {
             return Err(ConnectFault::Full);
         }
         open.set(open.get() + 1);
@@ -200,8 +204,9 @@ where
         self.slots.borrow().iter().find(|(of, _)| *of == id).map_or(0, |(_, slot)| slot.open.get())
     }
 
-    fn share(&self, id: u64, client: Option<IpAddr>) -> Result<Share, ConnectFault> {
-        self.of_slot(id, |slot| slot.shares.take(client)).ok_or(ConnectFault::Full)
+    async fn share(&self, id: u64, client: Option<IpAddr>) -> Result<Share, ConnectFault> {
+        let shares = self.of_slot(id, |slot| slot.shares.clone());
+        shares.wait(client, PATIENCE).await.ok_or(ConnectFault::Full)
     }
 
     fn of_slot<T>(&self, id: u64, part: impl FnOnce(&Slot<B>) -> T) -> T {

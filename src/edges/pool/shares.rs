@@ -1,11 +1,15 @@
 //! Who may use how many of one endpoint's connections: no client takes them all, and some stay for our own questions.
+//! Who finds none waits for the first that is theirs to have.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::IpAddr,
     rc::Rc,
+    time::Duration,
 };
+
+use tokio::{sync::oneshot, time::timeout};
 
 /// Connections that clients leave to our own questions, at most; fewer where there are few.
 const OURS: usize = 4;
@@ -18,6 +22,14 @@ pub(super) struct Shares {
     most: usize,
     used: Cell<usize>,
     by: RefCell<HashMap<IpAddr, usize>>,
+    waiting: RefCell<VecDeque<Waiting>>,
+    next: Cell<u64>,
+}
+
+struct Waiting {
+    number: u64,
+    client: Option<IpAddr>,
+    turn: oneshot::Sender<Share>,
 }
 
 /// The right to use one connection, until dropped.
@@ -29,12 +41,39 @@ pub(super) struct Share {
 impl Shares {
     /// Of so many connections.
     pub(super) fn new(most: usize) -> Rc<Self> {
-        Rc::new(Self { most, used: Cell::new(0), by: RefCell::default() })
+        let (waiting, next) = (RefCell::default(), Cell::new(0));
+        Rc::new(Self { most, used: Cell::new(0), by: RefCell::default(), waiting, next })
+    }
+
+    /// One, now or within a while; first come is first served among those who may have what comes free.
+    pub(super) async fn wait(self: &Rc<Self>, client: Option<IpAddr>, within: Duration) -> Option<Share> {
+        // What is free here is nobody's who waits: it is passed on where it comes free.
+        if let Some(share) = self.take(client) {
+            return Some(share);
+        }
+        let number = self.next.replace(self.next.get() + 1);
+        let (turn, told) = oneshot::channel();
+        self.waiting.borrow_mut().push_back(Waiting { number, client, turn });
+        let _leaves = Leaves { shares: self, number };
+        timeout(within, told).await.ok()?.ok()
+    }
+
+    fn pass_on(self: &Rc<Self>) {
+        let next = || {
+            let mut waiting = self.waiting.borrow_mut();
+            let first = waiting.iter().position(|one| self.may(one.client))?;
+            waiting.remove(first)
+        };
+        while let Some(one) = next() {
+            let Some(share) = self.take(one.client) else { return };
+            // Gone meanwhile: the share comes back by being dropped, and is passed on again.
+            drop(one.turn.send(share));
+        }
     }
 
     /// One for a client, or for a question of our own; `None` where it isn't theirs to have.
     pub(super) fn take(self: &Rc<Self>, client: Option<IpAddr>) -> Option<Share> {
-        if !client.map_or(self.used.get() < self.most, |client| self.grants(client)) {
+        if !self.may(client) {
             return None;
         }
         self.used.set(self.used.get() + 1);
@@ -44,10 +83,28 @@ impl Shares {
         Some(Share { shares: self.clone(), client })
     }
 
+    fn may(&self, client: Option<IpAddr>) -> bool {
+        client.map_or(self.used.get() < self.most, |client| self.grants(client))
+    }
+
     fn grants(&self, client: IpAddr) -> bool {
         let for_clients = self.most - (self.most / 8).min(OURS);
         let Some(left) = for_clients.checked_sub(self.used.get() + 1) else { return false };
         self.by.borrow().get(&client).is_none_or(|holds| *holds < left)
+    }
+}
+
+impl Shares {
+    fn give_back(&self, client: Option<IpAddr>) {
+        self.used.set(self.used.get() - 1);
+        let Some(client) = client else { return };
+        let mut by = self.by.borrow_mut();
+        if let Some(holds) = by.get_mut(&client) {
+            *holds -= 1;
+            if *holds == 0 {
+                by.remove(&client);
+            }
+        }
     }
 }
 
@@ -60,15 +117,22 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.shares.used.set(self.shares.used.get() - 1);
-        let Some(client) = self.client else { return };
-        let mut by = self.shares.by.borrow_mut();
-        if let Some(holds) = by.get_mut(&client) {
-            *holds -= 1;
-            if *holds == 0 {
-                by.remove(&client);
-            }
+        self.shares.give_back(self.client);
+        if !self.shares.waiting.borrow().is_empty() {
+            self.shares.pass_on();
         }
+    }
+}
+
+/// Takes its number out of the line.
+struct Leaves<'a> {
+    shares: &'a Shares,
+    number: u64,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.shares.waiting.borrow_mut().retain(|one| one.number != self.number);
     }
 }
 
@@ -93,6 +157,26 @@ mod tests {
         drop((first, second, others, ours));
         assert!(shares.by.borrow().is_empty() && shares.used.get() == 0, "nobody is remembered");
         assert_eq!(all(&shares, Some([192, 0, 2, 4])).len(), 30, "what was given back is there again");
+    }
+
+    #[tokio::test]
+    async fn who_waits_has_the_first_that_is_theirs_to_have() {
+        let shares = Shares::new(16);
+        let client = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+        let (mut first, second) = (all(&shares, Some([192, 0, 2, 1])), all(&shares, Some([192, 0, 2, 2])));
+        let rest: Vec<_> = (3..100).flat_map(|last| all(&shares, Some([192, 0, 2, last]))).collect();
+        assert!(shares.wait(client(200), Duration::from_millis(10)).await.is_none(), "not for ever");
+        assert!(shares.waiting.borrow().is_empty());
+        let long = Duration::from_mins(1);
+        let (greedy, modest) = (shares.wait(client(1), long), shares.wait(client(200), long));
+        tokio::pin!(greedy, modest);
+        assert!(futures_util::poll!(&mut greedy).is_pending());
+        assert!(futures_util::poll!(&mut modest).is_pending());
+        drop(first.pop());
+        assert!(futures_util::poll!(&mut greedy).is_pending(), "it holds more than would stay free");
+        assert!(futures_util::poll!(&mut modest).is_ready(), "who came later may have it");
+        drop((first, second, rest));
+        assert!(futures_util::poll!(&mut greedy).is_ready());
     }
 
     #[test]
