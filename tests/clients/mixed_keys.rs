@@ -81,7 +81,9 @@ fn behind(
             assert!(ledger.login(lane, client.as_ref()), "{ledger}");
         }
     }
-    first.seed("priv/seed:v1", &Image::generate(1, 1));
+    let seed = Image::generate(1, 1);
+    first.seed("priv/seed:v1", &seed);
+    first.seed_for_docker("priv/docker:v1", &seed);
     second.take_a_key_of_its_own();
     thread::scope(|scope| {
         for (lane, clients) in &clients {
@@ -93,7 +95,8 @@ fn behind(
 
 fn run(ledger: &Ledger, lane: &Lane, client: &dyn Client, load: Load) {
     for _ in 0..load.inspects {
-        ledger.inspect(lane, client, "priv/seed:v1");
+        let docker = client.name().starts_with("docker");
+        ledger.inspect(lane, client, if docker { "priv/docker:v1" } else { "priv/seed:v1" });
     }
     for _ in 0..load.pulls {
         ledger.pull(lane, client, "priv/seed:v1");

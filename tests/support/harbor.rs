@@ -88,6 +88,14 @@ impl Replica {
         pushed.unwrap_or_else(|failure| panic!("the seed is pushed: {failure}"));
     }
 
+    /// The same for docker's command line, see [`Skopeo::push_for_docker`].
+    pub fn seed_for_docker(&self, repository: &str, image: &Image) {
+        let (skopeo, account) = (Skopeo::new(), account(self.address));
+        let pushed =
+            skopeo.login(&account).and_then(|()| skopeo.push_for_docker(&account, image, repository));
+        pushed.unwrap_or_else(|failure| panic!("the seed is pushed: {failure}"));
+    }
+
     /// Accepts nothing more, and returns when the last request in flight has ended.
     pub fn stop_when_idle(self) {
         let Self { core, runtime, .. } = self;

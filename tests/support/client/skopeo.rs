@@ -38,6 +38,18 @@ impl Skopeo {
         run(command.args([format!("docker://{}", at.reference(repository)), to]), patience()).map(|_| folder)
     }
 
+    /// Pushes an image as Docker's own kind of manifest: docker's command line of 20.10 asks for no other.
+    pub fn push_for_docker(&self, at: &Account, image: &Image, repository: &str) -> Result<(), Failure> {
+        self.copy(at, image, repository, &["--format", "v2s2"])
+    }
+
+    fn copy(&self, at: &Account, image: &Image, repository: &str, options: &[&str]) -> Result<(), Failure> {
+        let mut command = self.command("copy");
+        command.args(options).args(["--dest-tls-verify=false", "--authfile"]).arg(self.authfile());
+        let from = format!("oci:{}:{}", image.layout().display(), image::TAG);
+        run(command.args([from, format!("docker://{}", at.reference(repository))]), patience()).map(drop)
+    }
+
     fn authfile(&self) -> PathBuf {
         self.home.path().join("auth.json")
     }
@@ -55,10 +67,7 @@ impl Client for Skopeo {
     }
 
     fn push(&self, at: &Account, image: &Image, repository: &str) -> Result<(), Failure> {
-        let mut command = self.command("copy");
-        command.args(["--dest-tls-verify=false", "--authfile"]).arg(self.authfile());
-        let from = format!("oci:{}:{}", image.layout().display(), image::TAG);
-        run(command.args([from, format!("docker://{}", at.reference(repository))]), patience()).map(drop)
+        self.copy(at, image, repository, &[])
     }
 
     fn pull(&self, at: &Account, repository: &str) -> Result<(), Failure> {
