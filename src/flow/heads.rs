@@ -89,7 +89,7 @@ impl Drop for Share {
 }
 
 /// One host has 2^64 addresses of IPv6 at least: they count as one.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & (!0 << 64))),
