@@ -211,13 +211,14 @@ impl Flight {
         let mut headers = HeaderMap::new();
         for name in [header::CONTENT_TYPE, header::WWW_AUTHENTICATE, header::DATE] {
             if let Some(value) = head.headers.get(&name) {
-                headers.insert(name, value.clone());
+                headers.insert(name, copied(value));
             }
         }
         Ok(Flown {
             status: head.status,
             headers,
-            body,
+            // A copy: what is kept does not hold the buffer that it was read into.
+            body: bytes::Bytes::copy_from_slice(&body),
             sends: story.sends,
             endpoint: story.endpoint.clone(),
             rescue: story.rescue,
@@ -247,8 +248,9 @@ impl Flight {
             self.remember(&issued, basic);
             let all_granted = self.query.as_ref().is_some_and(|q| q.granted_by(&issued.access));
             if let (Some(place), true) = (self.place, all_granted) {
-                let until = issued.cached_until(shared.clock.now(), self.policy.answer_cache);
-                shared.answers.keep(place, flown, until, self.generation);
+                let now = shared.clock.now();
+                let until = issued.cached_until(now, self.policy.answer_cache);
+                shared.answers.keep(place, flown, (now, until), self.generation);
             }
         }
         inspected
@@ -264,7 +266,8 @@ impl Flight {
         let at_once =
             if oidc && !name.starts_with("robot$") { self.policy.replays_each } else { REPLAYS_EACH };
         let digest = shared.known.digest(&issued.token);
-        shared.replays.remember(digest, basic, issued.access.clone(), issued.expires, (name, at_once));
+        let life = (shared.clock.now(), issued.expires);
+        shared.replays.remember(digest, basic, issued.access.clone(), life, (name, at_once));
     }
 
     fn another_signs(&self) -> bool {
