@@ -14,14 +14,20 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use moka::sync::Cache;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
-use crate::{flow::heads::network_of, words::reason::Reason};
+use crate::{
+    flow::heads::network_of,
+    words::{
+        credential::{Credential, basic_user},
+        reason::Reason,
+    },
+};
 
 /// Different unknown secrets of one name that may wait at once.
 const QUEUE: usize = 8;
@@ -158,6 +164,26 @@ impl WrongCredentials {
         }
         pending.insert(address, held + cost);
         Some(Pending { owner: self, address, cost })
+    }
+
+    /// Notes a wrong Basic that went past the token service: core locks its name all the same (C6). On `/v2/`
+    /// the challenge `Basic` tells it from a repository that is not there (C8).
+    pub fn note<B>(&self, answer: &Response<B>, up: &HeaderMap, registry: bool, client: IpAddr) {
+        let basic_challenge = || {
+            let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
+            challenge.is_some_and(|c| c.as_bytes().starts_with(b"Basic"))
+        };
+        if answer.status() != StatusCode::UNAUTHORIZED || (registry && !basic_challenge()) {
+            return;
+        }
+        let Ok(Credential::Basic(credential)) = Credential::of(up) else { return };
+        let secret = self.keyed(credential.as_bytes());
+        if self.accepted.contains_key(&secret) {
+            return;
+        }
+        self.count_wrong(network_of(client));
+        let name = self.name(&basic_user(credential).unwrap_or_default());
+        *lock(&name.last_wrong) = Some((Instant::now(), secret));
     }
 
     /// A write may have changed any credential: all are unknown again.
@@ -481,5 +507,36 @@ mod tests {
         }
         assert!(tries.admit("bob", &value, at("2001:db8::9:4")).await.is_err());
         assert!(tries.admit("bob", &value, at("2001:db8:0:1::4")).await.is_ok(), "another network");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_basic_past_the_token_service_counts_and_explains_a_refusal() {
+        let bob = HeaderValue::from_static("Basic Ym9iOng=");
+        let up = HeaderMap::from_iter([(header::AUTHORIZATION, bob.clone())]);
+        let answer = |status: u16, challenge: &'static str| {
+            let built = Response::builder().status(status).header(header::WWW_AUTHENTICATE, challenge);
+            built.body(()).expect("an answer")
+        };
+        let right = HeaderValue::from_static("Basic right");
+        let table = [
+            (answer(401, "Basic realm=\"harbor\""), true, true),
+            (answer(401, ""), true, false),
+            (answer(401, ""), false, true),
+            (answer(403, ""), false, false),
+            (answer(200, ""), true, false),
+        ];
+        for (answer, registry, wrong) in table {
+            let tries = tries();
+            tries.note(&answer, &up, registry, HERE.0);
+            let right = tries.admit("bob", &right, HERE).await.expect("free");
+            assert_eq!(right.lock_of_another().is_some(), wrong, "{answer:?} {registry}");
+            drop(right);
+            (0..2).for_each(|_| tries.note(&answer, &up, registry, HERE.0));
+            assert_eq!(tries.admit("bob", &bob, HERE).await.is_err(), wrong, "three wrong ones");
+        }
+        let tries = tries();
+        tries.admit("bob", &bob, HERE).await.expect("free").settle(true, true);
+        (0..9).for_each(|_| tries.note(&answer(401, "Basic"), &up, true, HERE.0));
+        assert!(tries.admit("bob", &right, HERE).await.is_ok(), "a known secret counts against nobody (A7)");
     }
 }
