@@ -26,9 +26,12 @@ use super::{
     send::{Outgoing, origin_form},
     story::Story,
 };
-use crate::words::{
-    credential::{Credential, basic_user},
-    reason::{Outcome, Reason, Rescue},
+use crate::{
+    decisions::token::claims,
+    words::{
+        credential::{Credential, basic_user},
+        reason::{Outcome, Reason, Rescue},
+    },
 };
 
 /// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
@@ -236,6 +239,14 @@ impl Flight {
         flown.refusal = inspected.reason();
         if let (Inspected::CannotSign, Some(endpoint)) = (inspected, &flown.endpoint) {
             shared.fleet.cannot_sign(endpoint);
+        }
+        if inspected == Inspected::TooLong {
+            tracing::warn!(
+                client = %self.client,
+                answer.bytes = flown.body.len(),
+                token.bytes.most = claims::LONGEST,
+                "Harbor issued a token that is too long to be used: its user has access to too many projects, or asked for too many scopes at once"
+            );
         }
         let Some(issued) = issued else { return inspected };
         if let Some(endpoint) = &flown.endpoint {
