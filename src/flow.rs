@@ -9,6 +9,7 @@ pub mod known;
 pub mod refused;
 pub mod registry;
 pub mod relay;
+pub mod remembered;
 pub mod replay;
 pub mod respond;
 pub mod send;

@@ -16,6 +16,7 @@ use crate::{
         token::verify::{Fault, Rules, Verdict, VerifiedClaims, verify},
     },
     edges::signer::{Job, Signer, SignerFault},
+    flow::remembered::{self, Remembered},
     words::{clock::UnixTime, kid::Kid},
 };
 
@@ -36,6 +37,23 @@ pub struct Known {
     claims: VerifiedClaims,
     principal: Option<Arc<str>>,
     resigned: Mutex<Vec<Resigned>>,
+    bytes: usize,
+    life: Duration,
+}
+
+/// Bytes of all verified tokens in memory together, at most.
+const BYTES: u64 = 256 << 20;
+/// What a token takes beside its claims.
+const FRAME: usize = 512;
+
+impl Remembered for Known {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn life(&self) -> Duration {
+        self.life
+    }
 }
 
 struct Resigned {
@@ -60,9 +78,9 @@ pub enum Judgement {
 }
 
 impl KnownTokens {
-    /// Room for `capacity` tokens; an entry takes some 2 KiB.
+    /// Room for `capacity` tokens, and for 256 MiB of them; an entry takes some 2 KiB.
     pub fn new(key: hmac::Key, capacity: u64) -> Self {
-        Self { key, tokens: Cache::new(capacity) }
+        Self { key, tokens: remembered::cache(capacity, BYTES) }
     }
 
     /// The digest of a token.
@@ -85,7 +103,10 @@ impl KnownTokens {
             Verdict::Verified(claims) => {
                 let principal = claims.subject().map(Arc::from);
                 let generation = ring.generation();
-                let known = Known { digest, generation, claims, principal, resigned: Mutex::default() };
+                let life = claims.expires().plus(rules.leeway).since(now);
+                // Its claims, and itself under another key: rarely under more than one.
+                let (resigned, bytes) = (Mutex::default(), FRAME + 2 * token.len());
+                let known = Known { digest, generation, claims, principal, resigned, bytes, life };
                 let known = Arc::new(known);
                 self.tokens.insert(digest, known.clone());
                 Judgement::Known(known)

@@ -12,7 +12,10 @@ use http::HeaderValue;
 use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::known::Digest;
+use super::{
+    known::Digest,
+    remembered::{self, Remembered},
+};
 use crate::words::{clock::UnixTime, scope::Access};
 
 /// A token that Harbor issued through us, and the credential that it was issued for.
@@ -21,6 +24,28 @@ pub struct Issued {
     access: Vec<Access>,
     expires: UnixTime,
     principal: Arc<Principal>,
+    life: Duration,
+}
+
+/// Bytes of all tokens' accesses in memory together, at most.
+const BYTES: u64 = 256 << 20;
+/// What a token takes beside its access.
+const FRAME: usize = 256;
+/// A credential, and a principal, that nobody got a token for in so long has no token: none lives longer.
+const IDLE: Duration = Duration::from_hours(48);
+
+impl Remembered for Issued {
+    fn bytes(&self) -> usize {
+        let access = self.access.iter().map(|access| {
+            let actions = access.actions.iter().map(|action| 32 + action.len());
+            96 + access.name.len() + actions.sum::<usize>()
+        });
+        FRAME + self.credential.value.len() + access.sum::<usize>()
+    }
+
+    fn life(&self) -> Duration {
+        self.life
+    }
 }
 
 /// A credential that Harbor accepted: one for all tokens that were issued for it, so that it ends for all at
@@ -50,20 +75,27 @@ pub struct Replays {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Replays {
-    /// Room for `entries` tokens.
+    /// Room for `entries` tokens, and for 256 MiB of them, their credentials counted with each.
     pub fn new(entries: u64) -> Self {
-        let (credentials, principals) = (Cache::new(entries), Cache::new(entries));
-        Self { issued: Cache::new(entries), credentials, principals }
+        let credentials = Cache::builder()
+            .max_capacity(BYTES.min(entries.saturating_mul(2_048)))
+            .weigher(|_, credential: &Arc<Credential>| {
+                u32::try_from(FRAME + 2 * credential.value.len()).unwrap_or(u32::MAX)
+            })
+            .time_to_idle(IDLE)
+            .build();
+        let principals = Cache::builder().max_capacity(entries).time_to_idle(IDLE).build();
+        Self { issued: remembered::cache(entries, BYTES), credentials, principals }
     }
 
     /// Remembers that Harbor issued the token of this digest for `credential`. `at_once` replays of this
-    /// principal may run side by side.
+    /// principal may run side by side. It ends with the token.
     pub fn remember(
         &self,
         digest: Digest,
         credential: &HeaderValue,
         access: Vec<Access>,
-        expires: UnixTime,
+        (now, expires): (UnixTime, UnixTime),
         (name, at_once): (&str, usize),
     ) {
         let credential = self.credential(credential);
@@ -75,7 +107,7 @@ impl Replays {
                 slots: Arc::new(Semaphore::new(at_once.max(1))),
             })
         });
-        let issued = Issued { credential, access, expires, principal };
+        let issued = Issued { credential, access, expires, principal, life: expires.since(now) };
         self.issued.insert(digest, Arc::new(issued));
     }
 

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 
 pub use self::{
@@ -27,9 +27,12 @@ use super::{
     send::{Outgoing, origin_form},
     story::Story,
 };
-use crate::words::{
-    credential::{Credential, basic_user},
-    reason::{Outcome, Reason, Rescue},
+use crate::{
+    decisions::token::claims,
+    words::{
+        credential::{Credential, basic_user},
+        reason::{Outcome, Reason, Rescue},
+    },
 };
 
 /// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
@@ -65,12 +68,13 @@ pub async fn answer(
         return Ok(response(&flown, story));
     }
     worker.counters.answer_misses.fetch_add(1, Relaxed);
+    let headers = going_up(&parts.headers);
     let flight = Flight {
         worker: worker.clone(),
         policy: policy.clone(),
-        headers: parts.headers.clone(),
-        uri: origin_form(uri),
-        basic,
+        basic: basic.and_then(|_| headers.get(header::AUTHORIZATION).cloned()),
+        headers,
+        uri: copied_uri(uri),
         query,
         place,
         client: story.client,
@@ -90,6 +94,37 @@ pub async fn answer(
         Some(reason) => Err(reason),
         None => Ok(response(&flown, story)),
     }
+}
+
+/// Headers of a token request that Harbor has a use for. A flight may wait long after its asker has left: it
+/// holds copies of these alone, no part of what was read from the connection.
+const GOING_UP: [&str; 12] = [
+    "host",
+    "authorization",
+    "user-agent",
+    "accept",
+    "accept-language",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-real-ip",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+];
+
+fn going_up(headers: &HeaderMap) -> HeaderMap {
+    let going = GOING_UP.into_iter().map(HeaderName::from_static);
+    going.filter_map(|name| headers.get(&name).map(|value| (name, copied(value)))).collect()
+}
+
+fn copied(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
+}
+
+fn copied_uri(uri: &Uri) -> Uri {
+    let uri = origin_form(uri);
+    uri.to_string().parse().unwrap_or(uri)
 }
 
 fn response(flown: &Flown, story: &mut Story) -> Response<DownBody> {
@@ -121,7 +156,7 @@ impl Flight {
         let name = self.basic.as_ref().and_then(basic_user).unwrap_or_default();
         let wrong = &self.worker.shared.wrong;
         let admission = match &self.basic {
-            Some(basic) => match wrong.admit(&name, basic, self.client).await {
+            Some(basic) => match wrong.admit(&name, basic, (self.client, self.bytes())).await {
                 Ok(admission) => Some(admission),
                 Err(reason) => return Flown::failed(reason),
             },
@@ -158,6 +193,12 @@ impl Flight {
         flown
     }
 
+    /// What it holds while it waits: its credential, and what the client wrote beside it.
+    fn bytes(&self) -> usize {
+        let target = self.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        target + self.headers.values().map(HeaderValue::len).sum::<usize>()
+    }
+
     async fn send(&self) -> Result<Flown, Reason> {
         let mut story = Story::silent(&self.worker, self.client);
         let outgoing = Outgoing {
@@ -175,13 +216,14 @@ impl Flight {
         let mut headers = HeaderMap::new();
         for name in [header::CONTENT_TYPE, header::WWW_AUTHENTICATE, header::DATE] {
             if let Some(value) = head.headers.get(&name) {
-                headers.insert(name, value.clone());
+                headers.insert(name, copied(value));
             }
         }
         Ok(Flown {
             status: head.status,
             headers,
-            body,
+            // A copy: what is kept does not hold the buffer that it was read into.
+            body: bytes::Bytes::copy_from_slice(&body),
             sends: story.sends,
             endpoint: story.endpoint.clone(),
             rescue: story.rescue,
@@ -200,6 +242,14 @@ impl Flight {
         if let (Inspected::CannotSign, Some(endpoint)) = (inspected, &flown.endpoint) {
             shared.fleet.cannot_sign(endpoint);
         }
+        if inspected == Inspected::TooLong {
+            tracing::warn!(
+                client = %self.client,
+                answer.bytes = flown.body.len(),
+                token.bytes.most = claims::LONGEST,
+                "Harbor issued a token that is too long to be used: its user has access to too many projects, or asked for too many scopes at once"
+            );
+        }
         let Some(issued) = issued else { return inspected };
         if let Some(endpoint) = &flown.endpoint {
             shared.fleet.confirm(endpoint, &issued.kid);
@@ -211,8 +261,9 @@ impl Flight {
             self.remember(&issued, basic);
             let all_granted = self.query.as_ref().is_some_and(|q| q.granted_by(&issued.access));
             if let (Some(place), true) = (self.place, all_granted) {
-                let until = issued.cached_until(shared.clock.now(), self.policy.answer_cache);
-                shared.answers.keep(place, flown, until, self.generation);
+                let now = shared.clock.now();
+                let until = issued.cached_until(now, self.policy.answer_cache);
+                shared.answers.keep(place, flown, (now, until), self.generation);
             }
         }
         inspected
@@ -228,7 +279,8 @@ impl Flight {
         let at_once =
             if oidc && !name.starts_with("robot$") { self.policy.replays_each } else { REPLAYS_EACH };
         let digest = shared.known.digest(&issued.token);
-        shared.replays.remember(digest, basic, issued.access.clone(), issued.expires, (name, at_once));
+        let life = (shared.clock.now(), issued.expires);
+        shared.replays.remember(digest, basic, issued.access.clone(), life, (name, at_once));
     }
 
     fn another_signs(&self) -> bool {
@@ -244,4 +296,28 @@ pub fn method_not_allowed(response: &mut Response<DownBody>) {
     *response.body_mut() = DownBody::whole(bytes::Bytes::from_static(b"Method Not Allowed\n"));
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_flight_holds_no_part_of_what_was_read() {
+        let read = Bytes::from(b"Basic YTpi".repeat(100));
+        let mut came = HeaderMap::new();
+        let value = HeaderValue::from_maybe_shared(read.slice(..10)).expect("a value");
+        came.insert(header::AUTHORIZATION, value.clone());
+        came.insert("x-of-the-clients-own", value.clone());
+        let target = Bytes::from_static(b"/service/token?service=s");
+        let uri = Uri::from_maybe_shared(target).expect("a target");
+        let up = going_up(&came);
+        assert_eq!((up.len(), &up[header::AUTHORIZATION]), (1, &value));
+        let place = up[header::AUTHORIZATION].as_bytes().as_ptr();
+        assert!(!read.as_ptr_range().contains(&place), "a slice of the connection's buffer");
+        assert_eq!(copied_uri(&uri), uri);
+        assert_ne!(copied_uri(&uri).path().as_ptr(), uri.path().as_ptr());
+    }
 }

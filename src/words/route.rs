@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 pub enum Route<'a> {
     /// `/v2` and below.
     Registry(Registry<'a>),
-    /// `/service/token`.
+    /// `/service/token`, and what core's router takes for it.
     Token,
     /// Harbor's log-in and log-out pages: `/c/login`, `/c/log_out`, `/c/oidc/…`.
     UiLogin,
@@ -154,7 +154,7 @@ fn classify(path: &str) -> Route<'_> {
     let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|r| r.is_empty() || r.starts_with('/'));
     match path {
         "/v2" => Route::Registry(Registry { kind: Kind::Other, repository: "" }),
-        "/service/token" => Route::Token,
+        _ if is_token_service(path) => Route::Token,
         "/c/login" | "/c/log_out" => Route::UiLogin,
         _ if below("/c/oidc") => Route::UiLogin,
         _ if below("/v1") || below("/service/notifications") => Route::Components,
@@ -162,6 +162,12 @@ fn classify(path: &str) -> Route<'_> {
         _ if below("/.tidegate") => Route::Own,
         _ => Route::Portal,
     }
+}
+
+/// Core's router (beego's) serves a path with one of its suffixes, or with a slash behind it, all the same.
+fn is_token_service(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix("/service/token") else { return false };
+    matches!(rest.strip_suffix('/').unwrap_or(rest), "" | ".json" | ".xml" | ".html")
 }
 
 fn registry(rest: &str) -> Registry<'_> {
@@ -236,7 +242,14 @@ mod tests {
     fn other_routes_by_prefix_of_whole_segments() {
         let table = [
             ("/service/token", Route::Token),
-            ("/service/token/", Route::Api),
+            ("/service/token/", Route::Token),
+            ("/service/token.json", Route::Token),
+            ("/service/token.xml", Route::Token),
+            ("/service/token.html/", Route::Token),
+            ("/service/%74oken%2Ejson", Route::Token),
+            ("/service/token.txt", Route::Api),
+            ("/service/tokens", Route::Api),
+            ("/service/token/json", Route::Api),
             ("/service/notifications/tasks/1", Route::Components),
             ("/v1/x", Route::Components),
             ("/v1x", Route::Portal),

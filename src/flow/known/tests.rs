@@ -70,3 +70,16 @@ fn memory_is_of_exact_bytes() {
     let other = KnownTokens::new(hmac::Key::new(hmac::HMAC_SHA256, b"another"), 100);
     assert_ne!(tokens.digest(&text), other.digest(&text), "keyed: a digest tells nothing outside");
 }
+
+#[test]
+fn what_has_ended_is_gone_from_memory() {
+    let (tokens, mut keeper) = (tokens(), keeper());
+    let (ring, _) = keeper.observe(&file(), Ok(vec![rsa(0).key()]), NOW);
+    let ends_now = Draft::of(0).times(-59, -59, -59).signed(0);
+    assert_eq!(judged(&tokens, &ends_now, &ring, NOW), Ok(false));
+    assert_eq!(judged(&tokens, &Draft::of(0).signed(0), &ring, NOW), Ok(false));
+    let lives = tokens.tokens.iter().map(|(_, known)| known.life).max();
+    assert!(lives.is_some_and(|life| life >= Duration::from_mins(1)), "until exp and leeway: {lives:?}");
+    std::thread::sleep(Duration::from_millis(1_100));
+    assert_eq!(tokens.tokens.iter().count(), 1);
+}

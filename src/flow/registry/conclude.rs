@@ -39,6 +39,10 @@ impl Passage<'_> {
             // 101 to a request whose Upgrade was taken away: nobody speaks that protocol here.
             return Err(Reason::UpstreamBroke);
         }
+        if self.downstream.is_some() {
+            let (up, registry) = (&self.outgoing.headers, self.registry.is_some());
+            self.worker.shared.wrong.note(head, up, registry, self.story.client);
+        }
         let Some(registry) = &self.registry else { return Ok(Some(self.pass_on(sent.answered))) };
         if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {
             return Err(Reason::RegistryPassword);

@@ -8,7 +8,7 @@ const NOW: UnixTime = UnixTime(1_000);
 
 fn remember(replays: &Replays, token: u8, credential: &'static str, at_once: usize) {
     let credential = HeaderValue::from_static(credential);
-    replays.remember([token; 32], &credential, vec![], UnixTime(2_000), ("robot$ci", at_once));
+    replays.remember([token; 32], &credential, vec![], (NOW, UnixTime(2_000)), ("robot$ci", at_once));
 }
 
 fn sent(replays: &Replays, token: u8) -> Option<HeaderValue> {
@@ -74,4 +74,26 @@ async fn the_first_replay_of_a_principal_runs_alone_and_then_so_many_at_once() {
     let (_one, _two) = (issued.turn().await.expect("one"), issued.turn().await.expect("two"));
     assert!(issued.turn().now_or_never().is_none(), "two at once");
     assert!(!issued.is_over(), "waiting in vain says nothing of the credential");
+}
+
+#[test]
+fn a4_what_was_issued_is_gone_from_memory_when_the_token_has_ended() {
+    let replays = Replays::new(100);
+    remember(&replays, 1, "Basic one", 8);
+    let credential = HeaderValue::from_static("Basic one");
+    replays.remember([2; 32], &credential, vec![], (UnixTime(2_000), UnixTime(2_000)), ("robot$ci", 8));
+    assert_eq!(replays.issued.iter().count(), 1);
+}
+
+#[test]
+fn large_tokens_are_bounded_in_bytes() {
+    let replays = Replays::new(100_000);
+    let credential = HeaderValue::from_static("Basic one");
+    let name = "n".repeat(8 << 20);
+    for n in 0..64 {
+        let access =
+            vec![Access { kind: "repository".to_owned(), name: name.clone(), actions: Vec::default() }];
+        replays.remember([n; 32], &credential, access, (NOW, UnixTime(2_000)), ("robot$ci", 8));
+    }
+    assert_eq!(replays.count(), 31, "256 MiB in all");
 }

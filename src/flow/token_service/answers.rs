@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use aws_lc_rs::hmac;
@@ -18,6 +19,7 @@ use super::query::Query;
 use crate::{
     decisions::ring::Ring,
     edges::fleet::Endpoint,
+    flow::remembered::{self, Remembered},
     words::{
         clock::UnixTime,
         kid::Kid,
@@ -78,12 +80,30 @@ pub struct Answers {
 struct Kept {
     flown: Flown,
     until: UnixTime,
+    life: Duration,
+}
+
+/// Bytes of all answers in memory together, at most.
+const BYTES: u64 = 64 << 20;
+/// What an answer takes beside its body and its headers.
+const FRAME: usize = 512;
+
+impl Remembered for Kept {
+    fn bytes(&self) -> usize {
+        let headers = self.flown.headers.values().map(|value| 64 + value.len());
+        FRAME + self.flown.body.len() + headers.sum::<usize>()
+    }
+
+    fn life(&self) -> Duration {
+        self.life
+    }
 }
 
 impl Answers {
-    /// Room for `capacity` answers.
+    /// Room for `capacity` answers, and for 64 MiB of them.
     pub fn new(key: hmac::Key, capacity: u64) -> Self {
-        Self { key, kept: Cache::new(capacity), flights: Mutex::default(), generation: AtomicU64::new(0) }
+        let kept = remembered::cache(capacity, BYTES);
+        Self { key, kept, flights: Mutex::default(), generation: AtomicU64::new(0) }
     }
 
     /// The place of a question: every part with its length before it, so that no two questions share one.
@@ -116,9 +136,10 @@ impl Answers {
         (now < kept.until && !ended).then(|| kept.flown.clone())
     }
 
-    /// Keeps an answer, unless a write has raised the generation since it was asked for (A2).
-    pub fn keep(&self, place: Place, flown: &Flown, until: UnixTime, generation: u64) {
-        let kept = Kept { flown: Flown { sends: 0, rescue: None, ..flown.clone() }, until };
+    /// Keeps an answer until its time, unless a write has raised the generation since it was asked for (A2).
+    pub fn keep(&self, place: Place, flown: &Flown, (now, until): (UnixTime, UnixTime), generation: u64) {
+        let flown = Flown { sends: 0, rescue: None, ..flown.clone() };
+        let kept = Kept { flown, until, life: until.since(now) };
         self.kept.insert(place, Arc::new(kept));
         if self.generation() != generation {
             self.kept.invalidate(&place);
@@ -189,5 +210,27 @@ impl Drop for Ended<'_> {
         if flights.get(&self.place).is_some_and(|listed| listed.same_channel(&self.land.subscribe())) {
             flights.remove(&self.place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(each: usize, life: i64, count: u8) -> usize {
+        let answers = Answers::new(hmac::Key::new(hmac::HMAC_SHA256, b"a test's own"), 100_000);
+        let flown = Flown { body: Bytes::from(vec![0; each]), ..Flown::default() };
+        for n in 0..count {
+            answers.keep([n; 32], &flown, (UnixTime(1_000), UnixTime(1_000 + life)), 0);
+        }
+        answers.kept.run_pending_tasks();
+        answers.kept.iter().count()
+    }
+
+    #[test]
+    fn answers_are_bounded_in_bytes_and_gone_when_they_have_ended() {
+        assert_eq!(kept(1_000, 45, 200), 200);
+        assert_eq!(kept(1 << 20, 45, 200), 63, "64 MiB in all");
+        assert_eq!(kept(1_000, 0, 200), 0, "of no use any more");
     }
 }

@@ -20,6 +20,8 @@ pub enum Inspected {
     Refused,
     /// An empty token, or 500 without a body: core's key file is broken (K7 to K9).
     CannotSign,
+    /// A token longer than any that is read: nobody can use it here.
+    TooLong,
     /// Anything else.
     Other,
 }
@@ -30,7 +32,7 @@ impl Inspected {
         match self {
             Self::Refused => Some(Reason::CredentialRefused),
             Self::CannotSign => Some(Reason::CannotSign),
-            Self::Granted | Self::Anonymous | Self::Other => None,
+            Self::Granted | Self::Anonymous | Self::TooLong | Self::Other => None,
         }
     }
 }
@@ -82,6 +84,9 @@ pub fn read(status: StatusCode, body: &[u8], credential: bool) -> (Inspected, Op
     if token.is_empty() {
         return (Inspected::CannotSign, None);
     }
+    if token.len() > claims::LONGEST {
+        return (Inspected::TooLong, None);
+    }
     let Some(issued) = issued(token) else { return (Inspected::Other, None) };
     let inspected = match (&issued.subject, credential) {
         (Some(_), true) => Inspected::Granted,
@@ -123,7 +128,9 @@ mod tests {
     fn failures_that_look_like_answers_have_names() {
         let alice = answer(r#"{"iss":"i","sub":"alice","aud":"a","exp":1800,"iat":0,"access":null}"#);
         let nobody = answer(r#"{"iss":"i","aud":"a","exp":1800,"iat":0,"access":[]}"#);
-        let table: [(u16, &str, bool, Inspected); 8] = [
+        let long = format!(r#"{{"token":"{}"}}"#, "t".repeat(claims::LONGEST + 1));
+        let table: [(u16, &str, bool, Inspected); 9] = [
+            (200, &long, true, Inspected::TooLong),
             (200, &alice, true, Inspected::Granted),
             (200, &nobody, true, Inspected::Refused),
             (200, &nobody, false, Inspected::Anonymous),
@@ -135,7 +142,7 @@ mod tests {
         ];
         for (status, body, credential, want) in table {
             let status = StatusCode::from_u16(status).expect("a status");
-            assert_eq!(read(status, body.as_bytes(), credential).0, want, "{status} {body}");
+            assert_eq!(read(status, body.as_bytes(), credential).0, want, "{status} {body:.60}");
         }
     }
 

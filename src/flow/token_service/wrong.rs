@@ -14,23 +14,37 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use moka::sync::Cache;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
-use crate::words::reason::Reason;
+use crate::{
+    flow::heads::network_of,
+    words::{
+        credential::{Credential, basic_user},
+        reason::Reason,
+    },
+};
 
 /// Different unknown secrets of one name that may wait at once.
 const QUEUE: usize = 8;
+/// Tries of one unknown secret that may wait at once: a whole fleet's jobs begin in the same second.
+const TRIES: usize = 1_024;
+/// Tries of unknown secrets that one address may have under way, each counted once more for every KiB of it.
+const PENDING: usize = 2_048;
 /// Core locks a name for 1.5 s after a wrong password (T8).
 const LOCK: Duration = Duration::from_millis(1_600);
 /// A refusal so soon after a wrong try on the same name may be the lock's.
 const SUSPECT: Duration = Duration::from_secs(2);
 /// Names, secrets and addresses that are remembered.
 const REMEMBERED: u64 = 100_000;
+/// A name that nobody has tried for so long has no try under way.
+const NAME_IDLE: Duration = Duration::from_mins(30);
+/// An accepted secret is known for so long after Harbor accepted it last: also one that is used once a day.
+const ACCEPTED: Duration = Duration::from_hours(48);
 
 type Secret = [u8; 32];
 
@@ -38,8 +52,10 @@ type Secret = [u8; 32];
 pub struct WrongCredentials {
     key: hmac::Key,
     accepted: Cache<Secret, ()>,
-    names: Cache<Box<str>, Arc<Name>>,
+    /// By the keyed hash of the name: a name may be as long as a head.
+    names: Cache<Secret, Arc<Name>>,
     addresses: Cache<IpAddr, Arc<Mutex<Window>>>,
+    pending: Mutex<HashMap<IpAddr, usize>>,
     most: u32,
     per: Duration,
 }
@@ -69,6 +85,15 @@ pub struct Admission<'a> {
     address: IpAddr,
     slot: Option<OwnedSemaphorePermit>,
     outlasts: Cell<bool>,
+    doubted: Cell<bool>,
+    _pending: Option<Pending<'a>>,
+}
+
+/// A try of an unknown secret among those of its address.
+struct Pending<'a> {
+    owner: &'a WrongCredentials,
+    address: IpAddr,
+    cost: usize,
 }
 
 impl WrongCredentials {
@@ -76,44 +101,89 @@ impl WrongCredentials {
     pub fn new(key: hmac::Key, most: u32, per: Duration) -> Self {
         Self {
             key,
-            accepted: Cache::new(REMEMBERED),
-            names: Cache::new(REMEMBERED),
-            addresses: Cache::new(REMEMBERED),
+            accepted: Cache::builder().max_capacity(REMEMBERED).time_to_live(ACCEPTED).build(),
+            names: Cache::builder().max_capacity(REMEMBERED).time_to_idle(NAME_IDLE).build(),
+            addresses: Cache::builder().max_capacity(REMEMBERED).time_to_idle(per).build(),
+            pending: Mutex::default(),
             most,
             per,
         }
     }
 
-    /// Waits for a try's turn. A secret that was accepted before has it at once.
+    /// Waits for a try's turn. A secret that was accepted before has it at once. `bytes` = what the try holds.
     pub async fn admit(
         &self,
         name: &str,
         credential: &HeaderValue,
-        address: IpAddr,
+        (address, bytes): (IpAddr, usize),
     ) -> Result<Admission<'_>, Reason> {
-        let secret = self.secret(credential);
-        let name = self.names.get_with(name.into(), || Arc::new(Name::new()));
-        let admission = |slot| {
-            let outlasts = Cell::new(false);
-            Admission { owner: self, name: name.clone(), secret, address, slot, outlasts }
-        };
+        let (secret, address) = (self.keyed(credential.as_bytes()), network_of(address));
         if self.accepted.contains_key(&secret) {
-            return Ok(admission(None));
+            return Ok(self.admission(self.name(name), (secret, address), None, None));
         }
         if self.over_limit(address) {
             return Err(Reason::WrongCredentials);
         }
+        let pending = self.pend(address, bytes).ok_or(Reason::WrongCredentials)?;
+        let name = self.name(name);
         let _place = name.queue(secret).ok_or(Reason::WrongCredentials)?;
         let slot = name.slot.clone().acquire_owned().await.map_err(|_| Reason::WrongCredentials)?;
         if self.accepted.contains_key(&secret) {
-            return Ok(admission(None));
+            return Ok(self.admission(name, (secret, address), None, None));
         }
         if self.over_limit(address) {
             return Err(Reason::WrongCredentials);
         }
         name.let_others_outlast().await;
         *lock(&name.trying) = Some(secret);
-        Ok(admission(Some(slot)))
+        Ok(self.admission(name, (secret, address), Some(slot), Some(pending)))
+    }
+
+    fn admission<'a>(
+        &'a self,
+        name: Arc<Name>,
+        (secret, address): (Secret, IpAddr),
+        slot: Option<OwnedSemaphorePermit>,
+        pending: Option<Pending<'a>>,
+    ) -> Admission<'a> {
+        let (outlasts, doubted) = (Cell::new(false), Cell::new(false));
+        Admission { owner: self, name, secret, address, slot, outlasts, doubted, _pending: pending }
+    }
+
+    fn name(&self, name: &str) -> Arc<Name> {
+        self.names.get_with(self.keyed(name.as_bytes()), || Arc::new(Name::new()))
+    }
+
+    /// A try of this address more; `None` where it has too many under way.
+    fn pend(&self, address: IpAddr, bytes: usize) -> Option<Pending<'_>> {
+        let cost = 1 + bytes / 1_024;
+        let mut pending = lock(&self.pending);
+        let held = pending.get(&address).copied().unwrap_or_default();
+        if held + cost > PENDING {
+            return None;
+        }
+        pending.insert(address, held + cost);
+        Some(Pending { owner: self, address, cost })
+    }
+
+    /// Notes a wrong Basic that went past the token service: core locks its name all the same (C6). On `/v2/`
+    /// the challenge `Basic` tells it from a repository that is not there (C8).
+    pub fn note<B>(&self, answer: &Response<B>, up: &HeaderMap, registry: bool, client: IpAddr) {
+        let basic_challenge = || {
+            let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
+            challenge.is_some_and(|c| c.as_bytes().starts_with(b"Basic"))
+        };
+        if answer.status() != StatusCode::UNAUTHORIZED || (registry && !basic_challenge()) {
+            return;
+        }
+        let Ok(Credential::Basic(credential)) = Credential::of(up) else { return };
+        let secret = self.keyed(credential.as_bytes());
+        if self.accepted.contains_key(&secret) {
+            return;
+        }
+        self.count_wrong(network_of(client));
+        let name = self.name(&basic_user(credential).unwrap_or_default());
+        *lock(&name.last_wrong) = Some((Instant::now(), secret));
     }
 
     /// A write may have changed any credential: all are unknown again.
@@ -121,8 +191,8 @@ impl WrongCredentials {
         self.accepted.invalidate_all();
     }
 
-    fn secret(&self, credential: &HeaderValue) -> Secret {
-        let tag = hmac::sign(&self.key, credential.as_bytes());
+    fn keyed(&self, bytes: &[u8]) -> Secret {
+        let tag = hmac::sign(&self.key, bytes);
         let mut secret = [0; 32];
         secret.copy_from_slice(tag.as_ref());
         secret
@@ -168,14 +238,30 @@ impl Name {
         }
     }
 
-    /// A place in the queue; all tries of one secret share theirs.
+    /// A place in the queue; so many tries of one secret share theirs.
     fn queue(self: &Arc<Self>, secret: Secret) -> Option<InQueue> {
         let mut waiting = lock(&self.waiting);
-        if !waiting.contains_key(&secret) && waiting.len() >= QUEUE {
+        let full = match waiting.get(&secret) {
+            Some(tries) => *tries >= TRIES,
+            None => waiting.len() >= QUEUE,
+        };
+        if full {
             return None;
         }
         *waiting.entry(secret).or_insert(0) += 1;
         Some(InQueue { name: self.clone(), secret })
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let mut pending = lock(&self.owner.pending);
+        if let Some(held) = pending.get_mut(&self.address) {
+            *held -= self.cost;
+            if *held == 0 {
+                pending.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -203,7 +289,8 @@ impl Admission<'_> {
     }
 
     /// Waits until core's lock on this name because of somebody else's wrong try is over; `false` where there
-    /// is none. A refusal under that lock is evidence of nothing.
+    /// is none. A refusal under that lock is evidence of nothing. A secret that was accepted waits once for a
+    /// lock that nobody here has seen: the wrong try may have gone by another replica, or past all of them.
     pub async fn outlast_lock(&self) -> bool {
         let landed = self.name.landed.notified();
         if lock(&self.name.trying).is_some_and(|secret| secret != self.secret) {
@@ -212,7 +299,7 @@ impl Admission<'_> {
             let _ = timeout(LOCK, landed).await;
             return true;
         }
-        let Some(wait) = self.lock_of_another() else { return false };
+        let Some(wait) = self.lock_of_another().or_else(|| self.unseen_lock()) else { return false };
         self.go_before_others();
         sleep(wait).await;
         true
@@ -231,13 +318,21 @@ impl Admission<'_> {
         (secret != self.secret && ago < SUSPECT).then(|| LOCK.saturating_sub(ago))
     }
 
-    /// What became of the try: `clear` = it was not refused, `accepted` = Harbor took the secret.
+    fn unseen_lock(&self) -> Option<Duration> {
+        (self.was_accepted() && !self.doubted.replace(true)).then_some(LOCK)
+    }
+
+    /// What became of the try: `clear` = it was not refused, `accepted` = Harbor took the secret. A refusal of a
+    /// secret that was accepted before neither counts nor makes it unknown: a stranger may be the cause.
     pub fn settle(&self, clear: bool, accepted: bool) {
         if accepted {
             self.owner.accepted.insert(self.secret, ());
         } else if !clear {
-            self.owner.accepted.invalidate(&self.secret);
-            self.owner.count_wrong(self.address);
+            if !self.was_accepted() {
+                self.owner.count_wrong(self.address);
+            } else if self.lock_of_another().is_some() {
+                return;
+            }
             *lock(&self.name.last_wrong) = Some((Instant::now(), self.secret));
         }
     }
@@ -269,7 +364,7 @@ mod tests {
         WrongCredentials::new(key, 3, Duration::from_mins(1))
     }
 
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const HERE: (IpAddr, usize) = (IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 100);
 
     #[tokio::test]
     async fn an_accepted_secret_never_waits_behind_unknown_ones() {
@@ -288,7 +383,7 @@ mod tests {
     async fn unknown_secrets_of_a_name_queue_shortly_and_addresses_are_limited() {
         let tries = tries();
         let held = tries.admit("bob", &HeaderValue::from_static("Basic 0"), HERE).await.expect("first");
-        let name = tries.names.get("bob").expect("named");
+        let name = tries.name("bob");
         let places: Vec<_> = (0..=QUEUE as u8).map(|n| name.queue([n; 32])).collect();
         assert_eq!(places.iter().filter(|p| p.is_none()).count(), 1);
         drop(places);
@@ -299,8 +394,9 @@ mod tests {
         }
         let over = tries.admit("bob", &HeaderValue::from_static("Basic 9"), HERE).await;
         assert_eq!(over.err(), Some(Reason::WrongCredentials));
-        let elsewhere =
-            tries.admit("bob", &HeaderValue::from_static("Basic 9"), IpAddr::from([10, 0, 0, 1])).await;
+        let elsewhere = tries
+            .admit("bob", &HeaderValue::from_static("Basic 9"), (IpAddr::from([10, 0, 0, 1]), 100))
+            .await;
         assert!(elsewhere.is_ok());
     }
 
@@ -310,7 +406,7 @@ mod tests {
         let value = HeaderValue::from_static;
         let guess = tries.admit("bob", &value("Basic x"), HERE).await.expect("free");
         let known = value("Basic y");
-        tries.accepted.insert(tries.secret(&known), ());
+        tries.accepted.insert(tries.keyed(known.as_bytes()), ());
         let right = tries.admit("bob", &known, HERE).await.expect("free");
         let (second, bad) = (value("Basic z"), Duration::from_millis(50));
         let outlast = async {
@@ -338,5 +434,109 @@ mod tests {
         drop(wrong);
         let right = tries.admit("bob", &HeaderValue::from_static("Basic y"), HERE).await.expect("free");
         assert!(right.lock_of_another().is_some_and(|wait| wait <= LOCK));
+    }
+
+    #[tokio::test]
+    async fn names_are_remembered_by_their_hash_and_not_at_all_from_an_address_over_its_limit() {
+        let tries = tries();
+        let value = HeaderValue::from_static("Basic x");
+        for _ in 0..3 {
+            tries.admit("bob", &value, HERE).await.expect("within the limit").settle(false, false);
+        }
+        for n in 0..100 {
+            let name = format!("{n}{}", "n".repeat(22_000));
+            assert!(tries.admit(&name, &value, HERE).await.is_err());
+        }
+        tries.names.run_pending_tasks();
+        assert_eq!(tries.names.entry_count(), 1, "bob's alone");
+        assert!(tries.names.iter().all(|(key, _)| key.len() == 32), "no name is kept");
+    }
+
+    #[tokio::test]
+    async fn a7_an_accepted_secret_that_is_refused_stays_known_and_counts_against_nobody() {
+        let tries = tries();
+        let (good, bad) = (HeaderValue::from_static("Basic good"), HeaderValue::from_static("Basic bad"));
+        tries.admit("bob", &good, HERE).await.expect("free").settle(true, true);
+        for _ in 0..10 {
+            let admitted = tries.admit("bob", &good, HERE).await.expect("known");
+            assert!(admitted.was_accepted());
+            admitted.settle(false, false);
+        }
+        assert!(tries.admit("bob", &bad, HERE).await.is_ok(), "nothing was counted");
+    }
+
+    #[tokio::test]
+    async fn a7_an_accepted_secret_waits_once_for_a_lock_that_nobody_has_seen() {
+        let tries = tries();
+        let (good, bad) = (HeaderValue::from_static("Basic good"), HeaderValue::from_static("Basic bad"));
+        tries.admit("bob", &good, HERE).await.expect("free").settle(true, true);
+        let right = tries.admit("bob", &good, HERE).await.expect("known");
+        assert!(timeout(Duration::from_millis(50), right.outlast_lock()).await.is_err(), "it waits");
+        assert!(!right.outlast_lock().await, "once");
+        drop(right);
+        let unknown = tries.admit("bob", &bad, HERE).await.expect("free");
+        assert!(!unknown.outlast_lock().await, "what was never accepted does not");
+    }
+
+    #[tokio::test]
+    async fn tries_of_one_secret_and_of_one_address_are_bounded() {
+        let tries = tries();
+        let name = tries.name("bob");
+        let places: Vec<_> = (0..=TRIES).map(|_| name.queue([1; 32])).collect();
+        assert_eq!(places.iter().filter(|place| place.is_none()).count(), 1, "of one secret");
+        let long = (HERE.0, (PENDING - 2) * 1_024);
+        let value = HeaderValue::from_static;
+        let first = tries.admit("a", &value("Basic a"), long).await.expect("room");
+        let second = tries.admit("b", &value("Basic b"), HERE).await.expect("the last of it");
+        assert!(tries.admit("c", &value("Basic c"), HERE).await.is_err(), "of one address, over all names");
+        second.settle(true, true);
+        assert!(tries.admit("b", &value("Basic b"), HERE).await.is_ok(), "a known secret is not counted");
+        drop((first, second));
+        assert!(lock(&tries.pending).is_empty(), "nobody is remembered who has none");
+        assert!(tries.admit("c", &value("Basic c"), HERE).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_network_of_ipv6_has_one_limit() {
+        let tries = tries();
+        let at = |text: &str| (text.parse().expect("an address"), 100);
+        let value = HeaderValue::from_static("Basic x");
+        for host in 1..=3 {
+            let from = at(&format!("2001:db8::{host}"));
+            tries.admit("bob", &value, from).await.expect("within the limit").settle(false, false);
+        }
+        assert!(tries.admit("bob", &value, at("2001:db8::9:4")).await.is_err());
+        assert!(tries.admit("bob", &value, at("2001:db8:0:1::4")).await.is_ok(), "another network");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_basic_past_the_token_service_counts_and_explains_a_refusal() {
+        let bob = HeaderValue::from_static("Basic Ym9iOng=");
+        let up = HeaderMap::from_iter([(header::AUTHORIZATION, bob.clone())]);
+        let answer = |status: u16, challenge: &'static str| {
+            let built = Response::builder().status(status).header(header::WWW_AUTHENTICATE, challenge);
+            built.body(()).expect("an answer")
+        };
+        let right = HeaderValue::from_static("Basic right");
+        let table = [
+            (answer(401, "Basic realm=\"harbor\""), true, true),
+            (answer(401, ""), true, false),
+            (answer(401, ""), false, true),
+            (answer(403, ""), false, false),
+            (answer(200, ""), true, false),
+        ];
+        for (answer, registry, wrong) in table {
+            let tries = tries();
+            tries.note(&answer, &up, registry, HERE.0);
+            let right = tries.admit("bob", &right, HERE).await.expect("free");
+            assert_eq!(right.lock_of_another().is_some(), wrong, "{answer:?} {registry}");
+            drop(right);
+            (0..2).for_each(|_| tries.note(&answer, &up, registry, HERE.0));
+            assert_eq!(tries.admit("bob", &bob, HERE).await.is_err(), wrong, "three wrong ones");
+        }
+        let tries = tries();
+        tries.admit("bob", &bob, HERE).await.expect("free").settle(true, true);
+        (0..9).for_each(|_| tries.note(&answer(401, "Basic"), &up, true, HERE.0));
+        assert!(tries.admit("bob", &right, HERE).await.is_ok(), "a known secret counts against nobody (A7)");
     }
 }
