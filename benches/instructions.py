@@ -93,7 +93,7 @@ def main():
         whole = dict(mode="enforce", keys=[former, held], access_log=True)
         each = {}
         for name, settings, authorization in (
-            ("plain", plain, f"Other- {token}"),
+            ("plain", plain, f"Other- {token.replace('.', '_')}"),
             ("verified, re-signed, logged, counted", whole, f"Bearer {token}"),
         ):
             short, _ = count(binary, folder, upstream, authorization, SHORT, **settings)

@@ -176,7 +176,7 @@ def main():
         plain = Gate(arguments.binary, folder, core.port, pin, mode="observe", keys=[], access_log=False)
         full.name, plain.name = FULL, "tidegate, plain"
         peers = [plain_nginx(folder, core.port), envoy(folder, core.port, former)]
-        under_test = [(full, f"Bearer {token}"), (plain, f"Other- {token}"), *((p, f"Bearer {token}") for p in peers)]
+        under_test = [(full, f"Bearer {token}"), (plain, f"Other- {token.replace('.', '_')}"), *((p, f"Bearer {token}") for p in peers)]
         figures, speeds, thrown = {}, {}, 0
         for one, authorization in under_test:
             load(one.port, authorization, 1)
