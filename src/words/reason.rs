@@ -132,7 +132,7 @@ closed_list! {
         CredentialRefused = "credential_refused",
         /// Core can't sign tokens: its key file is empty, broken, unreadable or of a wrong kind.
         CannotSign = "cannot_sign",
-        /// All connections to the endpoint are in use.
+        /// All connections to the endpoint, or all that the client's address may have of them, were in use for 10 s.
         Busy = "busy",
     }
 }

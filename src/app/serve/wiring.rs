@@ -34,7 +34,7 @@ use crate::{
     words::clock::Clock,
 };
 
-/// Verified tokens in memory at most; 2 KiB each.
+/// Verified tokens in memory at most, and 256 MiB of them.
 const KNOWN_TOKENS: u64 = 100_000;
 /// Token answers in memory at most.
 const ANSWERS: u64 = 100_000;

@@ -106,7 +106,9 @@ impl Default for Probe {
 pub struct Pool {
     /// An idle connection is closed after it.
     pub idle: Text<Span>,
-    /// The most connections to one endpoint.
+    /// The most connections to one endpoint. One client address (an IPv6 /64 counts as one) has more than one only
+    /// while as many stay free as it has: clients behind a load balancer that `listener[].trusted_proxies` doesn't name
+    /// count as one address.
     pub per_endpoint: NonZeroUsize,
 }
 
