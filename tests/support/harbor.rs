@@ -1,4 +1,4 @@
-//! The stand-in of Harbor over a real docker-registry: as many replicas as a test wants, each with a key file.
+//! The stand-in of Harbor, over a real docker-registry or in memory: as many replicas as a test wants, each with a key file.
 
 use super::{
     client::{Account, Client, skopeo::Skopeo},
@@ -29,7 +29,8 @@ pub const KEY_BITS: u32 = 2048;
 pub struct Harbor {
     runtime: Runtime,
     world: Arc<World>,
-    registry: Registry,
+    /// Ends with us.
+    _registry: Option<Registry>,
     folder: TempDir,
 }
 
@@ -38,9 +39,19 @@ impl Harbor {
     pub fn start() -> Self {
         let registry = Registry::start();
         let address = RegistryAddress::new(registry.address, registry::USER, registry::PASSWORD);
-        let world = Arc::new(World::sample_with(RegistryBackend::Proxy(Arc::new(address))));
+        Self::over(World::sample_with(RegistryBackend::Proxy(Arc::new(address))), Some(registry))
+    }
+
+    /// The same over the stand-in's registry in memory, where docker-registry's own work (bcrypt at each request)
+    /// would be what is measured.
+    pub fn start_in_memory() -> Self {
+        Self::over(World::sample(), None)
+    }
+
+    fn over(world: World, registry: Option<Registry>) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        Self { runtime, world, registry, folder: tempfile::tempdir().expect("a temporary folder") }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { runtime, world: Arc::new(world), _registry: registry, folder }
     }
 
     /// One more core, with a fresh key in a file of its own. It plays the version whose realm follows `Host`, so

@@ -1,6 +1,9 @@
 //! The key file as core uses it: read and parsed at every use (K1), differently for signing and for verifying.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 use aws_lc_rs::{
     encoding::{AsDer as _, PublicKeyX509Der},
@@ -9,6 +12,7 @@ use aws_lc_rs::{
     signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use moka::sync::Cache;
 
 use crate::words::kid::Kid;
 
@@ -35,10 +39,18 @@ pub(super) fn to_sign(path: &Path) -> SigningKey {
     }
 }
 
+/// Keys parsed to verify, by the file's bytes. Go parses a key in microseconds; aws-lc checks all its parts, which takes
+/// a hundred times as long as the use, and would make this core slower than the real one.
+static TO_VERIFY: LazyLock<Cache<Vec<u8>, Option<Arc<KeyPair>>>> = LazyLock::new(|| Cache::new(32));
+
 /// Reads the file as golang-jwt does: RSA in PKCS#1 or PKCS#8, whatever its label says.
-pub(super) fn to_verify(path: &Path) -> Option<KeyPair> {
-    let block = first_block(&std::fs::read(path).ok()?)?;
-    KeyPair::from_der(&block.der).or_else(|_| KeyPair::from_pkcs8(&block.der)).ok()
+pub(super) fn to_verify(path: &Path) -> Option<Arc<KeyPair>> {
+    let parsed = |bytes: &[u8]| {
+        let block = first_block(bytes)?;
+        KeyPair::from_der(&block.der).or_else(|_| KeyPair::from_pkcs8(&block.der)).ok().map(Arc::new)
+    };
+    let bytes = std::fs::read(path).ok()?;
+    TO_VERIFY.get_with_by_ref(&bytes, || parsed(&bytes))
 }
 
 /// Harbor's name of a key (K2).

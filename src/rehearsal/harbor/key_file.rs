@@ -1,6 +1,6 @@
 //! Key files as operators, charts and accidents write them.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, sync::Arc};
 
 use aws_lc_rs::{
     encoding::{AsDer as _, EcPrivateKeyRfc5915Der, Pkcs8V1Der, PublicKeyX509Der},
@@ -14,7 +14,7 @@ use crate::words::kid::Kid;
 /// An RSA key of core's, to be written in any of the forms that its file may take.
 #[derive(Debug)]
 pub struct CoreKey {
-    pair: KeyPair,
+    pair: Arc<KeyPair>,
     kid: Kid,
 }
 
@@ -51,7 +51,7 @@ impl CoreKey {
         };
         let pair = KeyPair::generate(size).map_err(|_| io::Error::other("no RSA key could be made"))?;
         let kid = kid_of(&pair).ok_or_else(|| io::Error::other("the public half has no DER"))?;
-        Ok(Self { pair, kid })
+        Ok(Self { pair: Arc::new(pair), kid })
     }
 
     /// The key that a core with this file verifies with.
