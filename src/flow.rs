@@ -1,11 +1,12 @@
 //! A request's way through us: each step a plain function call, no step calling back.
 
 pub mod body;
+pub mod budget;
 pub mod connection;
 pub mod context;
 pub mod headers;
-pub mod heads;
 pub mod known;
+pub mod park;
 pub mod refused;
 pub mod registry;
 pub mod relay;

@@ -38,7 +38,7 @@ use crate::{
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::context::Shared,
+    flow::{context::Shared, registry::serves},
     words::clock::Clock,
 };
 
@@ -103,6 +103,9 @@ async fn serve(
         tracing::warn!("not every endpoint has answered its first probe; serving begins without");
     }
     background.spawn(stop_at(rounds.run(shared.probe_now.clone()), stopped.clone()));
+    let served = shared.clone();
+    let open = async move { served.fleet.watch(|snapshot| served.lot.tell(serves(snapshot))).await };
+    background.spawn(stop_at(open, stopped.clone()));
     background.spawn(key_source::run(
         shared.keys.clone(),
         clock.clone(),
@@ -252,6 +255,10 @@ impl Learn for Learner {
         if let Some(found) = self.reached.passed_by(realm) {
             tracing::warn!(realm, remedy = realm::REMEDY, "{found}");
         }
+    }
+
+    fn awaited(&self) -> bool {
+        self.0.lot.waiting() > 0
     }
 
     fn window_open(&self) -> bool {

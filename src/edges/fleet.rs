@@ -190,6 +190,17 @@ impl Shelf {
         let _ = tokio::time::timeout(most, self.changed.notified()).await;
     }
 
+    /// Looks at every snapshot, for ever.
+    pub async fn watch(&self, mut look: impl FnMut(&Snapshot)) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            look(&self.present.load());
+            changed.await;
+        }
+    }
+
     /// Changes what is known of one endpoint; nothing where it has left meanwhile.
     pub fn change_status(&self, id: u64, make: impl FnOnce(&mut Status)) {
         self.change(|snapshot| {

@@ -18,8 +18,9 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::{
-    heads::HeadBudget,
+    budget::Budget,
     known::{Known, KnownTokens},
+    park::Lot,
     refused::Checks,
     relay::UpBody,
     replay::Replays,
@@ -65,6 +66,8 @@ pub struct Policy {
     pub head: usize,
     /// Between two looks for keys that unknown names ask for, at least.
     pub between_looks: Duration,
+    /// How long a request may wait for an endpoint; zero = not at all.
+    pub park: Duration,
     /// How long a token answer may be given again; zero = never.
     pub answer_cache: Duration,
 }
@@ -90,7 +93,9 @@ pub struct Shared {
     /// Signatures.
     pub signer: Signer,
     /// Bytes of kept heads.
-    pub heads: Arc<HeadBudget>,
+    pub heads: Arc<Budget>,
+    /// Requests that wait for an endpoint.
+    pub lot: Arc<Lot>,
     /// The time.
     pub clock: Clock,
     /// Asks for a round of probes at once.

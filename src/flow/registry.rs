@@ -5,8 +5,13 @@ mod dispatch;
 mod judge;
 mod observed;
 mod prepare;
+mod wait;
 
-use std::{ops::Range, rc::Rc};
+use std::{
+    ops::Range,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Response};
 
@@ -14,12 +19,16 @@ pub use self::observed::would_rescue;
 use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},
+    park::Turn,
     send::Outgoing,
     story::Story,
 };
 use crate::{
     decisions::{plan::Tried, refusal},
-    words::{reason::Reason, route::Registry},
+    words::{
+        reason::{Reason, Rescue},
+        route::Registry,
+    },
 };
 
 /// A request on its way up, with what has been tried for it.
@@ -37,7 +46,9 @@ pub struct Passage<'a> {
     /// Its registry token, where it has one and is judged by it.
     pub bearer: Option<Bearer>,
     /// To the head of the answer.
-    pub within: std::time::Duration,
+    pub within: Duration,
+    /// How long it may wait for an endpoint; zero = not at all.
+    pub park: Duration,
     /// Whether it goes to the portal.
     pub portal: bool,
     /// Its story.
@@ -79,10 +90,14 @@ struct Journey {
     asked: bool,
     refused: bool,
     held: bool,
+    waits: usize,
+    wait_until: Option<Instant>,
 }
 
 /// Rounds of planning at most, sent or not: each learns something, and there is only so much to learn.
 const ROUNDS: usize = 12;
+
+pub use wait::serves;
 
 /// What came of one round: what goes to the client, or nothing yet because something was learned.
 type Round = Option<Response<DownBody>>;
@@ -96,7 +111,9 @@ pub struct Ask<'a> {
     /// See [`Passage::bearer`].
     pub bearer: Option<Bearer>,
     /// See [`Passage::within`].
-    pub within: std::time::Duration,
+    pub within: Duration,
+    /// See [`Passage::park`].
+    pub park: Duration,
     /// See [`Passage::portal`].
     pub portal: bool,
 }
@@ -110,14 +127,37 @@ pub async fn forward(
     ask: Ask<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    let Ask { outgoing, registry, bearer, within, portal } = ask;
+    let Ask { outgoing, registry, bearer, within, park, portal } = ask;
     let journey = Journey::default();
-    let mut passage =
-        Passage { worker, downstream, policy, outgoing, registry, bearer, within, portal, story, journey };
+    let mut passage = Passage {
+        worker,
+        downstream,
+        policy,
+        outgoing,
+        registry,
+        bearer,
+        within,
+        park,
+        portal,
+        story,
+        journey,
+    };
+    let mut turn: Option<Turn> = None;
     loop {
-        match passage.round().await? {
-            Some(response) => return Ok(response),
-            None => passage.journey.rounds += 1,
+        match passage.round().await {
+            Ok(Some(response)) => {
+                if let Some(turn) = turn {
+                    turn.answered();
+                    passage.story.rescued(Rescue::Park);
+                }
+                return Ok(response);
+            }
+            Ok(None) => passage.journey.rounds += 1,
+            Err(reason) => {
+                drop(turn.take());
+                // Boxed: rare.
+                turn = Some(Box::pin(passage.park(reason)).await?);
+            }
         }
         if passage.journey.rounds >= ROUNDS {
             return Err(Reason::UpstreamBroke);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{context::Waits, heads::Share};
+use super::{budget::Share, context::Waits};
 use crate::edges::wire::{Phase, Pulse};
 
 /// What goes up as a request's body.

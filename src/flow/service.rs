@@ -1,6 +1,12 @@
 //! One request from its head to its answer: screened, routed, forwarded or answered by us.
 
-use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body::Body as _;
@@ -258,7 +264,8 @@ async fn pass(
         body: relay.clone(),
         sends: Cell::default(),
     };
-    let ask = Ask { outgoing, registry, bearer, within, portal };
+    let park = if policy.enforce { policy.park } else { Duration::ZERO };
+    let ask = Ask { outgoing, registry, bearer, within, park, portal };
     let result = registry::forward(worker, Some(downstream), policy, ask, story).await;
     if let Some(relay) = relay {
         story.bytes_in = relay.passed();

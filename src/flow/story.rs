@@ -89,9 +89,11 @@ impl Story {
         }
     }
 
-    /// Notes a rescue; the first one is the reason, a later one only replaces a re-route.
+    /// Notes a rescue; the first one is the reason, a later one only replaces what a plan does. Waiting stands above
+    /// all: without it no plan would have been tried.
     pub fn rescued(&mut self, by: Rescue) {
-        if self.rescue.is_none_or(|r| r == Rescue::Reroute || r == Rescue::Resign) {
+        let replaced = |was| was == Rescue::Reroute || was == Rescue::Resign || by == Rescue::Park;
+        if self.rescue.is_none_or(replaced) {
             self.rescue = Some(by);
         }
     }

@@ -10,6 +10,7 @@ use std::{
     cell::Cell,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
@@ -40,6 +41,8 @@ const REPLAYS_EACH: usize = 8;
 
 /// Bytes of a token answer at most: a token for many scopes grows with each.
 const LONGEST: usize = 1024 * 1024;
+/// docker gives a token 15 s, its way there and back among them.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Answers a token request in enforce mode.
 pub async fn answer(
@@ -208,8 +211,14 @@ impl Flight {
             body: None,
             sends: Cell::default(),
         };
-        let ask =
-            Ask { outgoing, registry: None, bearer: None, within: self.policy.token_timeout, portal: false };
+        let ask = Ask {
+            outgoing,
+            registry: None,
+            bearer: None,
+            within: self.policy.token_timeout,
+            park: self.policy.park.min(PATIENCE),
+            portal: false,
+        };
         let answer = registry::forward(&self.worker, None, &self.policy, ask, &mut story).await?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, LONGEST).collect().await.map_err(|_| Reason::UpstreamBroke)?.to_bytes();

@@ -60,6 +60,8 @@ closed_list! {
         Clock = "clock",
         /// An endpoint could not be reached or could not sign; another one answered.
         OtherEndpoint = "other_endpoint",
+        /// It waited until an endpoint took it.
+        Park = "park",
     }
 }
 

@@ -21,6 +21,7 @@ mod monitoring;
 mod names;
 mod observing;
 mod operating;
+mod parking;
 mod plans;
 mod recorder;
 mod reloading;

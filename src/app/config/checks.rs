@@ -49,6 +49,7 @@ pub fn settings(
         token: keys::token(&mut c, root.token),
         replay: process::replay(&root.replay),
         uploads: process::uploads(&mut c, &root.uploads),
+        park: process::park(&root.park),
         limits: process::limits(&mut c, &root.limits),
         timeouts: process::timeouts(&mut c, &root.timeouts),
         admin: process::admin(&mut c, root.admin),

@@ -1,9 +1,8 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 16] = [
+const LATER: [(&str, &str); 15] = [
     ("peers", "the exchange of keys between replicas"),
-    ("park", "holding requests while core restarts"),
     ("uploads.memory_total", "resumed uploads"),
     ("uploads.spool", "resumed uploads"),
     ("uploads.spool_each", "resumed uploads"),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     keys::{KeySource, Keys, Overlap, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
-    process::{Admin, Level, Limits, Log, LogFormat, Replay, Timeouts, Uploads},
+    process::{Admin, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
     upstream::{Endpoint, Opaque, Probe, Upstream, UpstreamTls},
 };
 use super::{address::EndpointUrl, written::Text};
@@ -42,6 +42,7 @@ pub struct Root {
     pub token: Token,
     pub replay: Replay,
     pub uploads: Uploads,
+    pub park: Park,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub admin: Admin,

@@ -29,6 +29,7 @@ pub struct Settings {
     pub token: Token,
     pub replay: Replay,
     pub uploads: Uploads,
+    pub park: Park,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub admin: Admin,
@@ -232,6 +233,15 @@ pub struct Uploads {
     pub head: usize,
     /// At least `head`.
     pub heads_total: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Park {
+    /// Zero = none waits.
+    pub timeout: Duration,
+    /// At least 1.
+    pub requests: usize,
+    pub bytes: usize,
 }
 
 /// Sizes in bytes.

@@ -66,6 +66,7 @@ impl Operator for Process {
                 .collect(),
             signatures: self.shared.signer.signatures(),
             signing_delay: self.shared.signer.delay().as_secs_f64(),
+            parked: self.shared.lot.waiting(),
             answers: self.shared.answers.count(),
             replays: self.shared.replays.count(),
             connections_refused: self.places.refused() as u64,

@@ -150,6 +150,8 @@ fn fixed_parts_changed(running: &Settings, new: &Settings) -> impl Iterator<Item
         ("upstream.pool", running.upstream.pool == new.upstream.pool),
         ("limits", running.limits == new.limits),
         ("timeouts", running.timeouts == new.timeouts),
+        ("park.requests", running.park.requests == new.park.requests),
+        ("park.bytes", running.park.bytes == new.park.bytes),
         ("uploads", running.uploads == new.uploads),
         ("replay.entries", running.replay.entries == new.replay.entries),
         ("admin", running.admin == new.admin),

@@ -24,10 +24,11 @@ use crate::{
         tls,
     },
     flow::{
+        budget::Budget,
         connection::Door,
         context::{Policy, Shared},
-        heads::HeadBudget,
         known::KnownTokens,
+        park::Lot,
         replay::Replays,
         token_service::{Answers, WrongCredentials},
     },
@@ -77,7 +78,8 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
             limits.wrong_credentials.per,
         ),
         signer: Signer::start(SIGNERS).context("the signing threads did not start")?,
-        heads: Arc::new(HeadBudget::new(settings.uploads.heads_total)),
+        heads: Arc::new(Budget::new(settings.uploads.heads_total)),
+        lot: Arc::new(Lot::new(settings.park.requests, settings.park.bytes)),
         clock: clock.clone(),
         probe_now: Arc::default(),
         lifetime_seen: AtomicU64::new(0),
@@ -122,6 +124,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         replays_each: settings.replay.per_principal,
         head: settings.uploads.head,
         between_looks: settings.limits.unknown_kids.per / settings.limits.unknown_kids.count.get(),
+        park: settings.park.timeout,
         answer_cache: settings.token.cache,
     }
 }

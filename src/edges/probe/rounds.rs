@@ -42,6 +42,8 @@ pub trait Learn: Send + Sync {
     fn realm(&self, realm: &str);
     /// Whether more than one key verifies now.
     fn window_open(&self) -> bool;
+    /// Whether requests wait for an endpoint.
+    fn awaited(&self) -> bool;
 }
 
 /// Asks all endpoints, again and again.
@@ -66,6 +68,8 @@ struct Memory {
 const REMEMBERED: usize = 16;
 /// Probes in a first round and in a round after a surprise, each over a connection of its own.
 const BURST: usize = 6;
+/// Between rounds while requests wait for an endpoint.
+const AWAITED: Duration = Duration::from_millis(200);
 /// `systeminfo` asks the database, so it is asked rarely.
 const INFO_EVERY: Duration = Duration::from_mins(5);
 
@@ -82,7 +86,13 @@ impl Rounds {
             let restless = snapshot.unsettled()
                 || self.learn.window_open()
                 || snapshot.statuses.iter().any(|s| s.standing == Standing::Ejected);
-            let pause = if restless { self.pace.in_window } else { self.pace.every };
+            let pause = if self.learn.awaited() {
+                AWAITED
+            } else if restless {
+                self.pace.in_window
+            } else {
+                self.pace.every
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = now.notified() => {}

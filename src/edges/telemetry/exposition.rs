@@ -27,6 +27,8 @@ pub struct Gauges {
     pub signatures: u64,
     /// Jobs' present waiting time, seconds.
     pub signing_delay: f64,
+    /// Requests that wait for an endpoint.
+    pub parked: usize,
     /// Token answers in memory.
     pub answers: u64,
     /// Credentials for replay in memory.
@@ -123,6 +125,12 @@ pub const FAMILIES: [Family; 21] = [
     Family {
         name: "tidegate_signing_delay_seconds",
         help: "How long a signature asked for now would wait",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_parked_requests",
+        help: "Requests that wait for an endpoint",
         labels: &[],
         kind: "gauge",
     },
@@ -223,6 +231,7 @@ impl Scrape {
             ],
             "tidegate_signatures" => one(g.signatures as f64),
             "tidegate_signing_delay_seconds" => one(g.signing_delay),
+            "tidegate_parked_requests" => one(g.parked as f64),
             "tidegate_kept" => vec![
                 (vec![("what", "token_answers")], g.answers as f64),
                 (vec![("what", "replay_credentials")], g.replays as f64),

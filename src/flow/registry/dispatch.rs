@@ -48,6 +48,9 @@ const QUESTIONS: usize = 3;
 /// refusals took 3 to 98 ms.
 const BLIND_PAUSE: Duration = Duration::from_millis(300);
 
+/// What is said of an endpoint that ended a connection in the place of an answer.
+const BROKE: &str = "it closed the connection instead of answering";
+
 /// `None`: the endpoint has said, asked beside the body, that it does not hold the key any more.
 type Head = Option<Result<Answered, SendFault>>;
 
@@ -238,12 +241,13 @@ impl Passage<'_> {
         let all = self.endpoints();
         match fault {
             SendFault::NotSent(fault) if restartable => self.go_elsewhere(endpoint, &fault, all),
-            SendFault::Broke { harmless: true } if self.may_send_again() => {
-                self.journey.avoid.push(endpoint.id);
-                self.story.rescued(crate::words::reason::Rescue::OtherEndpoint);
-                if self.journey.avoid.len() > all { Err(Reason::UpstreamBroke) } else { Ok(()) }
+            SendFault::Broke { harmless: true } if self.may_send_again() => self.leave(endpoint, BROKE, all),
+            SendFault::Broke { .. } => {
+                // A core that stops does not drain: it is not used again before it answers a probe (U8).
+                self.eject(endpoint, BROKE);
+                Err(Reason::UpstreamBroke)
             }
-            SendFault::NotSent(_) | SendFault::Broke { .. } => Err(Reason::UpstreamBroke),
+            SendFault::NotSent(_) => Err(Reason::UpstreamBroke),
             SendFault::Slow => Err(Reason::UpstreamSlow),
             SendFault::ClientGone => Err(Reason::BodyBroke),
         }

@@ -154,11 +154,24 @@ impl Passage<'_> {
         if matches!(fault, ConnectFault::Full) {
             return Err(Reason::Busy);
         }
-        self.worker.shared.fleet.eject(endpoint, &cause(fault));
-        self.worker.shared.probe_now.notify_one();
+        self.leave(endpoint, &cause(fault), all)
+    }
+
+    /// Goes to another endpoint; an error where none is left.
+    pub(super) fn leave(&mut self, endpoint: &Endpoint, why: &str, all: usize) -> Result<(), Reason> {
+        self.eject(endpoint, why);
         self.journey.avoid.push(endpoint.id);
+        if self.journey.avoid.len() >= all {
+            return Err(Reason::NoEndpoint);
+        }
         self.story.rescued(Rescue::OtherEndpoint);
-        if self.journey.avoid.len() >= all { Err(Reason::NoEndpoint) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Uses an endpoint no more before it answers a probe.
+    pub(super) fn eject(&self, endpoint: &Endpoint, why: &str) {
+        self.worker.shared.fleet.eject(endpoint, why);
+        self.worker.shared.probe_now.notify_one();
     }
 
     fn tell_plan(&mut self, plan: &Plan, judged: Judged<'_>, rerouted: bool) {

@@ -5,7 +5,7 @@ use crate::app::config::{
     address::Host,
     amounts::{Size, Span},
     raw,
-    settings::{Admin, Level, Limits, Log, LogFormat, Replay, Timeouts, Uploads},
+    settings::{Admin, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
     written::{Text, Written as _},
 };
 
@@ -25,6 +25,10 @@ pub(super) fn uploads(c: &mut Checker<'_>, raw: &raw::Uploads) -> Uploads {
         c.fault(&keys, &quoted(&raw.heads_total), "at least uploads.head", "");
     }
     uploads
+}
+
+pub(super) fn park(raw: &raw::Park) -> Park {
+    Park { timeout: raw.timeout.0.duration(), requests: raw.requests.get(), bytes: raw.bytes.0.bytes() }
 }
 
 pub(super) fn limits(c: &mut Checker<'_>, raw: &raw::Limits) -> Limits {

@@ -54,6 +54,26 @@ impl Default for Uploads {
     }
 }
 
+/// Requests that wait for an endpoint instead of failing: while Harbor's core restarts, say.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Park {
+    /// The longest time that a request waits; a request for a token at most 12 s, because docker waits for 15.
+    /// `0s` = none waits.
+    pub timeout: Text<Span>,
+    /// Requests that wait side by side, shared fairly by address and principal; what finds no room gets 503.
+    pub requests: NonZeroUsize,
+    /// Bytes of all that wait: their heads, and what is kept of their bodies.
+    pub bytes: Text<Size>,
+}
+
+impl Default for Park {
+    fn default() -> Self {
+        const REQUESTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_999);
+        Self { timeout: Text(Span::seconds(30)), requests: REQUESTS, bytes: Text(Size::mib(256)) }
+    }
+}
+
 /// What one client, and all of them, may use.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -1,5 +1,5 @@
-//! Who may have the head of a body kept for a second send, and how much of the one budget for that each may
-//! hold (A25).
+//! How much of what is scarce each client and each principal may hold (A25): bytes of kept heads, places and bytes
+//! of requests that wait.
 
 use std::{
     collections::HashMap,
@@ -7,12 +7,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The bytes of all kept heads together (`uploads.heads_total`).
+/// So many bytes, or places, for all together.
 ///
-/// An address, and a principal, may always hold one head while there is room, and further ones only while as
-/// much stays free as it holds itself: alone it gets half, and whoever comes next finds room.
+/// An address, and a principal, may always take once while there is room, and again only while as much stays free
+/// as it holds itself: alone it gets half, and whoever comes next finds room.
 #[derive(Debug)]
-pub struct HeadBudget(Mutex<Held>);
+pub struct Budget(Mutex<Held>);
 
 #[derive(Debug)]
 struct Held {
@@ -29,13 +29,13 @@ enum Holder {
 /// Part of the budget, until dropped.
 #[derive(Debug)]
 pub struct Share {
-    budget: Arc<HeadBudget>,
+    budget: Arc<Budget>,
     bytes: usize,
     holders: [Holder; 2],
 }
 
-impl HeadBudget {
-    /// A budget of `bytes`.
+impl Budget {
+    /// A budget of so many.
     pub fn new(bytes: usize) -> Self {
         Self(Mutex::new(Held { free: bytes, by: HashMap::new() }))
     }
@@ -100,14 +100,14 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn took(budget: &Arc<HeadBudget>, client: &str, principal: &str) -> Vec<Share> {
+    fn took(budget: &Arc<Budget>, client: &str, principal: &str) -> Vec<Share> {
         let client: IpAddr = client.parse().expect("an address");
         std::iter::from_fn(|| budget.take(10, client, principal.into())).collect()
     }
 
     #[test]
     fn one_address_and_one_principal_leave_room_for_the_next() {
-        let budget = Arc::new(HeadBudget::new(100));
+        let budget = Arc::new(Budget::new(100));
         let first = took(&budget, "192.0.2.1", "a");
         assert_eq!(first.len(), 5, "alone it gets half");
         assert_eq!(took(&budget, "192.0.2.1", "b").len(), 0, "the address has its part");
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_budget_of_one_head_is_had_by_one() {
-        let budget = Arc::new(HeadBudget::new(10));
+        let budget = Arc::new(Budget::new(10));
         let one = took(&budget, "192.0.2.1", "a");
         assert_eq!((one.len(), took(&budget, "192.0.2.2", "b").len()), (1, 0));
         drop(one);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_client() {
-        let budget = Arc::new(HeadBudget::new(100));
+        let budget = Arc::new(Budget::new(100));
         let _first = took(&budget, "2001:db8::1", "a");
         assert_eq!(took(&budget, "2001:db8::ffff:2", "b").len(), 0);
         assert_eq!(took(&budget, "2001:db8:0:1::1", "c").len(), 2);

@@ -1,0 +1,133 @@
+//! The only replica is gone for a while: what would have failed waits and is served when it is back.
+
+use crate::{
+    stage::{
+        DEV, MANIFEST, SCOPE, Setup, Stage, ask_token, manifest, path_of, pull, sha256, spare_key, story,
+        token,
+    },
+    support::{gate::Gate, waiting},
+    talk::Ask,
+};
+use std::{
+    io::Write,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Waits until so many requests wait.
+fn parked(gate: &Gate, count: f64) {
+    waiting::holds("the requests wait", SOON, || {
+        gate.metrics().sum("tidegate_parked_requests", &[]) >= count
+    });
+}
+
+#[test]
+fn requests_wait_while_the_only_core_restarts() {
+    let stage = Stage::new();
+    spare_key(1);
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let gate = Setup::before(&[&core], &[&core.key_file]).start();
+    let bearer = token(gate.address, DEV, SCOPE);
+    let asks = || {
+        let text = manifest(b"{}", b"a layer of priv/seed");
+        [
+            (200, pull(MANIFEST).bearer(&bearer)),
+            (200, Ask::new("HEAD", MANIFEST).header("Accept", "*/*").bearer(&bearer)),
+            (202, Ask::new("POST", "/v2/priv/seed/blobs/uploads/").body("").bearer(&bearer)),
+            (
+                201,
+                Ask::new("PUT", "/v2/priv/seed/manifests/later")
+                    .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+                    .body(text)
+                    .bearer(&bearer),
+            ),
+            (200, ask_token("repository:priv/seed:pull").basic(DEV)),
+            (200, Ask::get("/api/v2.0/users/current").basic(DEV)),
+        ]
+    };
+    let (address, to) = (core.address, gate.address);
+    stage.kill(core);
+    assert!(TcpStream::connect(address).is_err(), "directly every one of them fails");
+    let (_back, answers) = thread::scope(|scope| {
+        let waiting: Vec<_> =
+            asks().into_iter().map(|(status, ask)| (status, scope.spawn(move || ask.at(to)))).collect();
+        parked(&gate, waiting.len() as f64);
+        let back = stage.replica_at(address, "core", |_| {});
+        let answers: Vec<_> =
+            waiting.into_iter().map(|(status, ask)| (status, ask.join().expect("no panic"))).collect();
+        (back, answers)
+    });
+    for (status, answer) in &answers {
+        assert_eq!(answer.status, *status, "{}\n{}", answer.text(), gate.tail());
+        let [outcome, _, reason] = story(&gate, answer);
+        assert_eq!([&*outcome, &*reason], ["rescued", "park"]);
+    }
+    assert!(gate.metrics().sum("tidegate_parked_requests", &[]) < 0.5);
+}
+
+#[test]
+fn an_upload_whose_next_step_meets_a_dead_core_goes_on_when_it_is_back() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let gate = Setup::before(&[&core], &[&core.key_file]).start();
+    let bearer = token(gate.address, DEV, SCOPE);
+    let open = Ask::new("POST", "/v2/priv/seed/blobs/uploads/").body("").bearer(&bearer).at(gate.address);
+    let layer = vec![5; 3 << 20];
+    let (address, to) = (core.address, gate.address);
+    stage.kill(core);
+    let (_back, patched) = thread::scope(|scope| {
+        let patch = Ask::new("PATCH", &path_of(&open)).chunked(layer.clone()).bearer(&bearer);
+        let patch = scope.spawn(move || patch.at(to));
+        parked(&gate, 1.0);
+        let back = stage.replica_at(address, "core", |_| {});
+        (back, patch.join().expect("no panic"))
+    });
+    assert_eq!(patched.status, 202, "{}\n{}", patched.text(), gate.tail());
+    let put = format!("{}&digest={}", path_of(&patched), sha256(&layer));
+    let put = Ask::new("PUT", &put).body("").bearer(&bearer).at(gate.address);
+    assert_eq!((put.status, put.header("docker-content-digest")), (201, Some(&*sha256(&layer))));
+}
+
+#[test]
+fn a25_what_finds_no_room_or_waits_too_long_gets_503_and_says_when_to_come_back() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let gate = Setup::before(&[&core], &[]).rest("[park]\ntimeout = \"4s\"\nrequests = 4\n").start();
+    let bearer = token(gate.address, DEV, SCOPE);
+    stage.kill(core);
+    let began = Instant::now();
+    let (refused, waited) = thread::scope(|scope| {
+        // One address has half of the places.
+        let waiting: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| pull(MANIFEST).bearer(&bearer).at(gate.address))).collect();
+        parked(&gate, 2.0);
+        let refused = pull(MANIFEST).bearer(&bearer).at(gate.address);
+        assert!(began.elapsed() < Duration::from_secs(3), "at once");
+        (refused, waiting.into_iter().map(|ask| ask.join().expect("no panic")).collect::<Vec<_>>())
+    });
+    assert!(began.elapsed() >= Duration::from_secs(4));
+    for (answer, reason) in waited.iter().map(|answer| (answer, "no_endpoint")).chain([(&refused, "busy")]) {
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{}", answer.text());
+        assert!(answer.text().contains("\"errors\""), "{}", answer.text());
+        assert_eq!(story(&gate, answer)[2], reason);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_waits_no_more() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let gate = Setup::before(&[&core], &[]).start();
+    stage.kill(core);
+    let mut left = TcpStream::connect(gate.address).expect("the gate");
+    left.write_all(b"GET /v2/x HTTP/1.1\r\nHost: h\r\n\r\n").expect("it reads");
+    parked(&gate, 1.0);
+    drop(left);
+    waiting::holds("nobody waits", SOON, || gate.metrics().sum("tidegate_parked_requests", &[]) < 0.5);
+}
