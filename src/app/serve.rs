@@ -258,7 +258,7 @@ impl Learn for Learner {
     }
 
     fn awaited(&self) -> bool {
-        self.0.lot.waiting() > 0
+        self.shared.lot.waiting() > 0
     }
 
     fn window_open(&self) -> bool {

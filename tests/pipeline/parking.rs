@@ -45,7 +45,8 @@ fn requests_wait_while_the_only_core_restarts() {
                     .body(text)
                     .bearer(&bearer),
             ),
-            (200, ask_token("repository:priv/seed:pull").basic(DEV)),
+            // Of another scope than the one above, whose answer is kept.
+            (200, ask_token("repository:priv/seed:push").basic(DEV)),
             (200, Ask::get("/api/v2.0/users/current").basic(DEV)),
         ]
     };

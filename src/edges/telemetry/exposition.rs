@@ -52,7 +52,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 21] = [
+pub const FAMILIES: [Family; 22] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",

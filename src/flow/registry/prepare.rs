@@ -14,7 +14,7 @@ use crate::{
         pool::{ConnectFault, Lease},
     },
     flow::{
-        heads::network_of,
+        budget::network_of,
         known::{Digest, Judgement},
         refused,
         relay::UpBody,

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    flow::heads::network_of,
+    flow::budget::network_of,
     words::{
         credential::{Credential, basic_user},
         reason::Reason,
