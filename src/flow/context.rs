@@ -25,6 +25,7 @@ use super::{
     relay::UpBody,
     replay::Replays,
     token_service::{Answers, WrongCredentials},
+    uploads::Uploads,
 };
 use crate::{
     decisions::token::verify::Rules,
@@ -94,6 +95,8 @@ pub struct Shared {
     pub signer: Signer,
     /// Bytes of kept heads.
     pub heads: Arc<Budget>,
+    /// Uploads that may begin again.
+    pub uploads: Uploads,
     /// Requests that wait for an endpoint.
     pub lot: Arc<Lot>,
     /// The time.

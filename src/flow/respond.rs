@@ -53,6 +53,11 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         Reason::UpstreamBroke => {
             (S::BAD_GATEWAY, "UNAVAILABLE", "the registry broke off its answer; try again")
         }
+        Reason::UploadLost => (
+            S::BAD_GATEWAY,
+            "BLOB_UPLOAD_INVALID",
+            "the registry broke off the upload, and did not let it begin anew; push again",
+        ),
         Reason::UpstreamSlow => {
             (S::GATEWAY_TIMEOUT, "UNAVAILABLE", "the registry did not answer in time; try again")
         }

@@ -218,6 +218,7 @@ impl Flight {
             within: self.policy.token_timeout,
             park: self.policy.park.min(PATIENCE),
             portal: false,
+            of_client: false,
         };
         let answer = registry::forward(&self.worker, None, &self.policy, ask, &mut story).await?;
         let (head, body) = answer.into_parts();

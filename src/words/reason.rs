@@ -62,6 +62,8 @@ closed_list! {
         OtherEndpoint = "other_endpoint",
         /// It waited until an endpoint took it.
         Park = "park",
+        /// Its endpoint stopped in the middle of a push; what was sent went up again, to another upload session.
+        PushRestarted = "push_restarted",
     }
 }
 
@@ -122,6 +124,8 @@ closed_list! {
         NoEndpoint = "no_endpoint",
         /// The endpoint broke off before its answer, and the request must not be sent twice.
         UpstreamBroke = "upstream_broke",
+        /// The endpoint broke off in the middle of an upload, and Harbor did not let it begin anew.
+        UploadLost = "upload_lost",
         /// The endpoint did not answer in time.
         UpstreamSlow = "upstream_slow",
         /// The client's body stood still or broke off.

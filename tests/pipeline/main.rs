@@ -23,6 +23,7 @@ mod observing;
 mod operating;
 mod parking;
 mod plans;
+mod pushes;
 mod recorder;
 mod reloading;
 mod request_ids;

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Limited};
 use super::{Passage, Round, dispatch::Sent};
 use crate::{
     decisions::{
-        plan::{Step, Tried},
+        plan::{Standing, Step, Tried},
         refusal::{self, Next, Reading},
         token::claims,
     },
@@ -25,6 +25,7 @@ use crate::{
     words::{
         clock::UnixTime,
         reason::{Reason, Rescue},
+        route::Kind,
     },
 };
 
@@ -42,6 +43,9 @@ impl Passage<'_> {
         if self.downstream.is_some() {
             let (up, registry) = (&self.outgoing.headers, self.registry.is_some());
             self.worker.shared.wrong.note(head, up, registry, self.story.client);
+        }
+        if refusal::is_stumble(head.status()) && self.may_stumble() {
+            return Box::pin(self.after_stumble(sent)).await;
         }
         let Some(registry) = &self.registry else { return Ok(Some(self.pass_on(sent.answered))) };
         if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {
@@ -62,6 +66,38 @@ impl Passage<'_> {
             }
             Reading::Confirms => Ok(Some(self.confirmed(sent))),
         }
+    }
+
+    /// Whether a 502, 503 or 504 to it may be answered by another send (A22): of what can do no harm twice, and of an
+    /// upload's step, which begins anew.
+    fn may_stumble(&self) -> bool {
+        let step = self.registry.as_ref().is_some_and(|registry| registry.kind == Kind::Upload);
+        let again = self.outgoing.harmless_twice(self.registry.as_ref()) || step && self.push.is_some();
+        again && !self.park.is_zero() && !self.portal && self.may_send_again()
+    }
+
+    /// An endpoint, or the balancer before it, answers 502, 503 or 504: another one may do better. Where none is left
+    /// the answer stands if the endpoint is well; else the request waits.
+    async fn after_stumble(&mut self, sent: Sent) -> Result<Round, Reason> {
+        let endpoint = sent.endpoint;
+        let answer = self.keep(sent.answered).await;
+        self.journey.avoid.push(endpoint.id);
+        if self.registry.as_ref().is_some_and(|registry| registry.kind == Kind::Upload) {
+            // Whatever of it was taken, its session can't be trusted any more.
+            return if self.stumbles_once() { Err(Reason::UpstreamBroke) } else { Ok(Some(answer)) };
+        }
+        if self.journey.avoid.len() < self.endpoints() {
+            self.story.rescued(Rescue::OtherEndpoint);
+            return Ok(None);
+        }
+        refused::learn_held(self.worker, &endpoint).await;
+        let fleet = self.worker.shared.fleet.snapshot();
+        let well = fleet.by_id(endpoint.id).is_some_and(|status| status.standing == Standing::Healthy);
+        if well {
+            self.story.rescue = None;
+            return Ok(Some(answer));
+        }
+        Err(Reason::NoEndpoint)
     }
 
     fn confirmed(&mut self, mut sent: Sent) -> Response<DownBody> {
@@ -100,8 +136,8 @@ impl Passage<'_> {
             return Ok(None);
         }
         let next = match &verdict {
-            Verdict::Moved(now) => refusal::after(&plan, Some(now), self.outgoing.sends.get()),
-            Verdict::CannotSign => refusal::after(&plan, None, self.outgoing.sends.get()),
+            Verdict::Moved(now) => refusal::after(&plan, Some(now), self.sends()),
+            Verdict::CannotSign => refusal::after(&plan, None, self.sends()),
             Verdict::Held | Verdict::Unclear => Next::Stands,
         };
         if next == Next::PlanAgain {

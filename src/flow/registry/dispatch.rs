@@ -273,7 +273,7 @@ impl Passage<'_> {
         }
     }
 
-    fn endpoints(&self) -> usize {
+    pub(super) fn endpoints(&self) -> usize {
         let fleet = self.worker.shared.fleet.snapshot();
         if self.portal { fleet.portal.len() } else { fleet.statuses.len() }
     }

@@ -83,26 +83,28 @@ impl Passage<'_> {
     /// Keeps the head of the body for a second send, where its token is proved: by a key of the ring, or
     /// because Harbor issued these very bytes through us. What anybody could have written gets no memory (A25).
     pub(super) fn keep_head(&self, judgement: Option<&Judgement>) {
-        let Some(relay) = &self.outgoing.body else { return };
-        if self.journey.rounds > 0 {
-            return;
-        }
+        // A step of our own is kept already.
+        let Some(relay) = self.outgoing.body.as_ref().filter(|_| self.of_client) else { return };
+        let Some(principal) = self.proved(judgement) else { return };
         let shared = &self.worker.shared;
-        let principal = match judgement {
-            Some(Judgement::Known(known)) => known.principal(),
-            Some(Judgement::Unknown { digest, .. }) => {
-                match shared.replays.find(digest, shared.clock.now()) {
-                    Some(issued) => Some(issued.principal()),
-                    None => return,
-                }
-            }
-            Some(Judgement::Refused(_)) | None => return,
-        };
         let bytes = relay.head_bytes(self.policy.head);
         // Tokens without a subject are all nobody's.
-        let share = shared.heads.take(bytes, self.story.client, principal.unwrap_or_default());
+        let share = shared.heads.take(bytes, self.story.client, principal.name());
         if let Some(share) = share {
             relay.keep_head(share);
+        }
+    }
+
+    /// Whose token it is, where that is proved; one without a subject is nobody's.
+    pub(super) fn proved(&self, judgement: Option<&Judgement>) -> Option<Owner> {
+        let shared = &self.worker.shared;
+        match judgement? {
+            Judgement::Known(known) => Some(known.principal().map_or(Owner::Nobody, Owner::Principal)),
+            Judgement::Unknown { digest, .. } => shared
+                .replays
+                .find(digest, shared.clock.now())
+                .map(|issued| Owner::Principal(issued.principal())),
+            Judgement::Refused(_) => None,
         }
     }
 
@@ -118,6 +120,25 @@ impl Passage<'_> {
     /// A token of a key that neither ring nor endpoints know.
     pub(super) fn tell_unknown(&mut self) {
         self.story.refusal = Some(Reason::TokenKeyUnknown);
+    }
+}
+
+/// Whose a proved token is.
+#[derive(Clone, Debug)]
+pub(super) enum Owner {
+    /// It has no subject.
+    Nobody,
+    /// This principal's.
+    Principal(Arc<str>),
+}
+
+impl Owner {
+    /// The principal's name; empty for nobody.
+    pub(super) fn name(self) -> Arc<str> {
+        match self {
+            Self::Nobody => Arc::default(),
+            Self::Principal(name) => name,
+        }
     }
 }
 

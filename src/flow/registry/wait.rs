@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Passage;
 use crate::{
-    decisions::plan::{Standing, Tried},
+    decisions::plan::Standing,
     edges::fleet::Snapshot,
     flow::{park::Turn, relay::Relay},
     words::reason::Reason,
@@ -38,15 +38,8 @@ impl Passage<'_> {
         shared.lot.tell(serves(&shared.fleet.snapshot()));
         shared.probe_now.notify_one();
         let turn = place.turn(until).await.ok_or(reason)?;
-        let waits = self.journey.waits + 1;
-        let tried = self.journey.tried.drain(..).filter(|tried| *tried == Tried::Replay).collect();
-        self.journey = super::Journey {
-            tried,
-            waits,
-            wait_until: Some(until),
-            held: self.journey.held,
-            ..super::Journey::default()
-        };
+        self.journey.waits += 1;
+        self.start_over();
         Ok(turn)
     }
 }
