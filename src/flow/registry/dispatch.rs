@@ -40,6 +40,9 @@ pub(super) struct Sent {
 const REFUSED_BY_THEN: Duration = Duration::from_secs(2);
 /// How long a body's rest waits for a refusal at least: recorded ones took 3 to 98 ms.
 const REFUSAL: Duration = Duration::from_millis(100);
+/// How long it waits for one at least where the endpoint has said that it holds another key now, or none: a refusal is
+/// likely then, and one that comes after the rest was let go costs the upload.
+const LIKELY_REFUSAL: Duration = Duration::from_secs(1);
 /// An endpoint that is slow to answer a question may be as slow to refuse: the wait is so many times its answer's.
 const SLOWER: u32 = 4;
 /// Questions about one body, where the answers say neither yes nor no.
@@ -50,9 +53,6 @@ const BLIND_PAUSE: Duration = Duration::from_millis(300);
 
 /// What is said of an endpoint that ended a connection in the place of an answer.
 const BROKE: &str = "it closed the connection instead of answering";
-
-/// `None`: the endpoint has said, asked beside the body, that it does not hold the key any more.
-type Head = Option<Result<Answered, SendFault>>;
 
 impl Passage<'_> {
     /// Sends by the plan; `None` where the next plan must be another one.
@@ -93,7 +93,7 @@ impl Passage<'_> {
             let up = (self.worker, &self.outgoing);
             let exchange = send::exchange(up, lease, authorization.as_ref(), harmless, self.within);
             match &self.outgoing.body {
-                None => Some(exchange.await),
+                None => exchange.await,
                 // Boxed: most requests have no body, and this is larger than all the rest.
                 Some(relay) => {
                     let exchange = let_others_follow(exchange, &turn);
@@ -103,9 +103,8 @@ impl Passage<'_> {
         };
         self.story.sends = self.outgoing.sends.get() as u32;
         let answered = match head {
-            Some(Ok(answered)) => answered,
-            Some(Err(fault)) => return self.after_fault(&endpoint, fault).map(|()| None),
-            None => return self.after_refused_head(&plan, several).map(|()| None),
+            Ok(answered) => answered,
+            Err(fault) => return self.after_fault(&endpoint, fault).map(|()| None),
         };
         if let (Step::Replay, Some((digest, _))) = (plan.step(), &issued) {
             let turn = turn.into_inner();
@@ -176,64 +175,59 @@ impl Passage<'_> {
     }
 
     /// Waits for the answer's head. Where the body's head is up and more is to come, the endpoint is asked
-    /// about the key meanwhile: only its yes lets the rest flow, its no takes the body back.
+    /// about the key meanwhile: the rest flows when core has had time to refuse what it has read.
     async fn watch(
         &self,
         endpoint: &Arc<Endpoint>,
         relay: &Relay,
         exchange: impl Future<Output = Result<Answered, SendFault>>,
         asks: &Asks<'_>,
-    ) -> Head {
+    ) -> Result<Answered, SendFault> {
         let (Some(kid), Some(bearer), true) = (asks.plan.counts_on(), asks.bearer, relay.keeps_head()) else {
             relay.release();
-            return Some(exchange.await);
+            return exchange.await;
         };
         tokio::pin!(exchange);
         tokio::select! {
             biased;
-            result = &mut exchange => return Some(result),
+            result = &mut exchange => return result,
             () = relay.filled() => {}
         }
         if asks.several {
             let pause = tokio::time::sleep(BLIND_PAUSE);
             tokio::select! {
                 biased;
-                result = &mut exchange => return Some(result),
+                result = &mut exchange => return result,
                 () = pause => {}
             }
         } else {
-            let verdict = tokio::select! {
+            tokio::select! {
                 biased;
-                result = &mut exchange => return Some(result),
-                verdict = self.question(endpoint, kid, (bearer, asks.anonymous)) => verdict,
-            };
-            if matches!(verdict, Verdict::Moved(_) | Verdict::CannotSign) {
-                return None;
+                result = &mut exchange => return result,
+                () = self.question(endpoint, kid, (bearer, asks.anonymous)) => {}
             }
         }
         relay.release();
-        Some(exchange.await)
+        exchange.await
     }
 
     /// Asks an endpoint about a key beside a body, and takes its time over it: the answer may be older than core's
-    /// look at the request itself.
-    async fn question(&self, endpoint: &Arc<Endpoint>, kid: &Kid, bearer: (&HeaderValue, bool)) -> Verdict {
-        let mut verdict = Verdict::Unclear;
+    /// look at the request itself. No answer takes the body back: core looks at a token once, at the request's start
+    /// (U7), and may have accepted it before its key changed. Only core's own 401 says that nothing was done (A22).
+    async fn question(&self, endpoint: &Arc<Endpoint>, kid: &Kid, bearer: (&HeaderValue, bool)) {
         for _ in 0..QUESTIONS {
             let asked = Instant::now();
-            verdict = refused::check(self.worker, endpoint, kid, bearer, asked).await;
-            match verdict {
-                Verdict::Moved(_) | Verdict::CannotSign => break,
-                Verdict::Held | Verdict::Unclear => {
-                    let until = asked + REFUSAL.max(asked.elapsed() * SLOWER);
-                    tokio::time::sleep_until(until.into()).await;
-                }
-            }
-            if verdict == Verdict::Held {
-                break;
+            let verdict = refused::check(self.worker, endpoint, kid, bearer, asked).await;
+            let least = match verdict {
+                Verdict::Moved(_) | Verdict::CannotSign => LIKELY_REFUSAL,
+                Verdict::Held | Verdict::Unclear => REFUSAL,
+            };
+            let until = asked + least.max(asked.elapsed() * SLOWER);
+            tokio::time::sleep_until(until.into()).await;
+            if verdict != Verdict::Unclear {
+                return;
             }
         }
-        verdict
     }
 
     fn after_fault(&mut self, endpoint: &Endpoint, fault: SendFault) -> Result<(), Reason> {
