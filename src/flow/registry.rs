@@ -171,13 +171,10 @@ impl Passage<'_> {
         if self.journey.refused {
             self.await_signers().await;
         }
-        let (ring, now) = (self.worker.shared.keys.ring(), self.worker.shared.clock.now());
-        let judgement = self.judge(&ring, now).await;
-        self.keep_head(judgement.as_ref());
-        let Some(ready) = self.prepare(judgement.as_ref(), &ring, now).await? else { return Ok(None) };
-        let Some(sent) = self.dispatch(ready, judgement.as_ref(), &ring).await? else {
-            return Ok(None);
-        };
+        let moment = self.judge().await;
+        self.keep_head(moment.judgement.as_ref());
+        let Some(ready) = self.prepare(&moment).await? else { return Ok(None) };
+        let Some(sent) = self.dispatch(ready, &moment).await? else { return Ok(None) };
         self.conclude(sent).await
     }
 

@@ -9,12 +9,9 @@ use std::{
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Passage, prepare::Ready};
+use super::{Passage, judge::Moment, prepare::Ready};
 use crate::{
-    decisions::{
-        plan::{Plan, Step, Tried},
-        ring::Ring,
-    },
+    decisions::plan::{Plan, Step, Tried},
     edges::fleet::Endpoint,
     flow::{
         known::{Digest, Judgement},
@@ -56,14 +53,9 @@ const BROKE: &str = "it closed the connection instead of answering";
 
 impl Passage<'_> {
     /// Sends by the plan; `None` where the next plan must be another one.
-    pub(super) async fn dispatch(
-        &mut self,
-        ready: Ready,
-        judgement: Option<&Judgement>,
-        ring: &Ring,
-    ) -> Result<Option<Sent>, Reason> {
+    pub(super) async fn dispatch(&mut self, ready: Ready, moment: &Moment) -> Result<Option<Sent>, Reason> {
         let Ready { plan, lease, endpoint, issued, several, anonymous } = ready;
-        let Some(authorization) = self.authorization(&plan, judgement, issued.as_ref(), ring).await else {
+        let Some(authorization) = self.authorization(&plan, moment, issued.as_ref()).await else {
             // The ring moved on between plan and signature: the next plan sees it as it is.
             self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
             return Ok(None);
@@ -117,16 +109,15 @@ impl Passage<'_> {
     async fn authorization(
         &self,
         plan: &Plan,
-        judgement: Option<&Judgement>,
+        moment: &Moment,
         issued: Option<&(Digest, Arc<Issued>)>,
-        ring: &Ring,
     ) -> Option<Option<HeaderValue>> {
         match plan.step() {
             Step::AsCame | Step::Hold(_) => Some(self.normal_bearer(plan)),
             Step::Blank => Some(Some(BLANK)),
             Step::Replay => Some(Some(issued?.1.credential().clone())),
             Step::Resign { kid, back } => {
-                let (Some(Judgement::Known(known)), Some(token)) = (judgement, &self.bearer) else {
+                let (Some(Judgement::Known(known)), Some(token)) = (&moment.judgement, &self.bearer) else {
                     return None;
                 };
                 if let Some(signed) = known.signed(kid, *back) {
@@ -135,7 +126,7 @@ impl Passage<'_> {
                 known
                     .resigned(
                         token.text(),
-                        ring,
+                        &moment.ring,
                         (kid, *back),
                         &self.policy.service,
                         &self.worker.shared.signer,

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Passage, judge};
+use super::{
+    Passage,
+    judge::{self, Moment},
+};
 use crate::{
     decisions::{
         plan::{self, Held, Judged, Means, Plan, Step, Tried, View, coverage},
@@ -21,7 +24,6 @@ use crate::{
         replay::Issued,
     },
     words::{
-        clock::UnixTime,
         kid::Kid,
         reason::{Reason, Rescue},
     },
@@ -44,12 +46,9 @@ pub(super) struct Ready {
 
 impl Passage<'_> {
     /// Chooses and plans; `None` where something had to be learned first.
-    pub(super) async fn prepare(
-        &mut self,
-        judgement: Option<&Judgement>,
-        ring: &Ring,
-        now: UnixTime,
-    ) -> Result<Option<Ready>, Reason> {
+    pub(super) async fn prepare(&mut self, moment: &Moment) -> Result<Option<Ready>, Reason> {
+        let Moment { ring, now, judgement } = moment;
+        let judgement = judgement.as_ref();
         let judged = judge::judged(judgement);
         self.tell_judged(judgement);
         let fleet = self.worker.shared.fleet.snapshot();
@@ -77,11 +76,11 @@ impl Passage<'_> {
         let view = View { held, leeway: status.leeway.unwrap_or(false), clock_ahead: status.clock_ahead };
         let mut issued = judgement.and_then(|j| self.replayable(j, &view, ring));
         let means = Means { replay: issued.is_some(), body: self.outgoing.body.is_some() };
-        let mut plan = plan::plan(judged, &view, ring, means, &self.journey.tried, now);
+        let mut plan = plan::plan(judged, &view, ring, means, &self.journey.tried, *now);
         if let Some((credential, kid)) = self.instead_of_a_queue(&plan, judgement) {
             let tried = [&self.journey.tried[..], &[Tried::Key(kid)]].concat();
             issued = Some(credential);
-            plan = plan::plan(judged, &view, ring, Means { replay: true, ..means }, &tried, now);
+            plan = plan::plan(judged, &view, ring, Means { replay: true, ..means }, &tried, *now);
         }
         if let Step::Hold(wait) = plan.step() {
             drop(lease);
