@@ -171,9 +171,9 @@ impl Passage<'_> {
         if self.journey.refused {
             self.await_signers().await;
         }
-        let moment = self.judge().await;
+        let mut moment = self.judge().await;
         self.keep_head(moment.judgement.as_ref());
-        let Some(ready) = self.prepare(&moment).await? else { return Ok(None) };
+        let Some(ready) = self.prepare(&mut moment).await? else { return Ok(None) };
         let Some(sent) = self.dispatch(ready, &moment).await? else { return Ok(None) };
         self.conclude(sent).await
     }

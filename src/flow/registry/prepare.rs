@@ -45,17 +45,16 @@ pub(super) struct Ready {
 }
 
 impl Passage<'_> {
-    /// Chooses and plans; `None` where something had to be learned first.
-    pub(super) async fn prepare(&mut self, moment: &Moment) -> Result<Option<Ready>, Reason> {
-        let Moment { ring, now, judgement } = moment;
-        let judgement = judgement.as_ref();
-        let judged = judge::judged(judgement);
-        self.tell_judged(judgement);
-        let fleet = self.worker.shared.fleet.snapshot();
+    /// Chooses and plans; `None` where something had to be learned first. Where a connection could be had only after
+    /// a while, `moment` is the one after that.
+    pub(super) async fn prepare(&mut self, moment: &mut Moment) -> Result<Option<Ready>, Reason> {
+        let judged = judge::judged(moment.judgement.as_ref());
+        self.tell_judged(moment.judgement.as_ref());
+        let mut fleet = self.worker.shared.fleet.snapshot();
         let group = Group(if self.portal { &fleet.portal } else { &fleet.statuses });
         let avoid: Vec<usize> = group.places(&self.journey.avoid);
         let turn = self.worker.next_turn();
-        let choice = plan::choose(judged, &group, ring, &avoid, turn).ok_or(Reason::NoEndpoint)?;
+        let choice = plan::choose(judged, &group, &moment.ring, &avoid, turn).ok_or(Reason::NoEndpoint)?;
         let status = &group.0[choice.index];
         let has_token = matches!(judged, Judged::Verified(_) | Judged::Unverified(_));
         if has_token && status.held == Held::Unknown && !self.journey.asked {
@@ -71,6 +70,17 @@ impl Passage<'_> {
                 return Ok(None);
             }
         };
+        let endpoint = status.endpoint.clone();
+        if lease.took_time() {
+            // A key may have been retired meanwhile, a token have expired, the endpoint have another key (A19).
+            *moment = self.moment();
+            self.tell_judged(moment.judgement.as_ref());
+            fleet = self.worker.shared.fleet.snapshot();
+        }
+        let Moment { ring, now, judgement } = &*moment;
+        let judgement = judgement.as_ref();
+        let judged = judge::judged(judgement);
+        let Some(status) = fleet.by_id(endpoint.id) else { return Ok(None) };
         let by_connection = connection_first(&status.held, &lease);
         let held = by_connection.as_ref().unwrap_or(&status.held);
         let view = View { held, leeway: status.leeway.unwrap_or(false), clock_ahead: status.clock_ahead };
@@ -90,14 +100,7 @@ impl Passage<'_> {
         }
         self.tell_plan(&plan, judged, choice.rerouted);
         let anonymous = matches!(judged, Judged::Verified(claims) if claims.subject().is_none());
-        Ok(Some(Ready {
-            plan,
-            lease,
-            endpoint: status.endpoint.clone(),
-            issued,
-            several: held.several(),
-            anonymous,
-        }))
+        Ok(Some(Ready { plan, lease, endpoint, issued, several: held.several(), anonymous }))
     }
 
     /// What the token was issued for, where a plan might use it and its access covers the request (A5).
