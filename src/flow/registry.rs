@@ -20,6 +20,7 @@ use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},
     park::Turn,
+    replay,
     send::Outgoing,
     story::Story,
 };
@@ -92,6 +93,8 @@ struct Journey {
     held: bool,
     waits: usize,
     wait_until: Option<Instant>,
+    /// To replay; had after a wait, for the plan that follows.
+    turn: Option<replay::Turn>,
 }
 
 /// Rounds of planning at most, sent or not: each learns something, and there is only so much to learn.

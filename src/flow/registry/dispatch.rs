@@ -12,11 +12,11 @@ use http::{HeaderValue, StatusCode, header};
 use super::{Passage, judge::Moment, prepare::Ready};
 use crate::{
     decisions::plan::{Plan, Step, Tried},
-    edges::fleet::Endpoint,
+    edges::{fleet::Endpoint, pool::Lease},
     flow::{
         known::{Digest, Judgement},
         refused::{self, Verdict},
-        relay::Relay,
+        relay::{Relay, UpBody},
         replay::{Issued, Turn},
         send::{self, Answered, SendFault},
     },
@@ -60,16 +60,16 @@ impl Passage<'_> {
             self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
             return Ok(None);
         };
-        let turn = match (plan.step(), &issued) {
-            (Step::Replay, Some((_, issued))) => match issued.turn().await {
-                None if issued.is_over() => {
-                    self.journey.tried.push(Tried::Replay);
-                    return Ok(None);
-                }
-                turn => Some(turn.ok_or(Reason::Busy)?),
-            },
-            _ => None,
-        };
+        let mut turn = self.journey.turn.take();
+        if let (Step::Replay, Some((_, issued))) = (plan.step(), &issued) {
+            turn = turn.filter(|turn| turn.is_for(issued)).or_else(|| issued.turn_at_once());
+            if turn.is_none() {
+                // Boxed: rare.
+                return Box::pin(self.wait_in_line(lease, issued)).await.map(|()| None);
+            }
+        } else {
+            turn = None;
+        }
         let turn = RefCell::new(turn);
         let bearer =
             authorization.clone().or_else(|| self.outgoing.headers.get(header::AUTHORIZATION).cloned());
@@ -103,6 +103,18 @@ impl Passage<'_> {
             self.settle_replay(&answered, digest, || turn.iter().for_each(Turn::accepted));
         }
         Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }))
+    }
+
+    /// Waits for a turn to replay without a connection, which those whose turn it is may need. Then all is planned
+    /// anew: the wait is long enough for a token to expire in it (A4, A19).
+    async fn wait_in_line(&mut self, lease: Lease<UpBody>, issued: &Issued) -> Result<(), Reason> {
+        lease.give_back();
+        match issued.turn().await {
+            Some(turn) => self.journey.turn = Some(turn),
+            None if issued.is_over() => self.journey.tried.push(Tried::Replay),
+            None => return Err(Reason::Busy),
+        }
+        Ok(())
     }
 
     /// The `Authorization` of a plan: `Some(None)` leaves the client's own, `None` = it can't be made.
@@ -264,14 +276,18 @@ impl Passage<'_> {
     }
 }
 
-/// Ends a replay's turn when core has had time to refuse it: an upload takes as long as its client likes, and the
-/// next of its principal need not wait for that.
-async fn let_others_follow<T>(exchange: impl Future<Output = T>, turn: &RefCell<Option<Turn<'_>>>) -> T {
+/// Ends a replay's turn when core has had time to refuse it: an upload takes as long as its client likes, and those
+/// of its principal who wait need not wait for that. Not refused by then is accepted.
+async fn let_others_follow<T>(exchange: impl Future<Output = T>, turn: &RefCell<Option<Turn>>) -> T {
     tokio::pin!(exchange);
     tokio::select! {
         biased;
         result = &mut exchange => return result,
-        () = tokio::time::sleep(REFUSED_BY_THEN) => drop(turn.take()),
+        () = tokio::time::sleep(REFUSED_BY_THEN) => {
+            if let Some(turn) = turn.take() {
+                turn.accepted();
+            }
+        }
     }
     exchange.await
 }

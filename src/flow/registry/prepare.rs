@@ -93,7 +93,7 @@ impl Passage<'_> {
             plan = plan::plan(judged, &view, ring, Means { replay: true, ..means }, &tried, *now);
         }
         if let Step::Hold(wait) = plan.step() {
-            drop(lease);
+            drop((lease, self.journey.turn.take()));
             tokio::time::sleep(*wait).await;
             self.story.rescued(Rescue::Clock);
             return Ok(None);
