@@ -142,6 +142,17 @@ where
         Ok(lease)
     }
 
+    /// The same where the client need not wait for others to be done with one; else [`ConnectFault::Full`].
+    pub async fn lease_at_once(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        client: Option<IpAddr>,
+    ) -> Result<Lease<B>, ConnectFault> {
+        let shares = self.of_slot(endpoint.id, |slot| slot.shares.clone());
+        let share = shares.take(client).ok_or(ConnectFault::Full)?;
+        self.over(endpoint, share).await
+    }
+
     /// A new connection, for what must not meet a stale one.
     pub async fn fresh(
         self: &Rc<Self>,

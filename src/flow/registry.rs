@@ -84,6 +84,7 @@ impl Bearer {
 
 /// What one request has gone through so far.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none a state")]
 struct Journey {
     tried: Vec<Tried>,
     avoid: Vec<u64>,
@@ -93,6 +94,8 @@ struct Journey {
     held: bool,
     waits: usize,
     wait_until: Option<Instant>,
+    /// Whether an endpoint had no connection left for it.
+    full: bool,
     /// To replay; had after a wait, for the plan that follows.
     turn: Option<replay::Turn>,
 }

@@ -201,3 +201,24 @@ fn those_who_wait_for_their_turn_to_replay_hold_no_connection() {
         }
     });
 }
+
+#[test]
+fn what_finds_no_connection_at_one_endpoint_goes_to_another() {
+    let stage = Stage::new();
+    let ((first, room), second) = (holding(&stage, "first", |_| {}), stage.replica("second", |_| {}));
+    let gate = Setup::before(&[&first, &second], &[]).upstream(&connections(1)).start();
+    thread::scope(|scope| {
+        // Turn and turn about: of each worker's two, one goes to either endpoint.
+        for _ in 0..2 * workers() {
+            let address = gate.address;
+            scope.spawn(move || Ask::get(&format!("{HELD}manifests/v1")).basic(DEV).at(address));
+        }
+        waiting::holds("the first endpoint is full", SOON, || count(&first, "GET", HELD) == workers());
+        for _ in 0..4 * workers() {
+            let answer = pull(MANIFEST).basic(DEV).at(gate.address);
+            assert_eq!(answer.status, 200, "{}\n{}", answer.text(), gate.tail());
+        }
+        room.add_permits(100);
+    });
+    assert!(gate.metrics().sum("tidegate_endpoint_up", &[]) > 1.5, "none is ejected for it");
+}

@@ -62,8 +62,14 @@ impl Passage<'_> {
             Box::pin(refused::learn_held(self.worker, &status.endpoint)).await;
             return Ok(None);
         }
-        let lease = match self.worker.pool.lease(&status.endpoint, Some(network_of(self.story.client))).await
-        {
+        let (pool, client) = (&self.worker.pool, Some(network_of(self.story.client)));
+        let lease =
+            if may_wait(has_token, self.journey.full, || group.has_healthy_beside(choice.index, &avoid)) {
+                pool.lease(&status.endpoint, client).await
+            } else {
+                pool.lease_at_once(&status.endpoint, client).await
+            };
+        let lease = match lease {
             Ok(lease) => lease,
             Err(fault) => {
                 self.go_elsewhere(&status.endpoint, &fault, group.0.len())?;
@@ -97,6 +103,10 @@ impl Passage<'_> {
             tokio::time::sleep(*wait).await;
             self.story.rescued(Rescue::Clock);
             return Ok(None);
+        }
+        if self.journey.full && is_lost(&plan, judged) {
+            // Where it would not be is no connection: that is no refusal.
+            return Err(Reason::Busy);
         }
         self.tell_plan(&plan, judged, choice.rerouted);
         let anonymous = matches!(judged, Judged::Verified(claims) if claims.subject().is_none());
@@ -153,21 +163,28 @@ impl Passage<'_> {
         fault: &ConnectFault,
         all: usize,
     ) -> Result<(), Reason> {
-        if matches!(fault, ConnectFault::Full) {
-            return Err(Reason::Busy);
+        if !matches!(fault, ConnectFault::Full) {
+            return self.leave(endpoint, &cause(fault), all);
         }
-        self.leave(endpoint, &cause(fault), all)
+        // It answers, if only others: nothing is the matter with it, and nobody is rescued from it.
+        self.journey.full = true;
+        self.avoid(endpoint, all)
     }
 
     /// Goes to another endpoint; an error where none is left.
     pub(super) fn leave(&mut self, endpoint: &Endpoint, why: &str, all: usize) -> Result<(), Reason> {
         self.eject(endpoint, why);
-        self.journey.avoid.push(endpoint.id);
-        if self.journey.avoid.len() >= all {
-            return Err(Reason::NoEndpoint);
-        }
+        self.avoid(endpoint, all)?;
         self.story.rescued(Rescue::OtherEndpoint);
         Ok(())
+    }
+
+    fn avoid(&mut self, endpoint: &Endpoint, all: usize) -> Result<(), Reason> {
+        self.journey.avoid.push(endpoint.id);
+        if self.journey.avoid.len() < all {
+            return Ok(());
+        }
+        Err(if self.journey.full { Reason::Busy } else { Reason::NoEndpoint })
     }
 
     /// Uses an endpoint no more before it answers a probe.
@@ -196,10 +213,46 @@ impl Passage<'_> {
     }
 }
 
+/// Whether a request waits at an endpoint whose connections that it may have are all in use, having met one such or
+/// not (`full`): a token at the endpoint that can do most with it, and only there; all else where no other endpoint
+/// takes requests.
+fn may_wait(has_token: bool, full: bool, others: impl FnOnce() -> bool) -> bool {
+    if has_token { !full } else { !others() }
+}
+
+/// Whether a token goes up for nothing: neither its key nor its credential counts at this endpoint.
+fn is_lost(plan: &Plan, judged: Judged<'_>) -> bool {
+    let has_token = matches!(judged, Judged::Verified(_) | Judged::Unverified(_));
+    has_token && plan.counts_on().is_none() && *plan.step() != Step::Replay
+}
+
 /// On an opaque endpoint the key that worked last on this very connection comes first.
 fn connection_first(held: &Held, lease: &Lease<UpBody>) -> Option<Held> {
     let (Held::Several(kids), Some(last)) = (held, lease.held()) else { return None };
     let mut first = vec![last.clone()];
     first.extend(kids.iter().filter(|kid| *kid != last).cloned());
     Some(Held::Several(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_waits_where_it_is_best_served_and_all_else_where_no_other_endpoint_is() {
+        // Token, met a full one, others are there: waits.
+        let rows = [
+            (true, false, false, true),
+            (true, false, true, true),
+            (true, true, true, false),
+            (true, true, false, false),
+            (false, false, false, true),
+            (false, false, true, false),
+            (false, true, true, false),
+            (false, true, false, true),
+        ];
+        for (has_token, full, others, waits) in rows {
+            assert_eq!(may_wait(has_token, full, || others), waits, "{has_token} {full} {others}");
+        }
+    }
 }
