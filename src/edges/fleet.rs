@@ -132,6 +132,12 @@ impl Group<'_> {
     pub fn places(&self, ids: &[u64]) -> Vec<usize> {
         ids.iter().filter_map(|id| self.0.iter().position(|s| s.endpoint.id == *id)).collect()
     }
+
+    /// Whether an endpoint other than the one at `index` and those to `avoid` takes requests.
+    pub fn has_healthy_beside(&self, index: usize, avoid: &[usize]) -> bool {
+        let mut others = (0..self.0.len()).filter(|other| *other != index && !avoid.contains(other));
+        others.any(|other| self.standing(other) == Standing::Healthy)
+    }
 }
 
 impl Snapshot {

@@ -23,6 +23,7 @@ use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},
     park::Turn,
+    replay,
     send::Outgoing,
     story::Story,
 };
@@ -92,6 +93,7 @@ impl Bearer {
 
 /// What one request has gone through so far.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none a state")]
 struct Journey {
     tried: Vec<Tried>,
     avoid: Vec<u64>,
@@ -103,6 +105,10 @@ struct Journey {
     wait_until: Option<Instant>,
     /// Sends before it began: it has its own budget of them.
     sent_before: usize,
+    /// Whether an endpoint had no connection left for it.
+    full: bool,
+    /// To replay; had after a wait, for the plan that follows.
+    turn: Option<replay::Turn>,
 }
 
 /// Rounds of planning at most, sent or not: each learns something, and there is only so much to learn.
@@ -200,16 +206,13 @@ impl Passage<'_> {
         if self.journey.refused {
             self.await_signers().await;
         }
-        let (ring, now) = (self.worker.shared.keys.ring(), self.worker.shared.clock.now());
-        let judgement = self.judge(&ring, now).await;
+        let mut moment = self.judge().await;
         if !std::mem::replace(&mut self.begun, true) {
-            self.keep_head(judgement.as_ref());
-            self.take_up(judgement.as_ref());
+            self.keep_head(moment.judgement.as_ref());
+            self.take_up(moment.judgement.as_ref());
         }
-        let Some(ready) = self.prepare(judgement.as_ref(), &ring, now).await? else { return Ok(None) };
-        let Some(sent) = self.dispatch(ready, judgement.as_ref(), &ring).await? else {
-            return Ok(None);
-        };
+        let Some(ready) = self.prepare(&mut moment).await? else { return Ok(None) };
+        let Some(sent) = self.dispatch(ready, &moment).await? else { return Ok(None) };
         self.conclude(sent).await
     }
 

@@ -59,7 +59,7 @@ struct Credential {
 /// How many replays of one principal run at once.
 struct Principal {
     name: Arc<str>,
-    first: Semaphore,
+    first: Arc<Semaphore>,
     proven: AtomicBool,
     slots: Arc<Semaphore>,
 }
@@ -102,7 +102,7 @@ impl Replays {
         let principal = self.principals.get_with(name.into(), || {
             Arc::new(Principal {
                 name: name.into(),
-                first: Semaphore::new(1),
+                first: Arc::new(Semaphore::new(1)),
                 proven: AtomicBool::new(false),
                 slots: Arc::new(Semaphore::new(at_once.max(1))),
             })
@@ -176,33 +176,59 @@ impl Issued {
         &self.access
     }
 
-    /// A turn to replay: the first of a principal runs alone, because parallel uses of a CLI secret race at
-    /// the provider (O7). `None` where none comes in time, or the credential is over when it comes.
-    pub async fn turn(&self) -> Option<Turn<'_>> {
+    /// A turn to replay, where nobody is before this one: the first of a principal runs alone, because parallel uses
+    /// of a CLI secret race at the provider (O7).
+    pub fn turn_at_once(&self) -> Option<Turn> {
+        let principal = &self.principal;
+        let first = if principal.is_proven() {
+            None
+        } else {
+            Some(principal.first.clone().try_acquire_owned().ok()?)
+        };
+        let slot = principal.slots.clone().try_acquire_owned().ok()?;
+        Some(Turn { principal: principal.clone(), _first: first, _slot: slot })
+    }
+
+    /// The same after those who are before this one. `None` where none comes in time, or the credential is over when
+    /// it comes.
+    pub async fn turn(&self) -> Option<Turn> {
+        let principal = &self.principal;
         let turn = async {
-            let first = if self.principal.proven.load(Ordering::Acquire) {
-                None
-            } else {
-                Some(self.principal.first.acquire().await.ok()?)
-            };
-            let slot = self.principal.slots.clone().acquire_owned().await.ok()?;
-            Some(Turn { principal: &self.principal, _first: first, _slot: slot })
+            let mut first = None;
+            if !principal.is_proven() {
+                let alone = principal.first.clone().acquire_owned().await.ok()?;
+                // Who was before this one may have proved the principal: then those behind it need not wait either.
+                first = (!principal.is_proven()).then_some(alone);
+            }
+            let slot = principal.slots.clone().acquire_owned().await.ok()?;
+            Some(Turn { principal: principal.clone(), _first: first, _slot: slot })
         };
         tokio::time::timeout(PATIENCE, turn).await.ok().flatten().filter(|_| !self.is_over())
     }
 }
 
+impl Principal {
+    fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Acquire)
+    }
+}
+
 /// One replay's turn.
-pub struct Turn<'a> {
-    principal: &'a Principal,
-    _first: Option<tokio::sync::SemaphorePermit<'a>>,
+pub struct Turn {
+    principal: Arc<Principal>,
+    _first: Option<OwnedSemaphorePermit>,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Turn<'_> {
+impl Turn {
     /// Harbor accepted the credential: others of this principal may follow side by side.
     pub fn accepted(&self) {
         self.principal.proven.store(true, Ordering::Release);
+    }
+
+    /// Whether it is a turn of this token's principal.
+    pub fn is_for(&self, issued: &Issued) -> bool {
+        Arc::ptr_eq(&self.principal, &issued.principal)
     }
 }
 

@@ -14,6 +14,7 @@ mod draining;
 mod key_overlap;
 mod key_states;
 mod keys;
+mod lines;
 mod listeners;
 mod listening;
 mod meanings;

@@ -9,17 +9,14 @@ use std::{
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Passage, prepare::Ready};
+use super::{Passage, judge::Moment, prepare::Ready};
 use crate::{
-    decisions::{
-        plan::{Plan, Step, Tried},
-        ring::Ring,
-    },
-    edges::fleet::Endpoint,
+    decisions::plan::{Plan, Step, Tried},
+    edges::{fleet::Endpoint, pool::Lease},
     flow::{
         known::{Digest, Judgement},
         refused::{self, Verdict},
-        relay::Relay,
+        relay::{Relay, UpBody},
         replay::{Issued, Turn},
         send::{self, Answered, SendFault},
     },
@@ -40,6 +37,9 @@ pub(super) struct Sent {
 const REFUSED_BY_THEN: Duration = Duration::from_secs(2);
 /// How long a body's rest waits for a refusal at least: recorded ones took 3 to 98 ms.
 const REFUSAL: Duration = Duration::from_millis(100);
+/// How long it waits for one at least where the endpoint has said that it holds another key now, or none: a refusal is
+/// likely then, and one that comes after the rest was let go costs the upload.
+const LIKELY_REFUSAL: Duration = Duration::from_secs(1);
 /// An endpoint that is slow to answer a question may be as slow to refuse: the wait is so many times its answer's.
 const SLOWER: u32 = 4;
 /// Questions about one body, where the answers say neither yes nor no.
@@ -51,33 +51,25 @@ const BLIND_PAUSE: Duration = Duration::from_millis(300);
 /// What is said of an endpoint that ended a connection in the place of an answer.
 const BROKE: &str = "it closed the connection instead of answering";
 
-/// `None`: the endpoint has said, asked beside the body, that it does not hold the key any more.
-type Head = Option<Result<Answered, SendFault>>;
-
 impl Passage<'_> {
     /// Sends by the plan; `None` where the next plan must be another one.
-    pub(super) async fn dispatch(
-        &mut self,
-        ready: Ready,
-        judgement: Option<&Judgement>,
-        ring: &Ring,
-    ) -> Result<Option<Sent>, Reason> {
+    pub(super) async fn dispatch(&mut self, ready: Ready, moment: &Moment) -> Result<Option<Sent>, Reason> {
         let Ready { plan, lease, endpoint, issued, several, anonymous } = ready;
-        let Some(authorization) = self.authorization(&plan, judgement, issued.as_ref(), ring).await else {
+        let Some(authorization) = self.authorization(&plan, moment, issued.as_ref()).await else {
             // The ring moved on between plan and signature: the next plan sees it as it is.
             self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
             return Ok(None);
         };
-        let turn = match (plan.step(), &issued) {
-            (Step::Replay, Some((_, issued))) => match issued.turn().await {
-                None if issued.is_over() => {
-                    self.journey.tried.push(Tried::Replay);
-                    return Ok(None);
-                }
-                turn => Some(turn.ok_or(Reason::Busy)?),
-            },
-            _ => None,
-        };
+        let mut turn = self.journey.turn.take();
+        if let (Step::Replay, Some((_, issued))) = (plan.step(), &issued) {
+            turn = turn.filter(|turn| turn.is_for(issued)).or_else(|| issued.turn_at_once());
+            if turn.is_none() {
+                // Boxed: rare.
+                return Box::pin(self.wait_in_line(lease, issued)).await.map(|()| None);
+            }
+        } else {
+            turn = None;
+        }
         let turn = RefCell::new(turn);
         let bearer =
             authorization.clone().or_else(|| self.outgoing.headers.get(header::AUTHORIZATION).cloned());
@@ -93,7 +85,7 @@ impl Passage<'_> {
             let up = (self.worker, &self.outgoing);
             let exchange = send::exchange(up, lease, authorization.as_ref(), harmless, self.within);
             match &self.outgoing.body {
-                None => Some(exchange.await),
+                None => exchange.await,
                 // Boxed: most requests have no body, and this is larger than all the rest.
                 Some(relay) => {
                     let exchange = let_others_follow(exchange, &turn);
@@ -103,9 +95,8 @@ impl Passage<'_> {
         };
         self.story.sends = self.outgoing.sends.get() as u32;
         let answered = match head {
-            Some(Ok(answered)) => answered,
-            Some(Err(fault)) => return self.after_fault(&endpoint, fault).map(|()| None),
-            None => return self.after_refused_head(&plan, several).map(|()| None),
+            Ok(answered) => answered,
+            Err(fault) => return self.after_fault(&endpoint, fault).map(|()| None),
         };
         if let (Step::Replay, Some((digest, _))) = (plan.step(), &issued) {
             let turn = turn.into_inner();
@@ -114,20 +105,31 @@ impl Passage<'_> {
         Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }))
     }
 
+    /// Waits for a turn to replay without a connection, which those whose turn it is may need. Then all is planned
+    /// anew: the wait is long enough for a token to expire in it (A4, A19).
+    async fn wait_in_line(&mut self, lease: Lease<UpBody>, issued: &Issued) -> Result<(), Reason> {
+        lease.give_back();
+        match issued.turn().await {
+            Some(turn) => self.journey.turn = Some(turn),
+            None if issued.is_over() => self.journey.tried.push(Tried::Replay),
+            None => return Err(Reason::Busy),
+        }
+        Ok(())
+    }
+
     /// The `Authorization` of a plan: `Some(None)` leaves the client's own, `None` = it can't be made.
     async fn authorization(
         &self,
         plan: &Plan,
-        judgement: Option<&Judgement>,
+        moment: &Moment,
         issued: Option<&(Digest, Arc<Issued>)>,
-        ring: &Ring,
     ) -> Option<Option<HeaderValue>> {
         match plan.step() {
             Step::AsCame | Step::Hold(_) => Some(self.normal_bearer(plan)),
             Step::Blank => Some(Some(BLANK)),
             Step::Replay => Some(Some(issued?.1.credential().clone())),
             Step::Resign { kid, back } => {
-                let (Some(Judgement::Known(known)), Some(token)) = (judgement, &self.bearer) else {
+                let (Some(Judgement::Known(known)), Some(token)) = (&moment.judgement, &self.bearer) else {
                     return None;
                 };
                 if let Some(signed) = known.signed(kid, *back) {
@@ -136,7 +138,7 @@ impl Passage<'_> {
                 known
                     .resigned(
                         token.text(),
-                        ring,
+                        &moment.ring,
                         (kid, *back),
                         &self.policy.service,
                         &self.worker.shared.signer,
@@ -176,64 +178,59 @@ impl Passage<'_> {
     }
 
     /// Waits for the answer's head. Where the body's head is up and more is to come, the endpoint is asked
-    /// about the key meanwhile: only its yes lets the rest flow, its no takes the body back.
+    /// about the key meanwhile: the rest flows when core has had time to refuse what it has read.
     async fn watch(
         &self,
         endpoint: &Arc<Endpoint>,
         relay: &Relay,
         exchange: impl Future<Output = Result<Answered, SendFault>>,
         asks: &Asks<'_>,
-    ) -> Head {
+    ) -> Result<Answered, SendFault> {
         let (Some(kid), Some(bearer), true) = (asks.plan.counts_on(), asks.bearer, relay.keeps_head()) else {
             relay.release();
-            return Some(exchange.await);
+            return exchange.await;
         };
         tokio::pin!(exchange);
         tokio::select! {
             biased;
-            result = &mut exchange => return Some(result),
+            result = &mut exchange => return result,
             () = relay.filled() => {}
         }
         if asks.several {
             let pause = tokio::time::sleep(BLIND_PAUSE);
             tokio::select! {
                 biased;
-                result = &mut exchange => return Some(result),
+                result = &mut exchange => return result,
                 () = pause => {}
             }
         } else {
-            let verdict = tokio::select! {
+            tokio::select! {
                 biased;
-                result = &mut exchange => return Some(result),
-                verdict = self.question(endpoint, kid, (bearer, asks.anonymous)) => verdict,
-            };
-            if matches!(verdict, Verdict::Moved(_) | Verdict::CannotSign) {
-                return None;
+                result = &mut exchange => return result,
+                () = self.question(endpoint, kid, (bearer, asks.anonymous)) => {}
             }
         }
         relay.release();
-        Some(exchange.await)
+        exchange.await
     }
 
     /// Asks an endpoint about a key beside a body, and takes its time over it: the answer may be older than core's
-    /// look at the request itself.
-    async fn question(&self, endpoint: &Arc<Endpoint>, kid: &Kid, bearer: (&HeaderValue, bool)) -> Verdict {
-        let mut verdict = Verdict::Unclear;
+    /// look at the request itself. No answer takes the body back: core looks at a token once, at the request's start
+    /// (U7), and may have accepted it before its key changed. Only core's own 401 says that nothing was done (A22).
+    async fn question(&self, endpoint: &Arc<Endpoint>, kid: &Kid, bearer: (&HeaderValue, bool)) {
         for _ in 0..QUESTIONS {
             let asked = Instant::now();
-            verdict = refused::check(self.worker, endpoint, kid, bearer, asked).await;
-            match verdict {
-                Verdict::Moved(_) | Verdict::CannotSign => break,
-                Verdict::Held | Verdict::Unclear => {
-                    let until = asked + REFUSAL.max(asked.elapsed() * SLOWER);
-                    tokio::time::sleep_until(until.into()).await;
-                }
-            }
-            if verdict == Verdict::Held {
-                break;
+            let verdict = refused::check(self.worker, endpoint, kid, bearer, asked).await;
+            let least = match verdict {
+                Verdict::Moved(_) | Verdict::CannotSign => LIKELY_REFUSAL,
+                Verdict::Held | Verdict::Unclear => REFUSAL,
+            };
+            let until = asked + least.max(asked.elapsed() * SLOWER);
+            tokio::time::sleep_until(until.into()).await;
+            if verdict != Verdict::Unclear {
+                return;
             }
         }
-        verdict
     }
 
     fn after_fault(&mut self, endpoint: &Endpoint, fault: SendFault) -> Result<(), Reason> {
@@ -279,14 +276,18 @@ impl Passage<'_> {
     }
 }
 
-/// Ends a replay's turn when core has had time to refuse it: an upload takes as long as its client likes, and the
-/// next of its principal need not wait for that.
-async fn let_others_follow<T>(exchange: impl Future<Output = T>, turn: &RefCell<Option<Turn<'_>>>) -> T {
+/// Ends a replay's turn when core has had time to refuse it: an upload takes as long as its client likes, and those
+/// of its principal who wait need not wait for that. Not refused by then is accepted.
+async fn let_others_follow<T>(exchange: impl Future<Output = T>, turn: &RefCell<Option<Turn>>) -> T {
     tokio::pin!(exchange);
     tokio::select! {
         biased;
         result = &mut exchange => return result,
-        () = tokio::time::sleep(REFUSED_BY_THEN) => drop(turn.take()),
+        () = tokio::time::sleep(REFUSED_BY_THEN) => {
+            if let Some(turn) = turn.take() {
+                turn.accepted();
+            }
+        }
     }
     exchange.await
 }

@@ -15,22 +15,39 @@ use crate::{
 /// The longest time that a request with an unknown `kid` waits for a look for new keys.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// One snapshot of keys and time, and the bearer as judged by it: what one plan, and its signature, go by (A19).
+pub(super) struct Moment {
+    /// The keys.
+    pub(super) ring: Arc<Ring>,
+    /// The time.
+    pub(super) now: UnixTime,
+    /// What the bearer proved to be; `None` without one.
+    pub(super) judgement: Option<Judgement>,
+}
+
 impl Passage<'_> {
-    /// Judges the bearer: by the connection's last token, by memory, by its signature. `None` without one.
-    pub(super) async fn judge(&mut self, ring: &Arc<Ring>, now: UnixTime) -> Option<Judgement> {
-        let judgement = self.judge_now(ring, now)?;
-        let Judgement::Unknown { unverified_kid, .. } = &judgement else { return Some(judgement) };
+    /// Judges the bearer: by the connection's last token, by memory, by its signature.
+    pub(super) async fn judge(&mut self) -> Moment {
+        let moment = self.moment();
+        let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return moment };
         let held = self.worker.shared.fleet.snapshot();
         let somewhere = held.statuses.iter().any(|s| s.held.kids().any(|kid| kid == unverified_kid));
         if somewhere || self.journey.rounds > 0 || !self.may_look() {
-            return Some(judgement);
+            return moment;
         }
         self.worker.shared.keys.look_soon();
         self.worker.shared.probe_now.notify_one();
         let known = self.worker.shared.fleet.changed_within(LOOK);
         let listed = self.worker.shared.keys.looked_within(LOOK);
         tokio::select! { () = known => {}, () = listed => {} }
-        self.judge_now(&self.worker.shared.keys.ring(), now)
+        self.moment()
+    }
+
+    /// Keys and time as they are now, and the bearer judged by them.
+    pub(super) fn moment(&self) -> Moment {
+        let (ring, now) = (self.worker.shared.keys.ring(), self.worker.shared.clock.now());
+        let judgement = self.judge_now(&ring, now);
+        Moment { ring, now, judgement }
     }
 
     /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that

@@ -29,6 +29,7 @@ impl Passage<'_> {
         if !nothing_done || self.portal || self.park.is_zero() || self.journey.waits >= WAITS {
             return Err(reason);
         }
+        self.journey.turn = None;
         let shared = &self.worker.shared;
         let until = *self.journey.wait_until.get_or_insert_with(|| Instant::now() + self.park);
         let headers = &self.outgoing.headers;

@@ -76,6 +76,27 @@ async fn the_first_replay_of_a_principal_runs_alone_and_then_so_many_at_once() {
     assert!(!issued.is_over(), "waiting in vain says nothing of the credential");
 }
 
+#[tokio::test]
+async fn those_in_line_behind_the_first_follow_side_by_side_when_it_is_accepted() {
+    let replays = Replays::new(100);
+    remember(&replays, 1, "Basic one", 3);
+    let issued = replays.find(&[1; 32], NOW).expect("at hand");
+    let first = issued.turn_at_once().expect("the first");
+    assert!(issued.turn_at_once().is_none());
+    let mut line: Vec<_> = (0..4).map(|_| Box::pin(issued.turn())).collect();
+    for turn in &mut line {
+        assert!(turn.now_or_never().is_none(), "it waits");
+    }
+    first.accepted();
+    drop(first);
+    let mut went = Vec::new();
+    for turn in &mut line {
+        went.extend(turn.now_or_never().flatten());
+    }
+    assert_eq!(went.len(), 3, "no more than may run at once");
+    assert!(went.iter().all(|turn| turn.is_for(&issued)));
+}
+
 #[test]
 fn a4_what_was_issued_is_gone_from_memory_when_the_token_has_ended() {
     let replays = Replays::new(100);
