@@ -230,12 +230,19 @@ impl Name {
     }
 
     /// A try that core's lock has refused goes before the next unknown secret, which would lock the name again.
+    /// Whatever number of them there is, they have the time of one lock together: the next may be the right one.
     async fn let_others_outlast(&self) {
-        while self.outlasting.load(SeqCst) > 0 {
-            if timeout(LOCK, self.outlasted.notified()).await.is_err() {
-                return;
+        let all_gone = async {
+            loop {
+                let outlasted = self.outlasted.notified();
+                if self.outlasting.load(SeqCst) == 0 {
+                    return;
+                }
+                outlasted.await;
             }
-        }
+        };
+        // In time or not: now it is this one's turn.
+        let _ = timeout(LOCK, all_gone).await;
     }
 
     /// A place in the queue; so many tries of one secret share theirs.
@@ -423,6 +430,23 @@ mod tests {
         tokio::join!(outlast, land);
         drop(right);
         assert!(timeout(bad, tries.admit("bob", &second, HERE)).await.is_ok(), "then the next guess");
+    }
+
+    #[tokio::test]
+    async fn a7_a_new_secret_waits_no_longer_than_one_lock_however_many_outlast_theirs() {
+        let tries = tries();
+        let name = tries.name("bob");
+        name.outlasting.fetch_add(1, SeqCst);
+        let value = HeaderValue::from_static("Basic new");
+        let never_ending = async {
+            loop {
+                sleep(LOCK / 4).await;
+                name.outlasted.notify_waiters();
+            }
+        };
+        let new = timeout(2 * LOCK, tries.admit("bob", &value, HERE));
+        let admitted = tokio::select! { admitted = new => admitted, () = never_ending => unreachable!() };
+        assert!(admitted.is_ok(), "it waits for ever");
     }
 
     #[tokio::test]
