@@ -17,3 +17,4 @@ pub mod send;
 pub mod service;
 pub mod story;
 pub mod token_service;
+pub mod writes;

@@ -186,11 +186,6 @@ impl WrongCredentials {
         *lock(&name.last_wrong) = Some((Instant::now(), secret));
     }
 
-    /// A write may have changed any credential: all are unknown again.
-    pub fn forget_all(&self) {
-        self.accepted.invalidate_all();
-    }
-
     fn keyed(&self, bytes: &[u8]) -> Secret {
         let tag = hmac::sign(&self.key, bytes);
         let mut secret = [0; 32];
