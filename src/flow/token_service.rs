@@ -158,12 +158,14 @@ impl Flight {
     async fn fly(self) -> Flown {
         let name = self.basic.as_ref().and_then(basic_user).unwrap_or_default();
         let wrong = &self.worker.shared.wrong;
-        let admission = match &self.basic {
-            Some(basic) => match wrong.admit(&name, basic, (self.client, self.bytes())).await {
-                Ok(admission) => Some(admission),
-                Err(reason) => return Flown::failed(reason),
-            },
-            None => None,
+        let from = (self.client, self.bytes());
+        let admitted = match &self.basic {
+            Some(basic) => wrong.admit(&name, basic, from).await.map(|admission| (Some(admission), None)),
+            None => wrong.admit_anonymous(from).map(|pending| (None, Some(pending))),
+        };
+        let (admission, _pending) = match admitted {
+            Ok(admitted) => admitted,
+            Err(reason) => return Flown::failed(reason),
         };
         let mut flown = Flown::failed(Reason::NoEndpoint);
         let mut waited = false;

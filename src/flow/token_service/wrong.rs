@@ -33,7 +33,8 @@ use crate::{
 const QUEUE: usize = 8;
 /// Tries of one unknown secret that may wait at once: a whole fleet's jobs begin in the same second.
 const TRIES: usize = 1_024;
-/// Tries of unknown secrets that one address may have under way, each counted once more for every KiB of it.
+/// Questions of each kind that one address may have under way, each counted once more for every KiB of it: they go
+/// on when who asked has left.
 const PENDING: usize = 2_048;
 /// Core locks a name for 1.5 s after a wrong password (T8).
 const LOCK: Duration = Duration::from_millis(1_600);
@@ -55,7 +56,7 @@ pub struct WrongCredentials {
     /// By the keyed hash of the name: a name may be as long as a head.
     names: Cache<Secret, Arc<Name>>,
     addresses: Cache<IpAddr, Arc<Mutex<Window>>>,
-    pending: Mutex<HashMap<IpAddr, usize>>,
+    pending: Mutex<HashMap<(Kind, IpAddr), usize>>,
     most: u32,
     per: Duration,
 }
@@ -86,13 +87,21 @@ pub struct Admission<'a> {
     slot: Option<OwnedSemaphorePermit>,
     outlasts: Cell<bool>,
     doubted: Cell<bool>,
-    _pending: Option<Pending<'a>>,
+    _pending: Pending<'a>,
 }
 
-/// A try of an unknown secret among those of its address.
-struct Pending<'a> {
+/// What questions are counted together: no flood of one kind keeps out another (A7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Anonymous,
+    Unknown,
+    Accepted,
+}
+
+/// A question among those of its kind and address.
+pub struct Pending<'a> {
     owner: &'a WrongCredentials,
-    address: IpAddr,
+    of: (Kind, IpAddr),
     cost: usize,
 }
 
@@ -119,24 +128,30 @@ impl WrongCredentials {
     ) -> Result<Admission<'_>, Reason> {
         let (secret, address) = (self.keyed(credential.as_bytes()), network_of(address));
         if self.accepted.contains_key(&secret) {
-            return Ok(self.admission(self.name(name), (secret, address), None, None));
+            let pending = self.pend((Kind::Accepted, address), bytes).ok_or(Reason::Busy)?;
+            return Ok(self.admission(self.name(name), (secret, address), None, pending));
         }
         if self.over_limit(address) {
             return Err(Reason::WrongCredentials);
         }
-        let pending = self.pend(address, bytes).ok_or(Reason::WrongCredentials)?;
+        let pending = self.pend((Kind::Unknown, address), bytes).ok_or(Reason::WrongCredentials)?;
         let name = self.name(name);
         let _place = name.queue(secret).ok_or(Reason::WrongCredentials)?;
         let slot = name.slot.clone().acquire_owned().await.map_err(|_| Reason::WrongCredentials)?;
         if self.accepted.contains_key(&secret) {
-            return Ok(self.admission(name, (secret, address), None, None));
+            return Ok(self.admission(name, (secret, address), None, pending));
         }
         if self.over_limit(address) {
             return Err(Reason::WrongCredentials);
         }
         name.let_others_outlast().await;
         *lock(&name.trying) = Some(secret);
-        Ok(self.admission(name, (secret, address), Some(slot), Some(pending)))
+        Ok(self.admission(name, (secret, address), Some(slot), pending))
+    }
+
+    /// A question without a secret: nothing to try, but it goes on when its client has left. `bytes` = what it holds.
+    pub fn admit_anonymous(&self, (address, bytes): (IpAddr, usize)) -> Result<Pending<'_>, Reason> {
+        self.pend((Kind::Anonymous, network_of(address)), bytes).ok_or(Reason::Busy)
     }
 
     fn admission<'a>(
@@ -144,7 +159,7 @@ impl WrongCredentials {
         name: Arc<Name>,
         (secret, address): (Secret, IpAddr),
         slot: Option<OwnedSemaphorePermit>,
-        pending: Option<Pending<'a>>,
+        pending: Pending<'a>,
     ) -> Admission<'a> {
         let (outlasts, doubted) = (Cell::new(false), Cell::new(false));
         Admission { owner: self, name, secret, address, slot, outlasts, doubted, _pending: pending }
@@ -154,16 +169,16 @@ impl WrongCredentials {
         self.names.get_with(self.keyed(name.as_bytes()), || Arc::new(Name::new()))
     }
 
-    /// A try of this address more; `None` where it has too many under way.
-    fn pend(&self, address: IpAddr, bytes: usize) -> Option<Pending<'_>> {
+    /// A question of this address more; `None` where it has too many of the kind under way.
+    fn pend(&self, of: (Kind, IpAddr), bytes: usize) -> Option<Pending<'_>> {
         let cost = 1 + bytes / 1_024;
         let mut pending = lock(&self.pending);
-        let held = pending.get(&address).copied().unwrap_or_default();
+        let held = pending.get(&of).copied().unwrap_or_default();
         if held + cost > PENDING {
             return None;
         }
-        pending.insert(address, held + cost);
-        Some(Pending { owner: self, address, cost })
+        pending.insert(of, held + cost);
+        Some(Pending { owner: self, of, cost })
     }
 
     /// Notes a wrong Basic that went past the token service: core locks its name all the same (C6). On `/v2/`
@@ -258,10 +273,10 @@ impl Name {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let mut pending = lock(&self.owner.pending);
-        if let Some(held) = pending.get_mut(&self.address) {
+        if let Some(held) = pending.get_mut(&self.of) {
             *held -= self.cost;
             if *held == 0 {
-                pending.remove(&self.address);
+                pending.remove(&self.of);
             }
         }
     }
@@ -509,7 +524,12 @@ mod tests {
         let second = tries.admit("b", &value("Basic b"), HERE).await.expect("the last of it");
         assert!(tries.admit("c", &value("Basic c"), HERE).await.is_err(), "of one address, over all names");
         second.settle(true, true);
-        assert!(tries.admit("b", &value("Basic b"), HERE).await.is_ok(), "a known secret is not counted");
+        assert!(tries.admit("b", &value("Basic b"), HERE).await.is_ok(), "a known secret is not counted with them");
+        let known = tries.admit("b", &value("Basic b"), (HERE.0, (PENDING - 2) * 1_024)).await.expect("room");
+        assert_eq!(tries.admit("b", &value("Basic b"), long).await.err(), Some(Reason::Busy), "but by itself");
+        let nobody = tries.admit_anonymous(long).expect("room");
+        assert_eq!(tries.admit_anonymous(long).err(), Some(Reason::Busy), "nor without bounds where it has none");
+        drop((known, nobody));
         drop((first, second));
         assert!(lock(&tries.pending).is_empty(), "nobody is remembered who has none");
         assert!(tries.admit("c", &value("Basic c"), HERE).await.is_ok());
