@@ -71,21 +71,26 @@ pub async fn answer(
         return Ok(response(&flown, story));
     }
     worker.counters.answer_misses.fetch_add(1, Relaxed);
-    let headers = going_up(&parts.headers);
-    let flight = Flight {
-        worker: worker.clone(),
-        policy: policy.clone(),
-        basic: basic.and_then(|_| headers.get(header::AUTHORIZATION).cloned()),
-        headers,
-        uri: copied_uri(uri),
-        query,
-        place,
-        client: story.client,
-        generation: worker.shared.answers.generation(),
+    let asks = &parts.headers;
+    let (generation, client) = (worker.shared.answers.generation(), story.client);
+    let flight = || {
+        let headers = going_up(asks);
+        let flight = Flight {
+            worker: worker.clone(),
+            policy: policy.clone(),
+            basic: basic.as_ref().and_then(|_| headers.get(header::AUTHORIZATION).cloned()),
+            headers,
+            uri: copied_uri(uri),
+            query: query.clone(),
+            place,
+            client,
+            generation,
+        };
+        flight.fly()
     };
     let flown = match place {
-        Some(place) => worker.shared.answers.share(place, move || flight.fly()).await,
-        None => Arc::new(flight.fly().await),
+        Some(place) => worker.shared.answers.share(place, (client, basic.is_none()), flight).await,
+        None => Arc::new(flight().await),
     };
     story.sends = flown.sends;
     story.endpoint.clone_from(&flown.endpoint);
