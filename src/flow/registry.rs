@@ -90,6 +90,8 @@ struct Journey {
     asked: bool,
     refused: bool,
     held: bool,
+    /// Whether it has waited for a lock of core's.
+    outlasted: bool,
     waits: usize,
     wait_until: Option<Instant>,
 }

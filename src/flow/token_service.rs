@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Limited};
 
 pub use self::{
     answers::{Answers, Flown},
-    wrong::WrongCredentials,
+    wrong::{LOCK, WrongCredentials},
 };
 use self::{inspect::Inspected, query::Query};
 use super::{

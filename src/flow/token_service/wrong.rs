@@ -37,7 +37,7 @@ const TRIES: usize = 1_024;
 /// on when who asked has left.
 const PENDING: usize = 2_048;
 /// Core locks a name for 1.5 s after a wrong password (T8).
-const LOCK: Duration = Duration::from_millis(1_600);
+pub const LOCK: Duration = Duration::from_millis(1_600);
 /// A refusal so soon after a wrong try on the same name may be the lock's.
 const SUSPECT: Duration = Duration::from_secs(2);
 /// Names, secrets and addresses that are remembered.
@@ -201,6 +201,19 @@ impl WrongCredentials {
         *lock(&name.last_wrong) = Some((Instant::now(), secret));
     }
 
+    /// What is left of a lock that somebody else's wrong try on this credential's name has caused, as far as we
+    /// have seen one: a refusal under it is evidence of nothing (A7).
+    pub fn lock_of_another(&self, credential: &HeaderValue) -> Option<Duration> {
+        let user = basic_user(credential).unwrap_or_default();
+        let name = self.names.get(&self.keyed(user.as_bytes()))?;
+        let secret = self.keyed(credential.as_bytes());
+        let tried = *lock(&name.trying);
+        if tried.is_some_and(|tried| tried != secret) {
+            return Some(LOCK);
+        }
+        name.lock_of_another(&secret)
+    }
+
     fn keyed(&self, bytes: &[u8]) -> Secret {
         let tag = hmac::sign(&self.key, bytes);
         let mut secret = [0; 32];
@@ -253,6 +266,14 @@ impl Name {
         };
         // In time or not: now it is this one's turn.
         let _ = timeout(LOCK, all_gone).await;
+    }
+
+    /// What is left of the lock after a wrong try of another secret than this one.
+    fn lock_of_another(&self, own: &Secret) -> Option<Duration> {
+        let last = *lock(&self.last_wrong);
+        let (at, secret) = last?;
+        let ago = at.elapsed();
+        (secret != *own && ago < SUSPECT).then(|| LOCK.saturating_sub(ago))
     }
 
     /// A place in the queue; so many tries of one secret share theirs.
@@ -329,10 +350,7 @@ impl Admission<'_> {
     }
 
     fn lock_of_another(&self) -> Option<Duration> {
-        let last = *lock(&self.name.last_wrong);
-        let (at, secret) = last?;
-        let ago = at.elapsed();
-        (secret != self.secret && ago < SUSPECT).then(|| LOCK.saturating_sub(ago))
+        self.name.lock_of_another(&self.secret)
     }
 
     fn unseen_lock(&self) -> Option<Duration> {
@@ -524,11 +542,22 @@ mod tests {
         let second = tries.admit("b", &value("Basic b"), HERE).await.expect("the last of it");
         assert!(tries.admit("c", &value("Basic c"), HERE).await.is_err(), "of one address, over all names");
         second.settle(true, true);
-        assert!(tries.admit("b", &value("Basic b"), HERE).await.is_ok(), "a known secret is not counted with them");
+        assert!(
+            tries.admit("b", &value("Basic b"), HERE).await.is_ok(),
+            "a known secret is not counted with them"
+        );
         let known = tries.admit("b", &value("Basic b"), (HERE.0, (PENDING - 2) * 1_024)).await.expect("room");
-        assert_eq!(tries.admit("b", &value("Basic b"), long).await.err(), Some(Reason::Busy), "but by itself");
+        assert_eq!(
+            tries.admit("b", &value("Basic b"), long).await.err(),
+            Some(Reason::Busy),
+            "but by itself"
+        );
         let nobody = tries.admit_anonymous(long).expect("room");
-        assert_eq!(tries.admit_anonymous(long).err(), Some(Reason::Busy), "nor without bounds where it has none");
+        assert_eq!(
+            tries.admit_anonymous(long).err(),
+            Some(Reason::Busy),
+            "nor without bounds where it has none"
+        );
         drop((known, nobody));
         drop((first, second));
         assert!(lock(&tries.pending).is_empty(), "nobody is remembered who has none");
