@@ -19,3 +19,4 @@ pub mod service;
 pub mod story;
 pub mod token_service;
 pub mod uploads;
+pub mod writes;

@@ -101,6 +101,8 @@ struct Journey {
     asked: bool,
     refused: bool,
     held: bool,
+    /// Whether it has waited for a lock of core's.
+    outlasted: bool,
     waits: usize,
     wait_until: Option<Instant>,
     /// Sends before it began: it has its own budget of them.
@@ -229,9 +231,10 @@ impl Passage<'_> {
     /// All is open again, for as many sends as at first.
     fn start_over(&mut self) {
         let tried = self.journey.tried.drain(..).filter(|tried| *tried == Tried::Replay).collect();
-        let (waits, held) = (self.journey.waits, self.journey.held);
+        let Journey { waits, held, outlasted, .. } = self.journey;
         let (wait_until, sent_before) = (self.journey.wait_until, self.outgoing.sends.get());
-        self.journey = Journey { tried, held, waits, wait_until, sent_before, ..Journey::default() };
+        self.journey =
+            Journey { tried, held, outlasted, waits, wait_until, sent_before, ..Journey::default() };
     }
 
     fn sends(&self) -> usize {

@@ -213,6 +213,29 @@ impl Principal {
     }
 }
 
+/// What a replay's refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Perhaps a lock of core's: sent again after so long.
+    Again(Duration),
+    /// Evidence of nothing: the client reads it, and the credential stays.
+    Stands,
+    /// Harbor refuses the credential: it is never sent again (A4).
+    Over,
+}
+
+/// Reads a refusal of core's by what is left of a lock that a stranger's wrong try has caused, where we saw one;
+/// whether this request has waited for a lock; whether it may be sent again; how long a lock is that nobody here
+/// saw (A7).
+pub fn refused(seen: Option<Duration>, waited: bool, may: bool, unseen: Duration) -> Refused {
+    match seen {
+        Some(rest) if may && !waited => Refused::Again(rest),
+        Some(_) => Refused::Stands,
+        None if may && !waited => Refused::Again(unseen),
+        None => Refused::Over,
+    }
+}
+
 /// One replay's turn.
 pub struct Turn {
     principal: Arc<Principal>,

@@ -22,6 +22,7 @@ use super::{
     send::{Outgoing, origin_form},
     story::Story,
     token_service,
+    writes::{self, Ended},
 };
 use crate::{
     edges::{fleet::Scheme, telemetry::counters::route_index},
@@ -280,10 +281,8 @@ async fn pass(
             registry::would_rescue(worker, policy, &bearer, (&registry, &parts.method), asked, answer);
         story.would_rescue = would;
     }
-    if response.status().is_success() && changes_credentials(&parts.method, path) {
-        worker.shared.answers.forget_all();
-        worker.shared.replays.forget_all();
-        worker.shared.wrong.forget_all();
+    if response.status().is_success() {
+        forget(worker, writes::ended_by(&parts.method, path));
     }
     Ok(response)
 }
@@ -301,18 +300,14 @@ fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&Bearer>, stor
     }
 }
 
-/// A write that may change what some credential may do (A2).
-fn changes_credentials(method: &Method, path: &str) -> bool {
-    const PARTS: [&str; 8] =
-        ["users", "robots", "projects", "usergroups", "configurations", "ldap", "system", "internalconfig"];
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path.contains("/repositories/") {
-        return false;
+/// Forgets what a write has ended.
+fn forget(worker: &Worker, ended: Ended) {
+    if ended >= Ended::Answers {
+        worker.shared.answers.forget_all();
     }
-    let Some(rest) = path.strip_prefix("/api/") else {
-        return path.starts_with("/c/") && !path.starts_with("/c/log");
-    };
-    let rest = rest.strip_prefix("v2.0/").unwrap_or(rest);
-    rest.split('/').next().is_some_and(|part| PARTS.contains(&part))
+    if ended >= Ended::Credentials {
+        worker.shared.replays.forget_all();
+    }
 }
 
 /// The scheme that goes up as `X-Forwarded-Proto`: what core builds a `Location` of (U1).

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Limited};
 
 pub use self::{
     answers::{Answers, Flown},
-    wrong::WrongCredentials,
+    wrong::{LOCK, WrongCredentials},
 };
 use self::{inspect::Inspected, query::Query};
 use super::{
@@ -71,21 +71,26 @@ pub async fn answer(
         return Ok(response(&flown, story));
     }
     worker.counters.answer_misses.fetch_add(1, Relaxed);
-    let headers = going_up(&parts.headers);
-    let flight = Flight {
-        worker: worker.clone(),
-        policy: policy.clone(),
-        basic: basic.and_then(|_| headers.get(header::AUTHORIZATION).cloned()),
-        headers,
-        uri: copied_uri(uri),
-        query,
-        place,
-        client: story.client,
-        generation: worker.shared.answers.generation(),
+    let asks = &parts.headers;
+    let (generation, client) = (worker.shared.answers.generation(), story.client);
+    let flight = || {
+        let headers = going_up(asks);
+        let flight = Flight {
+            worker: worker.clone(),
+            policy: policy.clone(),
+            basic: basic.as_ref().and_then(|_| headers.get(header::AUTHORIZATION).cloned()),
+            headers,
+            uri: copied_uri(uri),
+            query: query.clone(),
+            place,
+            client,
+            generation,
+        };
+        flight.fly()
     };
     let flown = match place {
-        Some(place) => worker.shared.answers.share(place, move || flight.fly()).await,
-        None => Arc::new(flight.fly().await),
+        Some(place) => worker.shared.answers.share(place, (client, basic.is_none()), flight).await,
+        None => Arc::new(flight().await),
     };
     story.sends = flown.sends;
     story.endpoint.clone_from(&flown.endpoint);
@@ -158,12 +163,14 @@ impl Flight {
     async fn fly(self) -> Flown {
         let name = self.basic.as_ref().and_then(basic_user).unwrap_or_default();
         let wrong = &self.worker.shared.wrong;
-        let admission = match &self.basic {
-            Some(basic) => match wrong.admit(&name, basic, (self.client, self.bytes())).await {
-                Ok(admission) => Some(admission),
-                Err(reason) => return Flown::failed(reason),
-            },
-            None => None,
+        let from = (self.client, self.bytes());
+        let admitted = match &self.basic {
+            Some(basic) => wrong.admit(&name, basic, from).await.map(|admission| (Some(admission), None)),
+            None => wrong.admit_anonymous(from).map(|pending| (None, Some(pending))),
+        };
+        let (admission, _pending) = match admitted {
+            Ok(admitted) => admitted,
+            Err(reason) => return Flown::failed(reason),
         };
         let mut flown = Flown::failed(Reason::NoEndpoint);
         let mut waited = false;

@@ -1,7 +1,9 @@
 //! What the access log says of each plan: what went up in the token's place, what that rescued.
 
 use crate::{
-    stage::{DEV, MANIFEST, PUBLIC_MANIFEST, SCOPE, Setup, Stage, hold, kid, pull, story, token, told},
+    stage::{
+        ADMIN, DEV, MANIFEST, PUBLIC_MANIFEST, SCOPE, Setup, Stage, hold, kid, pull, story, token, told,
+    },
     talk::Ask,
 };
 use std::{
@@ -195,4 +197,30 @@ fn a19_a_token_that_waited_for_a_look_is_planned_and_signed_by_the_keys_that_the
     let answer = pull(MANIFEST).bearer(&token).at(gate.address);
     assert_eq!(answer.status, 200, "{}\n{}", answer.text(), gate.tail());
     assert_eq!(story(&gate, &answer), ["rescued", "resign", "resign"]);
+}
+
+#[test]
+fn a4_a_project_of_somebodys_own_ends_no_replay_and_a_changed_password_does() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let gate = Setup::before(&[&core], &[]).upstream(OFTEN).start();
+    let token = token(gate.address, DEV, SCOPE);
+    hold(&core.key_file, 1);
+    gate.wait_for("the replaced key is probed", |metrics| {
+        metrics.sum("tidegate_endpoint_held_key", &[("kid", &kid(1))]) > 0.5
+    });
+    let write = |method: &str, path: &str, body: &str| {
+        let ask = Ask::new(method, path).basic(ADMIN).header("Content-Type", "application/json").body(body);
+        let answer = ask.at(gate.address);
+        assert!((200..300).contains(&answer.status), "{method} {path}: {}", answer.text());
+    };
+    write("POST", "/api/v2.0/projects", r#"{"project_name":"of-my-own"}"#);
+    write("DELETE", "/api/v2.0/projects/of-my-own", "");
+    let answer = pull(MANIFEST).bearer(&token).at(gate.address);
+    assert_eq!((answer.status, story(&gate, &answer)[1].as_str()), (200, "replay"), "{}", gate.tail());
+    let id = stage.world.add_user("other", "Other12345", false);
+    write("PUT", &format!("/api/v2.0/users/{id}/password"), r#"{"new_password":"Another12345"}"#);
+    let answer = pull(MANIFEST).bearer(&token).at(gate.address);
+    assert_eq!((answer.status, story(&gate, &answer)[1].as_str()), (401, "blank"), "{}", gate.tail());
 }

@@ -1,7 +1,11 @@
 //! Core sleeps 1.5 s at a wrong password and locks its name for as long (T8): nobody else pays for it (A7).
 
-use crate::stage::{DEV, Setup, Stage, ask_token};
+use crate::{
+    stage::{DEV, MANIFEST, SCOPE, Setup, Stage, ask_token, hold, pull, story, token},
+    support::waiting,
+};
 use std::{
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -71,4 +75,38 @@ fn an_address_that_guesses_too_often_is_told_so_and_harbor_is_spared() {
     let refused = guess(2);
     assert_eq!(refused.status, 429, "{}", refused.text());
     assert_eq!(core.tokens_asked(), before);
+}
+
+/// A pull by replay right when `stranger` has tried a wrong password of the token's user.
+fn pulled_under_a_lock(stranger: impl Fn(SocketAddr, SocketAddr) + Send + Sync) {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let gate = Setup::before(&[&core], &[]).start();
+    let token = token(gate.address, DEV, SCOPE);
+    hold(&core.key_file, 1);
+    let proven = pull(MANIFEST).bearer(&token).at(gate.address);
+    assert_eq!(proven.status, 200, "by replay\n{}", gate.tail());
+    thread::scope(|scope| {
+        let before = core.asked().len();
+        let tries = scope.spawn(|| stranger(gate.address, core.address));
+        let deadline = Duration::from_secs(5);
+        waiting::holds("core has the wrong password", deadline, || core.asked().len() > before);
+        assert_eq!(pull(MANIFEST).basic(DEV).at(core.address).status, 401, "directly, under the lock");
+        let pulled = pull(MANIFEST).bearer(&token).at(gate.address);
+        assert_eq!((pulled.status, story(&gate, &pulled)[1].as_str()), (200, "replay"), "{}", gate.tail());
+        tries.join().expect("a stranger");
+    });
+    let after = pull(MANIFEST).bearer(&token).at(gate.address);
+    assert_eq!(after.status, 200, "the credential is still at hand\n{}", gate.tail());
+}
+
+#[test]
+fn a7_a_strangers_wrong_password_ends_nobodys_replay() {
+    pulled_under_a_lock(|gate, _| drop(ask_token("repository:priv/a:pull").basic(WRONG).at(gate)));
+}
+
+#[test]
+fn a7_nor_does_one_that_nobody_here_has_seen() {
+    pulled_under_a_lock(|_, core| drop(ask_token("repository:priv/a:pull").basic(WRONG).at(core)));
 }

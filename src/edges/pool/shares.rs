@@ -1,15 +1,19 @@
 //! Who may use how many of one endpoint's connections: no client takes them all, and some stay for our own questions.
 //! Who finds none waits for the first that is theirs to have.
 
+mod line;
+
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     net::IpAddr,
     rc::Rc,
     time::Duration,
 };
 
 use tokio::{sync::oneshot, time::timeout};
+
+use self::line::Line;
 
 /// Connections that clients leave to our own questions, at most; fewer where there are few.
 const OURS: usize = 4;
@@ -22,14 +26,7 @@ pub(super) struct Shares {
     most: usize,
     used: Cell<usize>,
     by: RefCell<HashMap<IpAddr, usize>>,
-    waiting: RefCell<VecDeque<Waiting>>,
-    next: Cell<u64>,
-}
-
-struct Waiting {
-    number: u64,
-    client: Option<IpAddr>,
-    turn: oneshot::Sender<Share>,
+    line: RefCell<Line>,
 }
 
 /// The right to use one connection, until dropped.
@@ -41,33 +38,29 @@ pub(super) struct Share {
 impl Shares {
     /// Of so many connections.
     pub(super) fn new(most: usize) -> Rc<Self> {
-        let (waiting, next) = (RefCell::default(), Cell::new(0));
-        Rc::new(Self { most, used: Cell::new(0), by: RefCell::default(), waiting, next })
+        let line = RefCell::new(Line::new(most));
+        Rc::new(Self { most, used: Cell::new(0), by: RefCell::default(), line })
     }
 
-    /// One, now or within a while; first come is first served among those who may have what comes free.
+    /// One, now or within a while; first come is first served among those who may have what comes free. `None` at
+    /// once where too many wait.
     pub(super) async fn wait(self: &Rc<Self>, client: Option<IpAddr>, within: Duration) -> Option<Share> {
         // What is free here is nobody's who waits: it is passed on where it comes free.
         if let Some(share) = self.take(client) {
             return Some(share);
         }
-        let number = self.next.replace(self.next.get() + 1);
         let (turn, told) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(Waiting { number, client, turn });
-        let _leaves = Leaves { shares: self, number };
+        let number = self.line.borrow_mut().enter(client, turn)?;
+        let _leaves = Leaves { shares: self, client, number };
         timeout(within, told).await.ok()?.ok()
     }
 
     fn pass_on(self: &Rc<Self>) {
-        let next = || {
-            let mut waiting = self.waiting.borrow_mut();
-            let first = waiting.iter().position(|one| self.may(one.client))?;
-            waiting.remove(first)
-        };
-        while let Some(one) = next() {
-            let Some(share) = self.take(one.client) else { return };
+        let next = || self.line.borrow_mut().next(|client| self.may(client));
+        while let Some((client, turn)) = next() {
+            let Some(share) = self.take(client) else { return };
             // Gone meanwhile: the share comes back by being dropped, and is passed on again.
-            drop(one.turn.send(share));
+            drop(turn.send(share));
         }
     }
 
@@ -118,21 +111,22 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.shares.give_back(self.client);
-        if !self.shares.waiting.borrow().is_empty() {
+        if !self.shares.line.borrow().is_empty() {
             self.shares.pass_on();
         }
     }
 }
 
-/// Takes its number out of the line.
+/// Takes its number out of the line, where it is still in it.
 struct Leaves<'a> {
     shares: &'a Shares,
+    client: Option<IpAddr>,
     number: u64,
 }
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        self.shares.waiting.borrow_mut().retain(|one| one.number != self.number);
+        self.shares.line.borrow_mut().leave(self.client, self.number);
     }
 }
 
@@ -166,7 +160,7 @@ mod tests {
         let (mut first, second) = (all(&shares, Some([192, 0, 2, 1])), all(&shares, Some([192, 0, 2, 2])));
         let rest: Vec<_> = (3..100).flat_map(|last| all(&shares, Some([192, 0, 2, last]))).collect();
         assert!(shares.wait(client(200), Duration::from_millis(10)).await.is_none(), "not for ever");
-        assert!(shares.waiting.borrow().is_empty());
+        assert!(shares.line.borrow().is_empty());
         let long = Duration::from_mins(1);
         let (greedy, modest) = (shares.wait(client(1), long), shares.wait(client(200), long));
         tokio::pin!(greedy, modest);
@@ -177,6 +171,27 @@ mod tests {
         assert!(futures_util::poll!(&mut modest).is_ready(), "who came later may have it");
         drop((first, second, rest));
         assert!(futures_util::poll!(&mut greedy).is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_full_is_told_so_at_once() {
+        let shares = Shares::new(1);
+        let client = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+        let held = shares.take(client(1)).expect("the only one");
+        let long = Duration::from_mins(1);
+        let mut line = Vec::new();
+        for _ in 0..10_000 {
+            let mut waits = Box::pin(shares.wait(client(1), long));
+            if futures_util::poll!(&mut waits).is_pending() {
+                line.push(waits);
+            }
+        }
+        assert!(line.len() < 1_000, "{} wait", line.len());
+        let mut other = Box::pin(shares.wait(client(2), long));
+        assert!(futures_util::poll!(&mut other).is_pending(), "another client still finds a place");
+        drop(line.drain(1..));
+        drop(held);
+        assert!(futures_util::poll!(&mut line[0]).is_ready(), "first come, first served");
     }
 
     #[test]

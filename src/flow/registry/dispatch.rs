@@ -17,8 +17,9 @@ use crate::{
         known::{Digest, Judgement},
         refused::{self, Verdict},
         relay::{Relay, UpBody},
-        replay::{Issued, Turn},
+        replay::{self, Issued, Refused, Turn},
         send::{self, Answered, SendFault},
+        token_service::LOCK,
     },
     words::{challenge::Challenge, credential::BLANK, kid::Kid, reason::Reason},
 };
@@ -100,7 +101,15 @@ impl Passage<'_> {
         };
         if let (Step::Replay, Some((digest, _))) = (plan.step(), &issued) {
             let turn = turn.into_inner();
-            self.settle_replay(&answered, digest, || turn.iter().for_each(Turn::accepted));
+            let Some(wait) = self.settle_replay(&answered, digest, || turn.iter().for_each(Turn::accepted))
+            else {
+                return Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }));
+            };
+            // In its turn: others of the principal would be refused as well.
+            drop(answered);
+            self.journey.outlasted = true;
+            tokio::time::sleep(wait).await;
+            return Ok(None);
         }
         Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }))
     }
@@ -258,16 +267,32 @@ impl Passage<'_> {
         if self.may_send_again() { Ok(()) } else { Err(Reason::UpstreamBroke) }
     }
 
-    fn settle_replay(&self, answered: &Answered, digest: &Digest, accepted: impl FnOnce()) {
+    /// What a replay's answer says of its credential; how long to wait where it is to be sent once more.
+    fn settle_replay(
+        &self,
+        answered: &Answered,
+        digest: &Digest,
+        accepted: impl FnOnce(),
+    ) -> Option<Duration> {
         if answered.response.status() != StatusCode::UNAUTHORIZED {
-            return accepted();
+            accepted();
+            return None;
         }
         let challenge = answered.response.headers().get(header::WWW_AUTHENTICATE);
         // An empty one is about an unknown project (C8) or a database that is down (D1).
-        if challenge.is_some_and(|value| Challenge::of(value) == Challenge::Basic) {
-            // Harbor refuses the credential: it is never sent again (A4).
-            self.worker.shared.replays.forget(digest);
+        if challenge.is_none_or(|value| Challenge::of(value) != Challenge::Basic) {
+            return None;
         }
+        let shared = &self.worker.shared;
+        let issued = shared.replays.find(digest, shared.clock.now())?;
+        let seen = shared.wrong.lock_of_another(issued.credential());
+        let may = self.may_send_again() && self.outgoing.restartable();
+        match replay::refused(seen, self.journey.outlasted, may, LOCK) {
+            Refused::Again(wait) => return Some(wait),
+            Refused::Stands => {}
+            Refused::Over => shared.replays.forget(digest),
+        }
+        None
     }
 
     pub(super) fn endpoints(&self) -> usize {

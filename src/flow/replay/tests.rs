@@ -118,3 +118,19 @@ fn large_tokens_are_bounded_in_bytes() {
     }
     assert_eq!(replays.count(), 31, "256 MiB in all");
 }
+
+#[test]
+fn a7_a_refusal_under_a_strangers_lock_ends_no_credential() {
+    let (rest, unseen) = (Duration::from_millis(300), Duration::from_millis(1_600));
+    let table = [
+        ((Some(rest), false, true), Refused::Again(rest)),
+        ((Some(rest), true, true), Refused::Stands),
+        ((Some(rest), false, false), Refused::Stands),
+        ((None, false, true), Refused::Again(unseen)),
+        ((None, true, true), Refused::Over),
+        ((None, false, false), Refused::Over),
+    ];
+    for ((seen, waited, may), want) in table {
+        assert_eq!(refused(seen, waited, may, unseen), want, "{seen:?} {waited} {may}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -13,13 +14,16 @@ use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use moka::sync::Cache;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::query::Query;
 use crate::{
     decisions::ring::Ring,
     edges::fleet::Endpoint,
-    flow::remembered::{self, Remembered},
+    flow::{
+        budget::network_of,
+        remembered::{self, Remembered},
+    },
     words::{
         clock::UnixTime,
         kid::Kid,
@@ -61,6 +65,11 @@ impl Flown {
         Self { failure: Some(reason), ..Self::default() }
     }
 
+    /// Whether it says something of who asked first, and nothing of who asked the same.
+    fn is_its_askers_alone(&self) -> bool {
+        matches!(self.failure, Some(Reason::Busy | Reason::WrongCredentials))
+    }
+
     /// This answer after an earlier send of the same question.
     pub(super) fn after(mut self, earlier: &Self) -> Self {
         self.sends += earlier.sends;
@@ -73,9 +82,29 @@ impl Flown {
 pub struct Answers {
     key: hmac::Key,
     kept: Cache<Place, Arc<Kept>>,
-    flights: Mutex<HashMap<Place, watch::Receiver<Option<Arc<Flown>>>>>,
+    flights: Mutex<HashMap<Place, Flying>>,
     generation: AtomicU64,
 }
+
+/// A question under way.
+#[derive(Clone)]
+struct Flying {
+    /// The network of who asked first.
+    client: IpAddr,
+    landing: watch::Receiver<Option<Arc<Flown>>>,
+}
+
+impl Flying {
+    async fn landed(mut self) -> Arc<Flown> {
+        // An error means that the flight's worker is gone: the process ends.
+        let landed = self.landing.wait_for(Option::is_some).await.ok().and_then(|flown| flown.clone());
+        landed.unwrap_or_else(|| Arc::new(Flown::failed(Reason::UpstreamBroke)))
+    }
+}
+
+/// How long a question without a secret waits for one of another network: that one may be waiting for what only its
+/// own network lacks.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 struct Kept {
     flown: Flown,
@@ -166,33 +195,61 @@ impl Answers {
     }
 
     /// Asks once for all who ask the same at once. The flight is a task of its own: its first asker's leaving
-    /// doesn't end it.
+    /// doesn't end it. Whoever shares a flight of another network's shares neither its limits nor, `hurried`, its
+    /// waits: they ask for their own network then.
     pub async fn share<F: Future<Output = Flown> + 'static>(
         self: &Arc<Self>,
         place: Place,
-        flight: impl FnOnce() -> F,
+        (client, hurried): (IpAddr, bool),
+        flight: impl Fn() -> F,
     ) -> Arc<Flown> {
-        let (mut landing, take_off) = {
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(landing) = flights.get(&place) {
-                (landing.clone(), None)
-            } else {
-                let (land, landing) = watch::channel(None);
-                flights.insert(place, landing.clone());
-                (landing, Some(land))
-            }
-        };
-        if let Some(land) = take_off {
-            let (flight, answers) = (flight(), self.clone());
-            drop(tokio::task::spawn_local(async move {
-                let _ended = Ended { answers: &answers, place, land: &land };
-                let flown = Arc::new(flight.await);
-                land.send_replace(Some(flown));
-            }));
+        let client = network_of(client);
+        let shared = self.board(place, client, &flight);
+        if shared.client == client {
+            return shared.landed().await;
         }
-        // An error means that the flight's worker is gone: the process ends.
-        let landed = landing.wait_for(Option::is_some).await.ok().and_then(|flown| flown.clone());
-        landed.unwrap_or_else(|| Arc::new(Flown::failed(Reason::UpstreamBroke)))
+        let flown =
+            if hurried { timeout(PATIENCE, shared.landed()).await.ok() } else { Some(shared.landed().await) };
+        match flown.filter(|flown| !flown.is_its_askers_alone()) {
+            Some(flown) => flown,
+            None => self.board(self.of_network(place, client), client, &flight).landed().await,
+        }
+    }
+
+    /// The flight of that place that is under way, or a new one.
+    fn board<F: Future<Output = Flown> + 'static>(
+        self: &Arc<Self>,
+        place: Place,
+        client: IpAddr,
+        flight: &impl Fn() -> F,
+    ) -> Flying {
+        let (land, flying) = {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(flying) = flights.get(&place) {
+                return flying.clone();
+            }
+            let (land, landing) = watch::channel(None);
+            let flying = Flying { client, landing };
+            flights.insert(place, flying.clone());
+            (land, flying)
+        };
+        let (flight, answers) = (flight(), self.clone());
+        drop(tokio::task::spawn_local(async move {
+            let _ended = Ended { answers: &answers, place, land: &land };
+            let flown = Arc::new(flight.await);
+            land.send_replace(Some(flown));
+        }));
+        flying
+    }
+
+    /// The place of a question that one network asks for itself.
+    fn of_network(&self, place: Place, client: IpAddr) -> Place {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(&place);
+        context.update(client.to_string().as_bytes());
+        let mut own = [0; 32];
+        own.copy_from_slice(context.sign().as_ref());
+        own
     }
 }
 
@@ -207,7 +264,8 @@ struct Ended<'a> {
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         let mut flights = self.answers.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights.get(&self.place).is_some_and(|listed| listed.same_channel(&self.land.subscribe())) {
+        if flights.get(&self.place).is_some_and(|listed| listed.landing.same_channel(&self.land.subscribe()))
+        {
             flights.remove(&self.place);
         }
     }
@@ -232,5 +290,61 @@ mod tests {
         assert_eq!(kept(1_000, 45, 200), 200);
         assert_eq!(kept(1 << 20, 45, 200), 63, "64 MiB in all");
         assert_eq!(kept(1_000, 0, 200), 0, "of no use any more");
+    }
+
+    /// What the second asker gets who joins the first one's flight, and how often Harbor was asked.
+    async fn second(
+        first: &str,
+        second: &str,
+        hurried: bool,
+        of_first: Option<Reason>,
+    ) -> (Arc<Flown>, usize) {
+        let answers = Arc::new(Answers::new(hmac::Key::new(hmac::HMAC_SHA256, b"a test's own"), 10));
+        let asked = std::cell::Cell::new(0);
+        let flight = || {
+            let before = asked.replace(asked.get() + 1);
+            async move {
+                match of_first.filter(|_| before == 0) {
+                    // It waits for what its asker lacks.
+                    Some(Reason::NoEndpoint) => std::future::pending().await,
+                    Some(reason) => {
+                        tokio::task::yield_now().await;
+                        Flown::failed(reason)
+                    }
+                    None => Flown::default(),
+                }
+            }
+        };
+        let share = |client: &str, hurried| {
+            let client = client.parse().expect("an address");
+            answers.share([7; 32], (client, hurried), &flight)
+        };
+        let both = async {
+            let mut one = Box::pin(share(first, false));
+            assert!(futures_util::poll!(&mut one).is_pending());
+            let other = timeout(5 * PATIENCE, share(second, hurried)).await.expect("an answer in time");
+            (other, asked.get())
+        };
+        tokio::task::LocalSet::new().run_until(both).await
+    }
+
+    #[tokio::test]
+    async fn who_shares_a_flight_shares_none_of_its_askers_limits() {
+        let (first, other) = ("192.0.2.1", "192.0.2.2");
+        for limit in [Reason::Busy, Reason::WrongCredentials] {
+            let (flown, asked) = second(first, other, false, Some(limit)).await;
+            assert_eq!((flown.failure, asked), (None, 2), "{limit:?}: it asks for itself");
+            let (flown, asked) = second(first, first, false, Some(limit)).await;
+            assert_eq!((flown.failure, asked), (Some(limit), 1), "the same client");
+        }
+        let (flown, asked) = second(first, other, false, Some(Reason::UpstreamSlow)).await;
+        assert_eq!(
+            (flown.failure, asked),
+            (Some(Reason::UpstreamSlow), 1),
+            "Harbor's trouble is everybody's"
+        );
+        assert_eq!(second(first, other, true, None).await.1, 1, "an answer is shared");
+        let (flown, asked) = second(first, other, true, Some(Reason::NoEndpoint)).await;
+        assert_eq!((flown.failure, asked), (None, 2), "nor does it wait as long");
     }
 }

@@ -33,10 +33,11 @@ use crate::{
 const QUEUE: usize = 8;
 /// Tries of one unknown secret that may wait at once: a whole fleet's jobs begin in the same second.
 const TRIES: usize = 1_024;
-/// Tries of unknown secrets that one address may have under way, each counted once more for every KiB of it.
+/// Questions of each kind that one address may have under way, each counted once more for every KiB of it: they go
+/// on when who asked has left.
 const PENDING: usize = 2_048;
 /// Core locks a name for 1.5 s after a wrong password (T8).
-const LOCK: Duration = Duration::from_millis(1_600);
+pub const LOCK: Duration = Duration::from_millis(1_600);
 /// A refusal so soon after a wrong try on the same name may be the lock's.
 const SUSPECT: Duration = Duration::from_secs(2);
 /// Names, secrets and addresses that are remembered.
@@ -55,7 +56,7 @@ pub struct WrongCredentials {
     /// By the keyed hash of the name: a name may be as long as a head.
     names: Cache<Secret, Arc<Name>>,
     addresses: Cache<IpAddr, Arc<Mutex<Window>>>,
-    pending: Mutex<HashMap<IpAddr, usize>>,
+    pending: Mutex<HashMap<(Kind, IpAddr), usize>>,
     most: u32,
     per: Duration,
 }
@@ -86,13 +87,21 @@ pub struct Admission<'a> {
     slot: Option<OwnedSemaphorePermit>,
     outlasts: Cell<bool>,
     doubted: Cell<bool>,
-    _pending: Option<Pending<'a>>,
+    _pending: Pending<'a>,
 }
 
-/// A try of an unknown secret among those of its address.
-struct Pending<'a> {
+/// What questions are counted together: no flood of one kind keeps out another (A7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Anonymous,
+    Unknown,
+    Accepted,
+}
+
+/// A question among those of its kind and address.
+pub struct Pending<'a> {
     owner: &'a WrongCredentials,
-    address: IpAddr,
+    of: (Kind, IpAddr),
     cost: usize,
 }
 
@@ -119,24 +128,30 @@ impl WrongCredentials {
     ) -> Result<Admission<'_>, Reason> {
         let (secret, address) = (self.keyed(credential.as_bytes()), network_of(address));
         if self.accepted.contains_key(&secret) {
-            return Ok(self.admission(self.name(name), (secret, address), None, None));
+            let pending = self.pend((Kind::Accepted, address), bytes).ok_or(Reason::Busy)?;
+            return Ok(self.admission(self.name(name), (secret, address), None, pending));
         }
         if self.over_limit(address) {
             return Err(Reason::WrongCredentials);
         }
-        let pending = self.pend(address, bytes).ok_or(Reason::WrongCredentials)?;
+        let pending = self.pend((Kind::Unknown, address), bytes).ok_or(Reason::WrongCredentials)?;
         let name = self.name(name);
         let _place = name.queue(secret).ok_or(Reason::WrongCredentials)?;
         let slot = name.slot.clone().acquire_owned().await.map_err(|_| Reason::WrongCredentials)?;
         if self.accepted.contains_key(&secret) {
-            return Ok(self.admission(name, (secret, address), None, None));
+            return Ok(self.admission(name, (secret, address), None, pending));
         }
         if self.over_limit(address) {
             return Err(Reason::WrongCredentials);
         }
         name.let_others_outlast().await;
         *lock(&name.trying) = Some(secret);
-        Ok(self.admission(name, (secret, address), Some(slot), Some(pending)))
+        Ok(self.admission(name, (secret, address), Some(slot), pending))
+    }
+
+    /// A question without a secret: nothing to try, but it goes on when its client has left. `bytes` = what it holds.
+    pub fn admit_anonymous(&self, (address, bytes): (IpAddr, usize)) -> Result<Pending<'_>, Reason> {
+        self.pend((Kind::Anonymous, network_of(address)), bytes).ok_or(Reason::Busy)
     }
 
     fn admission<'a>(
@@ -144,7 +159,7 @@ impl WrongCredentials {
         name: Arc<Name>,
         (secret, address): (Secret, IpAddr),
         slot: Option<OwnedSemaphorePermit>,
-        pending: Option<Pending<'a>>,
+        pending: Pending<'a>,
     ) -> Admission<'a> {
         let (outlasts, doubted) = (Cell::new(false), Cell::new(false));
         Admission { owner: self, name, secret, address, slot, outlasts, doubted, _pending: pending }
@@ -154,16 +169,16 @@ impl WrongCredentials {
         self.names.get_with(self.keyed(name.as_bytes()), || Arc::new(Name::new()))
     }
 
-    /// A try of this address more; `None` where it has too many under way.
-    fn pend(&self, address: IpAddr, bytes: usize) -> Option<Pending<'_>> {
+    /// A question of this address more; `None` where it has too many of the kind under way.
+    fn pend(&self, of: (Kind, IpAddr), bytes: usize) -> Option<Pending<'_>> {
         let cost = 1 + bytes / 1_024;
         let mut pending = lock(&self.pending);
-        let held = pending.get(&address).copied().unwrap_or_default();
+        let held = pending.get(&of).copied().unwrap_or_default();
         if held + cost > PENDING {
             return None;
         }
-        pending.insert(address, held + cost);
-        Some(Pending { owner: self, address, cost })
+        pending.insert(of, held + cost);
+        Some(Pending { owner: self, of, cost })
     }
 
     /// Notes a wrong Basic that went past the token service: core locks its name all the same (C6). On `/v2/`
@@ -186,9 +201,17 @@ impl WrongCredentials {
         *lock(&name.last_wrong) = Some((Instant::now(), secret));
     }
 
-    /// A write may have changed any credential: all are unknown again.
-    pub fn forget_all(&self) {
-        self.accepted.invalidate_all();
+    /// What is left of a lock that somebody else's wrong try on this credential's name has caused, as far as we
+    /// have seen one: a refusal under it is evidence of nothing (A7).
+    pub fn lock_of_another(&self, credential: &HeaderValue) -> Option<Duration> {
+        let user = basic_user(credential).unwrap_or_default();
+        let name = self.names.get(&self.keyed(user.as_bytes()))?;
+        let secret = self.keyed(credential.as_bytes());
+        let tried = *lock(&name.trying);
+        if tried.is_some_and(|tried| tried != secret) {
+            return Some(LOCK);
+        }
+        name.lock_of_another(&secret)
     }
 
     fn keyed(&self, bytes: &[u8]) -> Secret {
@@ -230,12 +253,27 @@ impl Name {
     }
 
     /// A try that core's lock has refused goes before the next unknown secret, which would lock the name again.
+    /// Whatever number of them there is, they have the time of one lock together: the next may be the right one.
     async fn let_others_outlast(&self) {
-        while self.outlasting.load(SeqCst) > 0 {
-            if timeout(LOCK, self.outlasted.notified()).await.is_err() {
-                return;
+        let all_gone = async {
+            loop {
+                let outlasted = self.outlasted.notified();
+                if self.outlasting.load(SeqCst) == 0 {
+                    return;
+                }
+                outlasted.await;
             }
-        }
+        };
+        // In time or not: now it is this one's turn.
+        let _ = timeout(LOCK, all_gone).await;
+    }
+
+    /// What is left of the lock after a wrong try of another secret than this one.
+    fn lock_of_another(&self, own: &Secret) -> Option<Duration> {
+        let last = *lock(&self.last_wrong);
+        let (at, secret) = last?;
+        let ago = at.elapsed();
+        (secret != *own && ago < SUSPECT).then(|| LOCK.saturating_sub(ago))
     }
 
     /// A place in the queue; so many tries of one secret share theirs.
@@ -256,10 +294,10 @@ impl Name {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let mut pending = lock(&self.owner.pending);
-        if let Some(held) = pending.get_mut(&self.address) {
+        if let Some(held) = pending.get_mut(&self.of) {
             *held -= self.cost;
             if *held == 0 {
-                pending.remove(&self.address);
+                pending.remove(&self.of);
             }
         }
     }
@@ -312,10 +350,7 @@ impl Admission<'_> {
     }
 
     fn lock_of_another(&self) -> Option<Duration> {
-        let last = *lock(&self.name.last_wrong);
-        let (at, secret) = last?;
-        let ago = at.elapsed();
-        (secret != self.secret && ago < SUSPECT).then(|| LOCK.saturating_sub(ago))
+        self.name.lock_of_another(&self.secret)
     }
 
     fn unseen_lock(&self) -> Option<Duration> {
@@ -426,6 +461,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a7_a_new_secret_waits_no_longer_than_one_lock_however_many_outlast_theirs() {
+        let tries = tries();
+        let name = tries.name("bob");
+        name.outlasting.fetch_add(1, SeqCst);
+        let value = HeaderValue::from_static("Basic new");
+        let never_ending = async {
+            loop {
+                sleep(LOCK / 4).await;
+                name.outlasted.notify_waiters();
+            }
+        };
+        let new = timeout(2 * LOCK, tries.admit("bob", &value, HERE));
+        let admitted = tokio::select! { admitted = new => admitted, () = never_ending => unreachable!() };
+        assert!(admitted.is_ok(), "it waits for ever");
+    }
+
+    #[tokio::test]
     async fn a_refusal_under_anothers_lock_is_evidence_of_nothing() {
         let tries = tries();
         let wrong = tries.admit("bob", &HeaderValue::from_static("Basic x"), HERE).await.expect("free");
@@ -490,7 +542,23 @@ mod tests {
         let second = tries.admit("b", &value("Basic b"), HERE).await.expect("the last of it");
         assert!(tries.admit("c", &value("Basic c"), HERE).await.is_err(), "of one address, over all names");
         second.settle(true, true);
-        assert!(tries.admit("b", &value("Basic b"), HERE).await.is_ok(), "a known secret is not counted");
+        assert!(
+            tries.admit("b", &value("Basic b"), HERE).await.is_ok(),
+            "a known secret is not counted with them"
+        );
+        let known = tries.admit("b", &value("Basic b"), (HERE.0, (PENDING - 2) * 1_024)).await.expect("room");
+        assert_eq!(
+            tries.admit("b", &value("Basic b"), long).await.err(),
+            Some(Reason::Busy),
+            "but by itself"
+        );
+        let nobody = tries.admit_anonymous(long).expect("room");
+        assert_eq!(
+            tries.admit_anonymous(long).err(),
+            Some(Reason::Busy),
+            "nor without bounds where it has none"
+        );
+        drop((known, nobody));
         drop((first, second));
         assert!(lock(&tries.pending).is_empty(), "nobody is remembered who has none");
         assert!(tries.admit("c", &value("Basic c"), HERE).await.is_ok());
