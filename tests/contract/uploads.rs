@@ -209,21 +209,6 @@ async fn u7_a_key_swapped_after_a_patch_began_does_not_harm_it() {
 }
 
 #[tokio::test]
-async fn u8_a_core_that_is_ended_cuts_what_is_in_flight() {
-    on_each("U8", &[Need::StandIn], async |harbor| {
-        let upload = harbor.open_upload(&harbor.private.repository).await;
-        let patch = harbor.request("PATCH", &upload).basic(&harbor.admin).header("Content-Length", "600000");
-        let mut wire = Wire::connect(harbor.address).await;
-        wire.write(&patch.bytes()).await.expect("the head");
-        wire.write(&body(100_000)).await.expect("a part");
-        assert!(wire.is_silent_for(A_WHILE).await);
-        harbor.take_stand_in().core.kill().await;
-        assert!(wire.is_closed().await);
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn u9_a_push_cut_in_the_middle_of_a_patch_cannot_be_resumed() {
     on_each("U9", &[], async |harbor| {
         let upload = harbor.open_upload(&harbor.private.repository).await;
