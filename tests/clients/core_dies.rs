@@ -88,12 +88,14 @@ fn cut(harbor: &Harbor, core: &Replica, end: impl Fn(&Replica)) {
     assert_eq!(rest(stream), 0, "no answer");
     assert!(TcpStream::connect(core.address).is_err(), "nobody listens");
     core.start_again();
-    let get = ask(core.address, "GET", &upload);
-    assert_eq!(get.status, 404, "{}", get.body);
-    assert!(get.body.contains("BLOB_UPLOAD_INVALID"), "{}", get.body);
-    let again = ask(core.address, "PATCH", &upload);
-    assert_eq!(again.status, 404, "the upload is dropped: {}", again.body);
-    assert_eq!(harbor.stored_of_upload(REPOSITORY, id), 0, "with all that was stored");
+    for method in ["GET", "PATCH", "GET"] {
+        let answer = ask(core.address, method, &upload);
+        assert_eq!(answer.status, 404, "{method}: {}", answer.body);
+        assert!(answer.body.contains("BLOB_UPLOAD_INVALID"), "{method}: {}", answer.body);
+    }
+    let fresh = patch(core.address, &open_upload(core.address), b"hello");
+    let put = format!("{fresh}&digest={}", sha256(b"hello"));
+    assert_eq!(ask(core.address, "PUT", &put).status, 201, "a new upload begins at nothing");
 }
 
 #[test]
