@@ -23,7 +23,7 @@ struct InFlight {
     /// A blob of [`LONG`] bytes of which the head was read.
     pull: Wire,
     idle: Wire,
-    /// An upload that rests between two PATCHes, at five bytes.
+    /// An upload that rests after a whole PATCH, at five bytes.
     whole: String,
 }
 

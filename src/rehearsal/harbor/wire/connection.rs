@@ -81,7 +81,7 @@ impl Connection {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     pub(in super::super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
