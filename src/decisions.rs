@@ -3,5 +3,6 @@
 pub mod key;
 pub mod plan;
 pub mod refusal;
+pub mod resume;
 pub mod ring;
 pub mod token;

@@ -62,6 +62,8 @@ closed_list! {
         OtherEndpoint = "other_endpoint",
         /// It waited until an endpoint took it.
         Park = "park",
+        /// Its answer broke off; the rest was asked for again and joined to what the client had.
+        PullResumed = "pull_resumed",
     }
 }
 
