@@ -4,5 +4,6 @@ pub mod key;
 pub mod manifest;
 pub mod plan;
 pub mod refusal;
+pub mod resume;
 pub mod ring;
 pub mod token;

@@ -14,6 +14,7 @@ pub mod relay;
 pub mod remembered;
 pub mod replay;
 pub mod respond;
+pub mod resume;
 pub mod send;
 pub mod service;
 pub mod story;

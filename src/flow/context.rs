@@ -211,7 +211,8 @@ impl Waits {
 
 /// A request that is being served: until its answer has ended, or was given up by either side.
 pub struct InFlight {
-    downstream: Rc<Downstream>,
+    /// The connection that it came over.
+    pub downstream: Rc<Downstream>,
     /// With HTTP/2, what its stream waits for.
     pub waits: Option<Rc<Waits>>,
 }

@@ -64,6 +64,8 @@ closed_list! {
         Park = "park",
         /// Its endpoint stopped in the middle of a push; what was sent went up again, to another upload session.
         PushRestarted = "push_restarted",
+        /// Its answer broke off; the rest was asked for again and joined to what the client had.
+        PullResumed = "pull_resumed",
     }
 }
 

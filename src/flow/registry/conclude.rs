@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header, response};
 use http_body_util::{BodyExt, Limited};
 
 use super::{Passage, Round, dispatch::Sent};
@@ -20,6 +20,7 @@ use crate::{
         body::DownBody,
         refused::{self, Verdict},
         relay::Relay,
+        resume::Pull,
         send::Answered,
     },
     words::{
@@ -175,7 +176,7 @@ impl Passage<'_> {
         }
     }
 
-    fn pass_on(&self, answered: Answered) -> Response<DownBody> {
+    fn pass_on(&mut self, answered: Answered) -> Response<DownBody> {
         let Answered { response, lease } = answered;
         let (mut head, live) = response.into_parts();
         if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
@@ -183,7 +184,16 @@ impl Passage<'_> {
             head.headers.remove(header::CONTENT_LENGTH);
             return Response::from_parts(head, DownBody::whole(bytes::Bytes::new()));
         }
-        Response::from_parts(head, DownBody::stream(live, lease, self.outgoing.body.clone()))
+        let pull = self.pull(&head);
+        Response::from_parts(head, DownBody::stream(live, lease, self.outgoing.body.clone(), pull))
+    }
+
+    /// What a client's pull goes on with where its answer breaks off; nothing is continued in observe mode (A27).
+    fn pull(&mut self, head: &response::Parts) -> Option<Box<Pull>> {
+        if !self.policy.enforce || self.story.silent {
+            return None;
+        }
+        Pull::of(&mut self.outgoing, self.registry.as_ref()?, &mut self.bearer, head)
     }
 
     /// Reads a refusal whole, so that its connection can be asked again and it can still be handed on.
