@@ -6,6 +6,7 @@ pub mod connection;
 pub mod context;
 pub mod headers;
 pub mod known;
+pub mod own_token;
 pub mod park;
 pub mod refused;
 pub mod registry;

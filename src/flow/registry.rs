@@ -1,6 +1,7 @@
 //! A request to Harbor: judged, planned, sent, and planned again where core's key changed meanwhile.
 
 mod conclude;
+mod credential;
 mod dispatch;
 mod judge;
 mod observed;
@@ -90,6 +91,7 @@ struct Journey {
     asked: bool,
     refused: bool,
     held: bool,
+    outlasted: bool,
     waits: usize,
     wait_until: Option<Instant>,
 }

@@ -28,6 +28,7 @@ use crate::{
         connection::Door,
         context::{Policy, Shared},
         known::KnownTokens,
+        own_token::OwnTokens,
         park::Lot,
         replay::Replays,
         token_service::{Answers, WrongCredentials},
@@ -71,6 +72,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         policy: ArcSwap::from_pointee(policy(settings)),
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
         replays: Replays::new(settings.replay.entries as u64),
+        own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,

@@ -17,13 +17,13 @@ use crate::{
     },
     edges::fleet::Endpoint,
     flow::{
-        known::{Digest, Judgement},
+        known::Judgement,
         refused::{self, Verdict},
         relay::Relay,
         replay::{Issued, Turn},
         send::{self, Answered, SendFault},
     },
-    words::{challenge::Challenge, credential::BLANK, kid::Kid, reason::Reason},
+    words::{credential::BLANK, kid::Kid, reason::Reason},
 };
 
 /// An answer, and what led to it.
@@ -34,6 +34,8 @@ pub(super) struct Sent {
     pub(super) bearer: Option<HeaderValue>,
     pub(super) several: bool,
     pub(super) anonymous: bool,
+    /// The credential that went up.
+    pub(super) replayed: Option<Arc<Issued>>,
 }
 
 /// A refusal of a credential has come by then: core's lock after a wrong password, 1.5 s, among it.
@@ -69,7 +71,7 @@ impl Passage<'_> {
             return Ok(None);
         };
         let turn = match (plan.step(), &issued) {
-            (Step::Replay, Some((_, issued))) => match issued.turn().await {
+            (Step::Replay, Some(issued)) => match issued.turn().await {
                 None if issued.is_over() => {
                     self.journey.tried.push(Tried::Replay);
                     return Ok(None);
@@ -107,11 +109,13 @@ impl Passage<'_> {
             Some(Err(fault)) => return self.after_fault(&endpoint, fault).map(|()| None),
             None => return self.after_refused_head(&plan, several).map(|()| None),
         };
-        if let (Step::Replay, Some((digest, _))) = (plan.step(), &issued) {
-            let turn = turn.into_inner();
-            self.settle_replay(&answered, digest, || turn.iter().for_each(Turn::accepted));
+        if let Some(turn) = turn.into_inner()
+            && answered.response.status() != StatusCode::UNAUTHORIZED
+        {
+            turn.accepted();
         }
-        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }))
+        let replayed = issued.filter(|_| *plan.step() == Step::Replay);
+        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, replayed }))
     }
 
     /// The `Authorization` of a plan: `Some(None)` leaves the client's own, `None` = it can't be made.
@@ -119,13 +123,13 @@ impl Passage<'_> {
         &self,
         plan: &Plan,
         judgement: Option<&Judgement>,
-        issued: Option<&(Digest, Arc<Issued>)>,
+        issued: Option<&Arc<Issued>>,
         ring: &Ring,
     ) -> Option<Option<HeaderValue>> {
         match plan.step() {
             Step::AsCame | Step::Hold(_) => Some(self.normal_bearer(plan)),
             Step::Blank => Some(Some(BLANK)),
-            Step::Replay => Some(Some(issued?.1.credential().clone())),
+            Step::Replay => Some(Some(issued?.credential().clone())),
             Step::Resign { kid, back } => {
                 let (Some(Judgement::Known(known)), Some(token)) = (judgement, &self.bearer) else {
                     return None;
@@ -259,18 +263,6 @@ impl Passage<'_> {
             self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
         }
         if self.may_send_again() { Ok(()) } else { Err(Reason::UpstreamBroke) }
-    }
-
-    fn settle_replay(&self, answered: &Answered, digest: &Digest, accepted: impl FnOnce()) {
-        if answered.response.status() != StatusCode::UNAUTHORIZED {
-            return accepted();
-        }
-        let challenge = answered.response.headers().get(header::WWW_AUTHENTICATE);
-        // An empty one is about an unknown project (C8) or a database that is down (D1).
-        if challenge.is_some_and(|value| Challenge::of(value) == Challenge::Basic) {
-            // Harbor refuses the credential: it is never sent again (A4).
-            self.worker.shared.replays.forget(digest);
-        }
     }
 
     fn endpoints(&self) -> usize {

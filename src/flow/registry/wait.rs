@@ -45,6 +45,7 @@ impl Passage<'_> {
             waits,
             wait_until: Some(until),
             held: self.journey.held,
+            outlasted: self.journey.outlasted,
             ..super::Journey::default()
         };
         Ok(turn)
