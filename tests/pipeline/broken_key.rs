@@ -6,6 +6,7 @@ use std::{fs, path::Path, thread, time::Duration};
 use tidegate::rehearsal::harbor::{KeyForm, Version};
 
 use crate::{
+    operating::{status, with_token},
     stage::{
         DEV, MANIFEST, PUBLIC_MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, hold, pull, push,
         sha256, spare_key, story, token, told,
@@ -316,4 +317,81 @@ fn a_scope_that_core_cannot_read_is_no_broken_key() {
     let token = token(gate.address, DEV, SCOPE);
     let answer = pull(MANIFEST).bearer(&token).at(gate.address);
     assert_eq!(story(&gate, &answer), ["forwarded", "as_came", ""]);
+}
+
+/// Alarms now, as `subject: cause; remedy`.
+fn alarms(gate: &Gate) -> Vec<String> {
+    let shown = status(gate);
+    let alarms = shown["alarms"].as_array().cloned().unwrap_or_default();
+    let text = |alarm: &serde_json::Value, field: &str| alarm[field].as_str().unwrap_or_default().to_owned();
+    let line =
+        |alarm| format!("{}: {}; {}", text(alarm, "subject"), text(alarm, "cause"), text(alarm, "remedy"));
+    alarms.iter().map(line).collect()
+}
+
+#[test]
+fn the_alarm_names_the_endpoint_and_what_is_wrong_with_the_file() {
+    let causes = [
+        ("PKCS#8", "the key is PKCS#8", "openssl rsa -traditional"),
+        ("EC", "the key is EC", "openssl genrsa -traditional"),
+        ("empty", "the file is empty", "rename it over the path"),
+        ("garbage", "neither PEM blocks nor", "rename it over the path"),
+        ("half written", "ends in the middle", "rename it over the path"),
+        ("public", "public keys only", "TOKEN_PRIVATE_KEY_PATH"),
+        ("missing", "the file is not there", "/etc/core/private_key.pem"),
+    ];
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let setup = Setup::before(&[&core], &[&core.key_file]);
+    let (gate, _) = with_token(&stage, &setup);
+    let (file, endpoint) = (core.key_file.display().to_string(), core.address.to_string());
+    for ((state, break_it), (name, cause, remedy)) in BREAKAGES.into_iter().zip(causes) {
+        assert_eq!(state, name);
+        break_it(&core.key_file);
+        token_of_ours(&gate);
+        waiting::holds(&format!("{state}: {:?}", alarms(&gate)), Duration::from_secs(20), || {
+            let alarms = alarms(&gate);
+            let of_file = |a: &String| a.starts_with(&file) && a.contains(cause) && a.contains(remedy);
+            let of_core = |a: &String| {
+                a.starts_with(&endpoint)
+                    && a.contains("answers token requests with 500")
+                    && a.contains("uid 10000")
+            };
+            alarms.iter().any(of_file) && alarms.iter().any(of_core)
+        });
+        hold(&core.key_file, 0);
+        assert!(!is_ours(&token(gate.address, DEV, SCOPE)));
+        waiting::holds("the alarms end", Duration::from_secs(20), || {
+            alarms(&gate).iter().all(|alarm| !alarm.starts_with(&endpoint) && !alarm.contains(cause))
+        });
+    }
+    let told = |message: &str| {
+        let events = gate.events().into_iter();
+        events.filter(|event| event["message"].as_str().is_some_and(|m| m.contains(message))).count()
+    };
+    assert!(told("core can't sign tokens") >= BREAKAGES.len(), "each time in the log");
+    assert!(told("core signs tokens again") >= BREAKAGES.len());
+}
+
+fn token_of_ours(gate: &Gate) {
+    assert!(is_ours(&ask_token(PUBLIC).at(gate.address).token()));
+}
+
+#[test]
+fn a_key_file_that_only_its_owner_may_read_is_suspected_while_core_cannot_sign() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let ours = stage.path("ours.pem");
+    hold(&ours, 0);
+    fs::set_permissions(&ours, fs::Permissions::from_mode(0o600)).expect("its mode");
+    let (gate, _) = with_token(&stage, &Setup::before(&[&core], &[&ours]));
+    assert_eq!(alarms(&gate), Vec::<String>::new());
+    overwrite(&core.key_file, KeyForm::Empty);
+    token_of_ours(&gate);
+    let alarms = alarms(&gate);
+    assert!(
+        alarms.iter().any(|alarm| alarm.contains("core's uid 10000 may not read the file")),
+        "{alarms:?}"
+    );
 }
