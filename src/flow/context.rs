@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::{
     budget::Budget,
     known::{Known, KnownTokens},
+    own_token::OwnTokens,
     park::Lot,
     refused::Checks,
     relay::UpBody,
@@ -87,6 +88,8 @@ pub struct Shared {
     pub known: KnownTokens,
     /// Credentials for replay.
     pub replays: Replays,
+    /// Tokens of our own.
+    pub own: OwnTokens,
     /// Token answers.
     pub answers: Arc<Answers>,
     /// Limits on wrong credentials.
@@ -121,7 +124,16 @@ impl Shared {
         }
         Cow::Owned(Rules { lifetime: seen, ..policy.rules.clone() })
     }
+
+    /// How many replays of this principal may run at once.
+    pub fn replays_of(&self, policy: &Policy, name: &str) -> usize {
+        let oidc = self.auth_mode.get().is_none_or(|mode| &**mode == "oidc_auth");
+        if oidc && !name.starts_with("robot$") { policy.replays_each } else { REPLAYS_EACH }
+    }
 }
+
+/// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
+const REPLAYS_EACH: usize = 8;
 
 /// The state of one worker thread.
 pub struct Worker {

@@ -1,6 +1,7 @@
 //! A request to Harbor: judged, planned, sent, and planned again where core's key changed meanwhile.
 
 mod conclude;
+mod credential;
 mod dispatch;
 mod judge;
 mod manifest;

@@ -99,16 +99,42 @@ impl Replays {
         (name, at_once): (&str, usize),
     ) {
         let credential = self.credential(credential);
-        let principal = self.principals.get_with(name.into(), || {
+        let principal = self.principal(name, at_once);
+        let issued = Issued { credential, access, expires, principal, life: expires.since(now) };
+        self.issued.insert(digest, Arc::new(issued));
+    }
+
+    /// Notes that Harbor has just accepted this credential: what was said of it before is over.
+    pub fn accepted(&self, credential: &HeaderValue) {
+        self.credential(credential);
+    }
+
+    /// What a token of our own stands for (A11): its credential and its bounds are those of every other token of
+    /// the same principal. `None` where Harbor has refused the credential and not accepted it since (A4).
+    pub fn of_own(
+        &self,
+        credential: &HeaderValue,
+        access: Vec<Access>,
+        (now, expires): (UnixTime, UnixTime),
+        (name, at_once): (&str, usize),
+    ) -> Option<Arc<Issued>> {
+        let known = self.credentials.get(credential.as_bytes());
+        if known.is_some_and(|known| known.over.load(Ordering::Acquire)) {
+            return None;
+        }
+        let (credential, principal) = (self.credential(credential), self.principal(name, at_once));
+        Some(Arc::new(Issued { credential, access, expires, principal, life: expires.since(now) }))
+    }
+
+    fn principal(&self, name: &str, at_once: usize) -> Arc<Principal> {
+        self.principals.get_with(name.into(), || {
             Arc::new(Principal {
                 name: name.into(),
                 first: Arc::new(Semaphore::new(1)),
                 proven: AtomicBool::new(false),
                 slots: Arc::new(Semaphore::new(at_once.max(1))),
             })
-        });
-        let issued = Issued { credential, access, expires, principal, life: expires.since(now) };
-        self.issued.insert(digest, Arc::new(issued));
+        })
     }
 
     /// The one entry of a credential; a new one where it was over and Harbor has accepted it again.
@@ -131,14 +157,6 @@ impl Replays {
         (now < issued.expires && !issued.is_over()).then_some(issued)
     }
 
-    /// Harbor refused the credential of this token: it is over for every token, and for those who wait for
-    /// their turn with it.
-    pub fn forget(&self, digest: &Digest) {
-        if let Some(issued) = self.issued.remove(digest) {
-            issued.credential.over.store(true, Ordering::Release);
-        }
-    }
-
     /// A write through us may have changed what any credential may do (A2).
     pub fn forget_all(&self) {
         self.credentials.iter().for_each(|(_, credential)| credential.over.store(true, Ordering::Release));
@@ -159,6 +177,11 @@ impl Issued {
     /// The credential.
     pub fn credential(&self) -> &HeaderValue {
         &self.credential.value
+    }
+
+    /// Harbor refused the credential: it is over for every token, and for those who wait for their turn with it.
+    pub fn end(&self) {
+        self.credential.over.store(true, Ordering::Release);
     }
 
     /// Whether Harbor has refused the credential, or a write may have changed it.
@@ -210,29 +233,6 @@ impl Issued {
 impl Principal {
     fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Acquire)
-    }
-}
-
-/// What a replay's refusal means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Perhaps a lock of core's: sent again after so long.
-    Again(Duration),
-    /// Evidence of nothing: the client reads it, and the credential stays.
-    Stands,
-    /// Harbor refuses the credential: it is never sent again (A4).
-    Over,
-}
-
-/// Reads a refusal of core's by what is left of a lock that a stranger's wrong try has caused, where we saw one;
-/// whether this request has waited for a lock; whether it may be sent again; how long a lock is that nobody here
-/// saw (A7).
-pub fn refused(seen: Option<Duration>, waited: bool, may: bool, unseen: Duration) -> Refused {
-    match seen {
-        Some(rest) if may && !waited => Refused::Again(rest),
-        Some(_) => Refused::Stands,
-        None if may && !waited => Refused::Again(unseen),
-        None => Refused::Over,
     }
 }
 

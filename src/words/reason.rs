@@ -58,6 +58,8 @@ closed_list! {
         SecondPlan = "second_plan",
         /// Core's clock refused its token; it was signed with an earlier `nbf`, or held until it was valid.
         Clock = "clock",
+        /// Core can't sign: its client got, or used, a token of our own, and its credential went up (A11).
+        OwnToken = "own_token",
         /// An endpoint could not be reached or could not sign; another one answered.
         OtherEndpoint = "other_endpoint",
         /// It waited until an endpoint took it.
@@ -140,6 +142,8 @@ closed_list! {
         CredentialRefused = "credential_refused",
         /// Core can't sign tokens: its key file is empty, broken, unreadable or of a wrong kind.
         CannotSign = "cannot_sign",
+        /// A token of our own, issued while core couldn't sign, was not asked for what the request needs.
+        OwnTokenScope = "own_token_scope",
         /// All connections to the endpoint, or all that the client's address may have of them, were in use for 10 s.
         Busy = "busy",
     }

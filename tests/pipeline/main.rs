@@ -8,6 +8,7 @@
 mod support;
 
 mod bearer;
+mod broken_key;
 mod clocks;
 mod core;
 mod cutter;

@@ -30,6 +30,7 @@ use crate::{
         context::{Policy, Shared},
         kept::Stores,
         known::KnownTokens,
+        own_token::OwnTokens,
         park::Lot,
         replay::Replays,
         token_service::{Answers, WrongCredentials},
@@ -74,6 +75,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         policy: ArcSwap::from_pointee(policy(settings)),
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
         replays: Replays::new(settings.replay.entries as u64),
+        own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,

@@ -24,6 +24,7 @@ use crate::{
         send::Answered,
     },
     words::{
+        challenge::Challenge,
         clock::UnixTime,
         reason::{Reason, Rescue},
         route::Kind,
@@ -51,6 +52,19 @@ impl Passage<'_> {
         let Some(registry) = &self.registry else { return Ok(Some(self.pass_on(sent.answered))) };
         if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {
             return Err(Reason::RegistryPassword);
+        }
+        if let Some(issued) = sent.replayed.clone()
+            && refuses_credential(head)
+        {
+            let round = Box::pin(self.after_refused_credential(sent, &issued)).await;
+            if matches!(round, Ok(Some(_))) {
+                self.story.rescue = None;
+            }
+            return round;
+        }
+        if self.story.rescue == Some(Rescue::OwnToken) && head.status() == StatusCode::UNAUTHORIZED {
+            // Nobody's token, and what it was for is not for everybody.
+            self.story.rescue = None;
         }
         match refusal::read(&sent.plan, registry, &self.outgoing.method, head.status(), head.headers()) {
             Reading::Suspect => {
@@ -115,7 +129,7 @@ impl Passage<'_> {
 
     async fn after_suspect(&mut self, sent: Sent) -> Result<Round, Reason> {
         let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
-        let Sent { plan, answered, endpoint, bearer, several, anonymous } = sent;
+        let Sent { plan, answered, endpoint, bearer, several, anonymous, replayed: _ } = sent;
         let refused_at = Instant::now();
         let answer = self.keep(answered).await;
         let (Some(kid), Some(bearer)) = (plan.counts_on(), bearer) else { return Ok(Some(answer)) };
@@ -197,7 +211,7 @@ impl Passage<'_> {
     }
 
     /// Reads a refusal whole, so that its connection can be asked again and it can still be handed on.
-    async fn keep(&self, answered: Answered) -> Response<DownBody> {
+    pub(super) async fn keep(&self, answered: Answered) -> Response<DownBody> {
         let Answered { response, lease } = answered;
         let (mut head, live) = response.into_parts();
         let body = Limited::new(live, LONGEST_ANSWER).collect().await;
@@ -214,6 +228,13 @@ impl Passage<'_> {
         };
         Response::from_parts(head, DownBody::whole(bytes))
     }
+}
+
+/// An empty challenge is about an unknown project (C8) or a database that is down (D1).
+fn refuses_credential<B>(answer: &Response<B>) -> bool {
+    let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
+    answer.status() == StatusCode::UNAUTHORIZED
+        && challenge.is_some_and(|value| Challenge::of(value) == Challenge::Basic)
 }
 
 fn is_registrys_own(headers: &HeaderMap) -> bool {

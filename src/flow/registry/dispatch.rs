@@ -14,14 +14,13 @@ use crate::{
     decisions::plan::{Plan, Step, Tried},
     edges::{fleet::Endpoint, pool::Lease},
     flow::{
-        known::{Digest, Judgement},
+        known::Judgement,
         refused::{self, Verdict},
         relay::{Relay, UpBody},
-        replay::{self, Issued, Refused, Turn},
+        replay::{Issued, Turn},
         send::{self, Answered, SendFault},
-        token_service::LOCK,
     },
-    words::{challenge::Challenge, credential::BLANK, kid::Kid, reason::Reason},
+    words::{credential::BLANK, kid::Kid, reason::Reason},
 };
 
 /// An answer, and what led to it.
@@ -32,6 +31,8 @@ pub(super) struct Sent {
     pub(super) bearer: Option<HeaderValue>,
     pub(super) several: bool,
     pub(super) anonymous: bool,
+    /// The credential that went up.
+    pub(super) replayed: Option<Arc<Issued>>,
 }
 
 /// A refusal of a credential has come by then: core's lock after a wrong password, 1.5 s, among it.
@@ -62,7 +63,7 @@ impl Passage<'_> {
             return Ok(None);
         };
         let mut turn = self.journey.turn.take();
-        if let (Step::Replay, Some((_, issued))) = (plan.step(), &issued) {
+        if let (Step::Replay, Some(issued)) = (plan.step(), &issued) {
             turn = turn.filter(|turn| turn.is_for(issued)).or_else(|| issued.turn_at_once());
             if turn.is_none() {
                 // Boxed: rare.
@@ -99,19 +100,13 @@ impl Passage<'_> {
             Ok(answered) => answered,
             Err(fault) => return self.after_fault(&endpoint, fault).map(|()| None),
         };
-        if let (Step::Replay, Some((digest, _))) = (plan.step(), &issued) {
-            let turn = turn.into_inner();
-            let Some(wait) = self.settle_replay(&answered, digest, || turn.iter().for_each(Turn::accepted))
-            else {
-                return Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }));
-            };
-            // In its turn: others of the principal would be refused as well.
-            drop(answered);
-            self.journey.outlasted = true;
-            tokio::time::sleep(wait).await;
-            return Ok(None);
+        if let Some(turn) = turn.into_inner()
+            && answered.response.status() != StatusCode::UNAUTHORIZED
+        {
+            turn.accepted();
         }
-        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }))
+        let replayed = issued.filter(|_| *plan.step() == Step::Replay);
+        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, replayed }))
     }
 
     /// Waits for a turn to replay without a connection, which those whose turn it is may need. Then all is planned
@@ -131,12 +126,12 @@ impl Passage<'_> {
         &self,
         plan: &Plan,
         moment: &Moment,
-        issued: Option<&(Digest, Arc<Issued>)>,
+        issued: Option<&Arc<Issued>>,
     ) -> Option<Option<HeaderValue>> {
         match plan.step() {
             Step::AsCame | Step::Hold(_) => Some(self.normal_bearer(plan)),
             Step::Blank => Some(Some(BLANK)),
-            Step::Replay => Some(Some(issued?.1.credential().clone())),
+            Step::Replay => Some(Some(issued?.credential().clone())),
             Step::Resign { kid, back } => {
                 let (Some(Judgement::Known(known)), Some(token)) = (&moment.judgement, &self.bearer) else {
                     return None;
@@ -265,34 +260,6 @@ impl Passage<'_> {
             self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
         }
         if self.may_send_again() { Ok(()) } else { Err(Reason::UpstreamBroke) }
-    }
-
-    /// What a replay's answer says of its credential; how long to wait where it is to be sent once more.
-    fn settle_replay(
-        &self,
-        answered: &Answered,
-        digest: &Digest,
-        accepted: impl FnOnce(),
-    ) -> Option<Duration> {
-        if answered.response.status() != StatusCode::UNAUTHORIZED {
-            accepted();
-            return None;
-        }
-        let challenge = answered.response.headers().get(header::WWW_AUTHENTICATE);
-        // An empty one is about an unknown project (C8) or a database that is down (D1).
-        if challenge.is_none_or(|value| Challenge::of(value) != Challenge::Basic) {
-            return None;
-        }
-        let shared = &self.worker.shared;
-        let issued = shared.replays.find(digest, shared.clock.now())?;
-        let seen = shared.wrong.lock_of_another(issued.credential());
-        let may = self.may_send_again() && self.outgoing.restartable();
-        match replay::refused(seen, self.journey.outlasted, may, LOCK) {
-            Refused::Again(wait) => return Some(wait),
-            Refused::Stands => {}
-            Refused::Over => shared.replays.forget(digest),
-        }
-        None
     }
 
     pub(super) fn endpoints(&self) -> usize {

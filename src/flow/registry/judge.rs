@@ -7,8 +7,11 @@ use std::{
 
 use super::Passage;
 use crate::{
-    decisions::{plan::Judged, ring::Ring},
-    flow::known::Judgement,
+    decisions::{plan::Judged, ring::Ring, token::verify::Fault},
+    flow::{
+        known::{Judgement, Own},
+        own_token::{self, Over},
+    },
     words::{clock::UnixTime, reason::Reason},
 };
 
@@ -81,6 +84,11 @@ impl Passage<'_> {
             self.worker.counters.token_hits.fetch_add(1, Relaxed);
             return Some(Judgement::Known(known.clone()));
         }
+        if own_token::claims_to_be_one(bearer.bytes())
+            && let Some(judgement) = self.judge_own(bearer.bytes(), now)
+        {
+            return Some(judgement);
+        }
         let (judgement, by_memory) = shared.known.judge(bearer.text(), ring, &rules, now);
         let counter =
             if by_memory { &self.worker.counters.token_hits } else { &self.worker.counters.token_misses };
@@ -89,6 +97,22 @@ impl Passage<'_> {
             *downstream.last.borrow_mut() = Some((bearer.bytes().into(), known.clone()));
         }
         Some(judgement)
+    }
+
+    /// What a token of our own stands for; `None` where it is none of this process's.
+    fn judge_own(&self, token: &[u8], now: UnixTime) -> Option<Judgement> {
+        let shared = &self.worker.shared;
+        let own = match shared.own.open(token, now)? {
+            Ok(own) => own,
+            Err(Over) => return Some(Judgement::Refused(Fault::Expired)),
+        };
+        let Some((credential, name)) = own.credential else { return Some(Judgement::Own(Own::Nobody)) };
+        let principal = (name.as_str(), shared.replays_of(self.policy, &name));
+        let issued = self
+            .policy
+            .replay
+            .then(|| shared.replays.of_own(&credential, own.access, (now, own.expires), principal));
+        Some(Judgement::Own(issued.flatten().map_or(Own::Ended, Own::Credential)))
     }
 
     /// At most one look for unknown names in `limits.unknown_kids`, whatever the flood.
@@ -121,7 +145,8 @@ impl Passage<'_> {
                 .replays
                 .find(digest, shared.clock.now())
                 .map(|issued| Owner::Principal(issued.principal())),
-            Judgement::Refused(_) => None,
+            Judgement::Own(Own::Credential(issued)) => Some(Owner::Principal(issued.principal())),
+            Judgement::Refused(_) | Judgement::Own(_) => None,
         }
     }
 
@@ -130,7 +155,9 @@ impl Passage<'_> {
         match judgement {
             Some(Judgement::Known(known)) => self.story.principal = known.principal(),
             Some(Judgement::Refused(fault)) => self.story.refusal = Some(fault.reason()),
-            Some(Judgement::Unknown { .. }) | None => {}
+            Some(Judgement::Own(Own::Credential(issued))) => self.story.principal = Some(issued.principal()),
+            Some(Judgement::Own(Own::Ended)) => self.story.refusal = Some(Reason::CredentialRefused),
+            Some(Judgement::Unknown { .. } | Judgement::Own(Own::Nobody)) | None => {}
         }
     }
 
@@ -176,6 +203,7 @@ pub(super) fn judged(judgement: Option<&Judgement>) -> Judged<'_> {
         Some(Judgement::Known(known)) => Judged::Verified(known.claims()),
         Some(Judgement::Unknown { unverified_kid, .. }) => Judged::Unverified(unverified_kid),
         Some(Judgement::Refused(fault)) => Judged::Refused(*fault),
+        Some(Judgement::Own(_)) => Judged::Own,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     },
     flow::{
         budget::network_of,
-        known::{Digest, Judgement},
+        known::{Digest, Judgement, Own},
         refused,
         relay::UpBody,
         replay::Issued,
@@ -37,7 +37,7 @@ pub(super) struct Ready {
     pub(super) plan: Plan,
     pub(super) lease: Lease<UpBody>,
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) issued: Option<(Digest, Arc<Issued>)>,
+    pub(super) issued: Option<Arc<Issued>>,
     /// Whether the endpoint's key may change from call to call.
     pub(super) several: bool,
     /// Whether the token has no subject (C14).
@@ -108,18 +108,13 @@ impl Passage<'_> {
             // Where it would not be is no connection: that is no refusal.
             return Err(Reason::Busy);
         }
-        self.tell_plan(&plan, judged, choice.rerouted);
+        self.tell_plan(&plan, judgement, choice.rerouted);
         let anonymous = matches!(judged, Judged::Verified(claims) if claims.subject().is_none());
         Ok(Some(Ready { plan, lease, endpoint, issued, several: held.several(), anonymous }))
     }
 
     /// What the token was issued for, where a plan might use it and its access covers the request (A5).
-    fn replayable(
-        &self,
-        judgement: &Judgement,
-        view: &View<'_>,
-        ring: &Ring,
-    ) -> Option<(Digest, Arc<Issued>)> {
+    fn replayable(&self, judgement: &Judgement, view: &View<'_>, ring: &Ring) -> Option<Arc<Issued>> {
         let unlikely =
             self.journey.tried.is_empty() && plan::by_key(judge::judged(Some(judgement)), view, ring);
         if unlikely || !self.policy.replay {
@@ -128,32 +123,33 @@ impl Passage<'_> {
         let digest = match judgement {
             Judgement::Known(known) => known.digest,
             Judgement::Unknown { digest, .. } => *digest,
-            Judgement::Refused(_) => return None,
+            Judgement::Own(Own::Credential(issued)) => return self.covered(issued).then(|| issued.clone()),
+            Judgement::Refused(_) | Judgement::Own(_) => return None,
         };
-        self.covered(digest)
+        self.issued(digest)
     }
 
     /// The credential, for a plan whose signature would have to wait for long.
-    fn instead_of_a_queue(
-        &self,
-        plan: &Plan,
-        judgement: Option<&Judgement>,
-    ) -> Option<((Digest, Arc<Issued>), Kid)> {
+    fn instead_of_a_queue(&self, plan: &Plan, judgement: Option<&Judgement>) -> Option<(Arc<Issued>, Kid)> {
         let (Step::Resign { kid, back }, Some(Judgement::Known(known))) = (plan.step(), judgement) else {
             return None;
         };
         let waits = self.worker.shared.signer.delay() > LONGEST_QUEUE && known.signed(kid, *back).is_none();
-        let credential = (waits && self.policy.replay).then(|| self.covered(known.digest)).flatten()?;
+        let credential = (waits && self.policy.replay).then(|| self.issued(known.digest)).flatten()?;
         Some((credential, kid.clone()))
     }
 
     /// The credential of a token, where the token's access covers the request.
-    pub(super) fn covered(&self, digest: Digest) -> Option<(Digest, Arc<Issued>)> {
-        let registry = self.registry.as_ref()?;
+    fn issued(&self, digest: Digest) -> Option<Arc<Issued>> {
         let issued = self.worker.shared.replays.find(&digest, self.worker.shared.clock.now())?;
+        self.covered(&issued).then_some(issued)
+    }
+
+    fn covered(&self, issued: &Issued) -> bool {
+        let Some(registry) = &self.registry else { return false };
         let mount = coverage::mount(self.outgoing.uri.query());
         let need = coverage::need(registry, &self.outgoing.method, &mount);
-        coverage::covers(issued.access(), &need).then_some((digest, issued))
+        coverage::covers(issued.access(), &need)
     }
 
     /// Notes that an endpoint could not be used; an error where none is left.
@@ -193,7 +189,8 @@ impl Passage<'_> {
         self.worker.shared.probe_now.notify_one();
     }
 
-    fn tell_plan(&mut self, plan: &Plan, judged: Judged<'_>, rerouted: bool) {
+    fn tell_plan(&mut self, plan: &Plan, judgement: Option<&Judgement>, rerouted: bool) {
+        let judged = judge::judged(judgement);
         let token = matches!(judged, Judged::Verified(_) | Judged::Unverified(_));
         let reroute = rerouted && token && *plan.step() == Step::AsCame;
         self.story.plan = if reroute { "reroute" } else { plan.name() };
@@ -201,14 +198,21 @@ impl Passage<'_> {
             Step::AsCame if reroute => Some(Rescue::Reroute),
             Step::Resign { back, .. } if !back.is_zero() => Some(Rescue::Clock),
             Step::Resign { .. } => Some(Rescue::Resign),
+            Step::Replay if matches!(judged, Judged::Own) => Some(Rescue::OwnToken),
             Step::Replay => Some(Rescue::Replay),
+            Step::Blank if matches!(judgement, Some(Judgement::Own(Own::Nobody))) => Some(Rescue::OwnToken),
             Step::AsCame | Step::Blank | Step::Hold(_) => None,
         };
         if let Some(rescue) = rescue {
             self.story.rescued(rescue);
         }
-        if token && *plan.step() == Step::Blank {
-            self.tell_unknown();
+        if *plan.step() != Step::Blank {
+            return;
+        }
+        match judgement {
+            Some(Judgement::Own(Own::Credential(_))) => self.story.refusal = Some(Reason::OwnTokenScope),
+            _ if token => self.tell_unknown(),
+            _ => {}
         }
     }
 }
