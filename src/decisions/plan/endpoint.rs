@@ -117,11 +117,9 @@ fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring) -> Fitness {
     let own = match judged {
         Judged::Verified(claims) => claims.kid(),
         Judged::Unverified(kid) => kid,
-        // Any core takes the credential, or the bearer that means nothing.
-        Judged::Own => return Fitness::HoldsItsKey,
         // A core that can't sign still answers all else, but no token request.
         Judged::Untouched | Judged::Refused(_) if *held == Held::CannotSign => return Fitness::Other,
-        Judged::Untouched | Judged::Refused(_) => return Fitness::HoldsItsKey,
+        Judged::Untouched | Judged::Refused(_) | Judged::Own => return Fitness::HoldsItsKey,
     };
     let verified = matches!(judged, Judged::Verified(_));
     match held {
