@@ -119,6 +119,14 @@ impl World {
         self.tables().repositories.insert(repository.to_owned());
     }
 
+    /// Forgets a repository with what it holds; false where it held nothing.
+    pub(super) fn forget_repository(&self, repository: &str) -> bool {
+        if let RegistryBackend::Memory(memory) = &self.registry {
+            memory.forget(repository);
+        }
+        self.tables().repositories.remove(repository)
+    }
+
     pub(super) fn knows_repository(&self, repository: &str) -> bool {
         self.tables().repositories.contains(repository)
     }
