@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """CPU of a request: tidegate with everything on, tidegate plain, nginx plain, Envoy jwt_authn with its cache.
 
-    benches/peers.py target/release/tidegate [--rounds 5] [--seconds 5]
+    benches/peers.py target/release/tidegate [--rounds 15] [--seconds 2]
 
-All run in turn in one run, round after round, each alone on core 0; the backend (nginx, 200 bytes) and the load (wrk,
+All run in turn in one run, round after round (short ones: a machine that is shared is not as fast from one minute to the
+next), each alone on core 0; the backend (nginx, 200 bytes) and the load (wrk,
 one thread, 64 connections) are on core 1. CPU is what the kernel counted for the proxy and its children, divided by
 requests. Rounds in which others took more than 0.08 of a core are thrown away and run again, so many times at most.
 Fails where the project's bounds are passed: tidegate with everything on at most 1.25 x nginx, at most 0.5 x Envoy, and
@@ -164,8 +165,8 @@ def measure(one, authorization, seconds):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("binary")
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--seconds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=15)
+    arguments.add_argument("--seconds", type=int, default=2)
     arguments = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         former, held = Key(f"{folder}/former.pem"), Key(f"{folder}/held.pem")
