@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Limited};
 
 pub use self::{
     answers::{Answers, Flown},
-    wrong::{LOCK, WrongCredentials},
+    wrong::{Asked, LOCK, WrongCredentials},
 };
 use self::{inspect::Inspected, query::Query};
 use super::{
@@ -217,6 +217,7 @@ impl Flight {
             headers: self.headers.clone(),
             body: None,
             sends: Cell::default(),
+            basic_sent: None,
         };
         let ask = Ask {
             outgoing,

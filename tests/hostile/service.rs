@@ -372,3 +372,15 @@ fn a3_a_bearer_on_the_token_service_is_never_kept() {
     }
     assert_eq!(bench.recorder.lines().len(), 3);
 }
+
+#[test]
+fn a7_a_monitor_that_may_not_list_the_catalog_locks_nobody_out() {
+    let (gate, standin) = bench::before_the_standin("[limits]\nwrong_credentials = \"5/min\"\n");
+    let of = |user: &str| format!("Authorization: {}\r\n", basic_of(user));
+    for _ in 0..20 {
+        let polled = get(gate.address, "/v2/_catalog", &of("robot$ci"));
+        assert_eq!(polled.status, 401, "a right credential that may not (C10)");
+    }
+    assert_eq!(get(standin.address, "/v2/", &of("robot$ci")).status, 200, "it is right");
+    assert_eq!(get(gate.address, TARGET, &of("dev")).status, 200, "another of its address\n{}", gate.tail());
+}

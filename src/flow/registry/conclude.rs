@@ -21,6 +21,7 @@ use crate::{
         refused::{self, Verdict},
         relay::Relay,
         send::Answered,
+        token_service::Asked,
     },
     words::{
         clock::UnixTime,
@@ -39,9 +40,11 @@ impl Passage<'_> {
             // 101 to a request whose Upgrade was taken away: nobody speaks that protocol here.
             return Err(Reason::UpstreamBroke);
         }
-        if self.downstream.is_some() {
-            let (up, registry) = (&self.outgoing.headers, self.registry.is_some());
-            self.worker.shared.wrong.note(head, up, registry, self.story.client);
+        if let Some(sent_at) = &self.outgoing.basic_sent {
+            let kind = self.registry.as_ref().map(|registry| registry.kind);
+            let asked = Asked::of(kind, self.outgoing.uri.path());
+            let answer = (head, sent_at.get().elapsed());
+            self.worker.shared.wrong.note(answer, &self.outgoing.headers, asked, self.story.client);
         }
         let Some(registry) = &self.registry else { return Ok(Some(self.pass_on(sent.answered))) };
         if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {

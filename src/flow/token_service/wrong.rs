@@ -26,6 +26,7 @@ use crate::{
     words::{
         credential::{Credential, basic_user},
         reason::Reason,
+        route,
     },
 };
 
@@ -47,7 +48,46 @@ const NAME_IDLE: Duration = Duration::from_mins(30);
 /// An accepted secret is known for so long after Harbor accepted it last: also one that is used once a day.
 const ACCEPTED: Duration = Duration::from_hours(48);
 
+/// A refusal that took so long comes of a wrong password: core has slept over it.
+const SLEPT: Duration = Duration::from_millis(1_400);
+
 type Secret = [u8; 32];
+
+/// What a Basic past the token service asked for, by what a refusal there means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// `/v2/` itself: whoever is known is served (C7).
+    Base,
+    /// What else is below `/v2/`: core answers 401 `Basic` also to who is known and may not (C10, C11).
+    Registry,
+    /// The API: who is known and may not is told so by 403.
+    Api,
+    /// `users/current`: no CLI secret is accepted there (O2).
+    Current,
+}
+
+impl Asked {
+    /// What was asked for, by the registry's endpoint or else by the path.
+    pub fn of(registry: Option<route::Kind>, path: &str) -> Self {
+        match registry {
+            Some(route::Kind::Base) => Self::Base,
+            Some(_) => Self::Registry,
+            None if path.trim_end_matches('/').ends_with("/users/current") => Self::Current,
+            None => Self::Api,
+        }
+    }
+
+    /// Whether a 401 shows by itself that the credential is wrong. On `/v2/` the challenge `Basic` tells it from a
+    /// project that is not there (C8).
+    fn shows_wrong(self, basic_challenge: bool, took: Duration) -> bool {
+        match self {
+            Self::Base => basic_challenge,
+            Self::Registry => basic_challenge && took >= SLEPT,
+            Self::Api => true,
+            Self::Current => took >= SLEPT,
+        }
+    }
+}
 
 /// The memory of tries.
 pub struct WrongCredentials {
@@ -181,14 +221,18 @@ impl WrongCredentials {
         Some(Pending { owner: self, of, cost })
     }
 
-    /// Notes a wrong Basic that went past the token service: core locks its name all the same (C6). On `/v2/`
-    /// the challenge `Basic` tells it from a repository that is not there (C8).
-    pub fn note<B>(&self, answer: &Response<B>, up: &HeaderMap, registry: bool, client: IpAddr) {
-        let basic_challenge = || {
-            let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
-            challenge.is_some_and(|c| c.as_bytes().starts_with(b"Basic"))
-        };
-        if answer.status() != StatusCode::UNAUTHORIZED || (registry && !basic_challenge()) {
+    /// Notes what the answer to a Basic that went past the token service says of it: core locks the name of a wrong
+    /// one all the same (C6). `took` = from the send to the answer's head.
+    pub fn note<B>(
+        &self,
+        (answer, took): (&Response<B>, Duration),
+        up: &HeaderMap,
+        asked: Asked,
+        client: IpAddr,
+    ) {
+        let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
+        let basic_challenge = challenge.is_some_and(|c| c.as_bytes().starts_with(b"Basic"));
+        if answer.status() != StatusCode::UNAUTHORIZED || !asked.shows_wrong(basic_challenge, took) {
             return;
         }
         let Ok(Credential::Basic(credential)) = Credential::of(up) else { return };
@@ -196,8 +240,12 @@ impl WrongCredentials {
         if self.accepted.contains_key(&secret) {
             return;
         }
-        self.count_wrong(network_of(client));
         let name = self.name(&basic_user(credential).unwrap_or_default());
+        // Refused under a stranger's lock: evidence of nothing (A7).
+        if took < SLEPT && name.lock_of_another(&secret).is_some() {
+            return;
+        }
+        self.count_wrong(network_of(client));
         *lock(&name.last_wrong) = Some((Instant::now(), secret));
     }
 
@@ -586,25 +634,32 @@ mod tests {
             built.body(()).expect("an answer")
         };
         let right = HeaderValue::from_static("Basic right");
+        use Asked::{Api, Base, Current, Registry};
+        let (quick, slept) = (Duration::from_millis(30), Duration::from_millis(1_530));
         let table = [
-            (answer(401, "Basic realm=\"harbor\""), true, true),
-            (answer(401, ""), true, false),
-            (answer(401, ""), false, true),
-            (answer(403, ""), false, false),
-            (answer(200, ""), true, false),
+            (answer(401, "Basic realm=\"harbor\""), Base, quick, true),
+            (answer(401, ""), Base, slept, false),
+            (answer(200, ""), Base, quick, false),
+            (answer(401, "Basic realm=\"harbor\""), Registry, quick, false),
+            (answer(401, "Basic realm=\"harbor\""), Registry, slept, true),
+            (answer(401, ""), Registry, slept, false),
+            (answer(401, ""), Api, quick, true),
+            (answer(403, ""), Api, slept, false),
+            (answer(401, ""), Current, quick, false),
+            (answer(401, ""), Current, slept, true),
         ];
-        for (answer, registry, wrong) in table {
+        for (answer, asked, took, wrong) in table {
             let tries = tries();
-            tries.note(&answer, &up, registry, HERE.0);
+            tries.note((&answer, took), &up, asked, HERE.0);
             let right = tries.admit("bob", &right, HERE).await.expect("free");
-            assert_eq!(right.lock_of_another().is_some(), wrong, "{answer:?} {registry}");
+            assert_eq!(right.lock_of_another().is_some(), wrong, "{answer:?} {asked:?}");
             drop(right);
-            (0..2).for_each(|_| tries.note(&answer, &up, registry, HERE.0));
+            (0..2).for_each(|_| tries.note((&answer, took), &up, asked, HERE.0));
             assert_eq!(tries.admit("bob", &bob, HERE).await.is_err(), wrong, "three wrong ones");
         }
         let tries = tries();
         tries.admit("bob", &bob, HERE).await.expect("free").settle(true, true);
-        (0..9).for_each(|_| tries.note(&answer(401, "Basic"), &up, true, HERE.0));
+        (0..9).for_each(|_| tries.note((&answer(401, "Basic"), slept), &up, Base, HERE.0));
         assert!(tries.admit("bob", &right, HERE).await.is_ok(), "a known secret counts against nobody (A7)");
     }
 }
