@@ -148,6 +148,11 @@ async fn handle(
         _ => None,
     };
     let basic = matches!(credential, Credential::Basic(_));
+    if let (Credential::Basic(value), true, Route::Registry(_) | Route::Api) =
+        (&credential, policy.enforce, &route)
+    {
+        worker.shared.wrong.pass(value, story.client)?;
+    }
     if !downstream.cluster {
         if credential == Credential::HarborSecret {
             parts.headers.remove(header::AUTHORIZATION);

@@ -44,7 +44,8 @@ impl Passage<'_> {
             let kind = self.registry.as_ref().map(|registry| registry.kind);
             let asked = Asked::of(kind, self.outgoing.uri.path());
             let answer = (head, sent_at.get().elapsed());
-            self.worker.shared.wrong.note(answer, &self.outgoing.headers, asked, self.story.client);
+            let up = (&self.outgoing.method, &self.outgoing.headers);
+            self.worker.shared.wrong.note(answer, up, asked, self.story.client);
         }
         let Some(registry) = &self.registry else { return Ok(Some(self.pass_on(sent.answered))) };
         if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {
