@@ -83,6 +83,7 @@ impl Bearer {
 
 /// What one request has gone through so far.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none a state")]
 struct Journey {
     tried: Vec<Tried>,
     avoid: Vec<u64>,

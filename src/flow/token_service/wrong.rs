@@ -687,6 +687,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_basic_past_the_token_service_counts_and_explains_a_refusal() {
+        use Asked::{Api, Base, Current, Registry};
         let bob = HeaderValue::from_static("Basic Ym9iOng=");
         let up = HeaderMap::from_iter([(header::AUTHORIZATION, bob.clone())]);
         let answer = |status: u16, challenge: &'static str| {
@@ -694,7 +695,6 @@ mod tests {
             built.body(()).expect("an answer")
         };
         let right = HeaderValue::from_static("Basic right");
-        use Asked::{Api, Base, Current, Registry};
         let (quick, slept) = (Duration::from_millis(30), Duration::from_millis(1_530));
         let table = [
             (answer(401, "Basic realm=\"harbor\""), Base, quick, true),
