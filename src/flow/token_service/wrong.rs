@@ -451,6 +451,12 @@ impl Admission<'_> {
         true
     }
 
+    /// Whether a wrong try of somebody else on this name may have locked it just now.
+    pub fn sees_a_lock(&self) -> bool {
+        lock(&self.name.trying).is_some_and(|secret| secret != self.secret)
+            || self.lock_of_another().is_some()
+    }
+
     fn go_before_others(&self) {
         if !self.outlasts.replace(true) {
             self.name.outlasting.fetch_add(1, SeqCst);
