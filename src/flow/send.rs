@@ -1,7 +1,11 @@
 //! One request to one endpoint: leased connection, head of the answer in time, sent again only where that is
 //! certain to do no harm (A22).
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
@@ -27,6 +31,8 @@ pub struct Outgoing {
     pub body: Option<Relay>,
     /// How often it was sent.
     pub sends: Cell<usize>,
+    /// When it was sent last, where it carries a client's Basic: core sleeps over a wrong one (C6).
+    pub basic_sent: Option<Cell<Instant>>,
 }
 
 /// The head of an answer, and the connection that its body comes over.
@@ -58,6 +64,9 @@ impl Outgoing {
     pub fn request(&self, authorization: Option<&HeaderValue>) -> Request<UpBody> {
         let body = self.body.as_ref().map_or(UpBody::Empty, |relay| UpBody::Relay(relay.end()));
         self.sends.set(self.sends.get() + 1);
+        if let Some(sent) = &self.basic_sent {
+            sent.set(Instant::now());
+        }
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();

@@ -149,6 +149,12 @@ async fn handle(
         (Credential::HiddenBearer(value), Route::Registry(_)) => Some(Bearer::new(value, b"")),
         _ => None,
     };
+    let basic = matches!(credential, Credential::Basic(_));
+    if let (Credential::Basic(value), true, Route::Registry(_) | Route::Api) =
+        (&credential, policy.enforce, &route)
+    {
+        worker.shared.wrong.pass(value, story.client)?;
+    }
     if !downstream.cluster {
         if credential == Credential::HarborSecret {
             parts.headers.remove(header::AUTHORIZATION);
@@ -176,7 +182,7 @@ async fn handle(
             Box::pin(token_service::answer(worker, policy, (&uri, parts), story)).await?
         }
         route => {
-            let asked = Asked { uri: &uri, path: &path, route, bearer };
+            let asked = Asked { uri: &uri, path: &path, route, bearer, basic };
             pass(worker, downstream, policy, parts, (body, in_flight), asked, story).await?
         }
     };
@@ -236,6 +242,8 @@ struct Asked<'a> {
     path: &'a str,
     route: Route<'a>,
     bearer: Option<Bearer>,
+    /// Whether it carries a Basic that is counted where it is wrong.
+    basic: bool,
 }
 
 async fn pass(
@@ -247,7 +255,7 @@ async fn pass(
     asked: Asked<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    let Asked { uri, path, route, bearer } = asked;
+    let Asked { uri, path, route, bearer, basic } = asked;
     let portal = route == Route::Portal && !worker.shared.fleet.snapshot().portal.is_empty();
     let within =
         if matches!(route, Route::Registry(_)) { policy.registry_timeout } else { policy.api_timeout };
@@ -266,6 +274,7 @@ async fn pass(
         headers: std::mem::take(&mut parts.headers),
         body: relay.clone(),
         sends: Cell::default(),
+        basic_sent: basic.then(|| Cell::new(Instant::now())),
     };
     let park = if policy.enforce { policy.park } else { Duration::ZERO };
     let ask = Ask { outgoing, registry, bearer, within, park, portal, of_client: true };

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Limited};
 
 pub use self::{
     answers::{Answers, Flown},
-    wrong::{LOCK, WrongCredentials},
+    wrong::{Asked, LOCK, WrongCredentials},
 };
 use self::{inspect::Inspected, query::Query};
 use super::{
@@ -220,6 +220,7 @@ impl Flight {
             headers: self.headers.clone(),
             body: None,
             sends: Cell::default(),
+            basic_sent: None,
         };
         let ask = Ask {
             outgoing,

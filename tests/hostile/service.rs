@@ -372,3 +372,78 @@ fn a3_a_bearer_on_the_token_service_is_never_kept() {
     }
     assert_eq!(bench.recorder.lines().len(), 3);
 }
+
+#[test]
+fn a7_a_monitor_that_may_not_list_the_catalog_locks_nobody_out() {
+    let (gate, standin) = bench::before_the_standin("[limits]\nwrong_credentials = \"5/min\"\n");
+    let of = |user: &str| format!("Authorization: {}\r\n", basic_of(user));
+    for _ in 0..20 {
+        let polled = get(gate.address, "/v2/_catalog", &of("robot$ci"));
+        assert_eq!(polled.status, 401, "a right credential that may not (C10)");
+    }
+    assert_eq!(get(standin.address, "/v2/", &of("robot$ci")).status, 200, "it is right");
+    assert_eq!(get(gate.address, TARGET, &of("dev")).status, 200, "another of its address\n{}", gate.tail());
+}
+
+#[test]
+fn a7_a_thousand_wrong_passwords_past_the_token_service_are_limited_too() {
+    for target in ["/v2/", "/api/v2.0/users/3"] {
+        let (gate, standin) = bench::before_the_standin("");
+        let (address, right) = (gate.address, format!("Authorization: {}\r\n", basic_of("robot$ci")));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let began = Instant::now();
+        let floods: Vec<_> = (0..20)
+            .map(|_| {
+                let taken = taken.clone();
+                thread::spawn(move || {
+                    let mut limited = 0;
+                    loop {
+                        let n = taken.fetch_add(1, SeqCst);
+                        if n >= 1_000 {
+                            return limited;
+                        }
+                        let guess = basic("dev", &format!("wrong{n}"));
+                        let lines = format!("Host: h\r\nAuthorization: {guess}\r\n");
+                        let mut client = raw::Raw::open_from([127, 0, 1, 1 + (n % 250) as u8], address);
+                        client.send(format!("GET {target} HTTP/1.1\r\n{lines}\r\n"));
+                        limited +=
+                            usize::from(client.last_answer().is_some_and(|answer| answer.status == 429));
+                    }
+                })
+            })
+            .collect();
+        while !floods.iter().all(thread::JoinHandle::is_finished) {
+            let seen = get(address, "/v2/", &right).status;
+            assert_eq!(seen, 200, "another name that nobody has proved before\n{}", gate.tail());
+            assert!(began.elapsed() < Duration::from_mins(1));
+        }
+        let limited: usize = floods.into_iter().map(|flood| flood.join().expect("a flood")).sum();
+        let wrong = |head: &&tidegate::rehearsal::harbor::Head| {
+            let value = head.header("authorization");
+            value.is_some_and(|value| value.starts_with("Basic") && value != basic_of("robot$ci"))
+        };
+        let (sent, took) = (standin.heads().iter().filter(wrong).count(), began.elapsed());
+        println!("1,000 wrong passwords at {target} in {took:?}: {sent} reached Harbor, {limited} got 429");
+        // Those under way before the first were refused, and one in the time of a lock.
+        assert!(sent as u64 <= 60 + took.as_secs(), "{target}: {sent} reached Harbor in {took:?}");
+        assert_eq!(sent + limited, 1_000, "{target}");
+    }
+}
+
+#[test]
+fn a7_many_right_passwords_behind_one_address_pass_unharmed() {
+    let (gate, _standin) = bench::before_the_standin("[limits]\nwrong_credentials = \"5/min\"\n");
+    let address = gate.address;
+    let clients: Vec<_> = (0..60)
+        .map(|n| {
+            thread::spawn(move || {
+                let user = ["dev", "robot$ci", "admin"][n % 3];
+                let target = ["/v2/", "/api/v2.0/projects"][n % 2];
+                get(address, target, &format!("Authorization: {}\r\n", basic_of(user))).status
+            })
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.join().expect("a client"), 200, "{}", gate.tail());
+    }
+}

@@ -8,7 +8,11 @@ use crate::{
     standin::Standin,
     support::{gate::Gate, harbor, waiting},
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 const SOON: Duration = Duration::from_secs(10);
 const FIRST: [u8; 4] = [127, 0, 0, 1];
@@ -157,4 +161,25 @@ fn uploads_that_stand_still_leave_connections_to_clients_of_other_addresses() {
     // What finds no connection that its address may have waits for one, and not for ever.
     waiting::holds("each is up or refused", 3 * SOON, || bench.recorder.lines().len() + refused() >= 68);
     assert!(refused() > 0, "{}", bench.gate.tail());
+}
+
+#[test]
+fn a_client_that_holds_its_connections_keeps_no_anonymous_token_from_others() {
+    let bench = Bench::with("[upstream.pool]\nper_endpoint = 32\n", silent());
+    let head = "PATCH /v2/priv/app/blobs/uploads/u HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\nabc";
+    let ask = "GET /service/token?service=harbor-registry&scope=repository:library/app:pull HTTP/1.1\r\nHost: h\r\n\r\n";
+    let open = |source, request: &str| {
+        let mut client = Raw::open_from(source, bench.gate.address);
+        client.send(request);
+        client
+    };
+    let _held: Vec<Raw> = (0..60).map(|_| open(FIRST, head)).collect();
+    waiting::holds("the address has its part", SOON, || bench.recorder.lines().len() >= 8);
+    let _asks: Vec<Raw> = (0..8).map(|_| open(FIRST, ask)).collect();
+    for _ in 0..8 {
+        let asked = Instant::now();
+        let answer = open(SECOND, ask).answer();
+        assert_eq!(answer.map(|answer| answer.status), Some(200), "{}", bench.gate.tail());
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    }
 }

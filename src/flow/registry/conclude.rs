@@ -22,6 +22,7 @@ use crate::{
         relay::Relay,
         resume::Pull,
         send::Answered,
+        token_service::Asked,
     },
     words::{
         challenge::Challenge,
@@ -42,9 +43,12 @@ impl Passage<'_> {
             // 101 to a request whose Upgrade was taken away: nobody speaks that protocol here.
             return Err(Reason::UpstreamBroke);
         }
-        if self.downstream.is_some() {
-            let (up, registry) = (&self.outgoing.headers, self.registry.is_some());
-            self.worker.shared.wrong.note(head, up, registry, self.story.client);
+        if let Some(sent_at) = &self.outgoing.basic_sent {
+            let kind = self.registry.as_ref().map(|registry| registry.kind);
+            let asked = Asked::of(kind, self.outgoing.uri.path());
+            let answer = (head, sent_at.get().elapsed());
+            let up = (&self.outgoing.method, &self.outgoing.headers);
+            self.worker.shared.wrong.note(answer, up, asked, self.story.client);
         }
         if refusal::is_stumble(head.status()) && self.may_stumble() {
             return Box::pin(self.after_stumble(sent)).await;

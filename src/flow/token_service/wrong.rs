@@ -14,7 +14,7 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use moka::sync::Cache;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
@@ -26,6 +26,7 @@ use crate::{
     words::{
         credential::{Credential, basic_user},
         reason::Reason,
+        route,
     },
 };
 
@@ -47,7 +48,62 @@ const NAME_IDLE: Duration = Duration::from_mins(30);
 /// An accepted secret is known for so long after Harbor accepted it last: also one that is used once a day.
 const ACCEPTED: Duration = Duration::from_hours(48);
 
+/// A refusal that took so long comes of a wrong password: core has slept over it.
+const SLEPT: Duration = Duration::from_millis(1_400);
+
 type Secret = [u8; 32];
+
+/// What a Basic past the token service asked for, by what a refusal there means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// `/v2/` itself: whoever is known is served (C7).
+    Base,
+    /// What else is below `/v2/`: core answers 401 `Basic` also to who is known and may not (C10, C11).
+    Registry,
+    /// The API: who is known and may not is told so by 403.
+    Api,
+    /// `users/current`: no CLI secret is accepted there (O2).
+    Current,
+    /// `users`: where accounts are made, by anybody where Harbor is set so.
+    Accounts,
+}
+
+impl Asked {
+    /// What was asked for, by the registry's endpoint or else by the path.
+    pub fn of(registry: Option<route::Kind>, path: &str) -> Self {
+        match registry {
+            Some(route::Kind::Base) => Self::Base,
+            Some(_) => Self::Registry,
+            None if path.trim_end_matches('/').ends_with("/users/current") => Self::Current,
+            None if path.trim_end_matches('/').ends_with("/users") => Self::Accounts,
+            None => Self::Api,
+        }
+    }
+
+    /// Whether a success shows that the credential was accepted: only what nobody gets without one (A12). A cookie may
+    /// have won over it (S4), and whoever likes may make an account.
+    fn shows_right(self, method: &Method, up: &HeaderMap) -> bool {
+        let writes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        match self {
+            Self::Base => true,
+            Self::Registry => writes,
+            Self::Current => !up.contains_key(header::COOKIE),
+            Self::Api => writes && !up.contains_key(header::COOKIE),
+            Self::Accounts => false,
+        }
+    }
+
+    /// Whether a 401 shows by itself that the credential is wrong. On `/v2/` the challenge `Basic` tells it from a
+    /// project that is not there (C8).
+    fn shows_wrong(self, basic_challenge: bool, took: Duration) -> bool {
+        match self {
+            Self::Base => basic_challenge,
+            Self::Registry => basic_challenge && took >= SLEPT,
+            Self::Api | Self::Accounts => true,
+            Self::Current => took >= SLEPT,
+        }
+    }
+}
 
 /// The memory of tries.
 pub struct WrongCredentials {
@@ -65,6 +121,9 @@ struct Name {
     slot: Arc<Semaphore>,
     waiting: Mutex<HashMap<Secret, usize>>,
     last_wrong: Mutex<Option<(Instant, Secret)>>,
+    /// Refusals past the token service, and the last unknown secret that went there since they are too many.
+    refused: Mutex<Window>,
+    passed: Mutex<Option<Instant>>,
     /// The unknown secret that is at core now, and the news of its end.
     trying: Mutex<Option<Secret>>,
     landed: Notify,
@@ -181,23 +240,61 @@ impl WrongCredentials {
         Some(Pending { owner: self, of, cost })
     }
 
-    /// Notes a wrong Basic that went past the token service: core locks its name all the same (C6). On `/v2/`
-    /// the challenge `Basic` tells it from a repository that is not there (C8).
-    pub fn note<B>(&self, answer: &Response<B>, up: &HeaderMap, registry: bool, client: IpAddr) {
-        let basic_challenge = || {
-            let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
-            challenge.is_some_and(|c| c.as_bytes().starts_with(b"Basic"))
-        };
-        if answer.status() != StatusCode::UNAUTHORIZED || (registry && !basic_challenge()) {
+    /// Whether a Basic may go past the token service. A secret that was accepted before goes freely; of others those of
+    /// an address over its limit do not, and of a name with as many refusals one goes in the time of one lock.
+    pub fn pass(&self, credential: &HeaderValue, client: IpAddr) -> Result<(), Reason> {
+        if self.accepted.contains_key(&self.keyed(credential.as_bytes())) {
+            return Ok(());
+        }
+        if self.over_limit(network_of(client)) {
+            return Err(Reason::WrongCredentials);
+        }
+        let user = basic_user(credential).unwrap_or_default();
+        // A name that nobody was refused by is not remembered for this.
+        let Some(name) = self.names.get(&self.keyed(user.as_bytes())) else { return Ok(()) };
+        if !lock(&name.refused).is_full(self.most, self.per) {
+            return Ok(());
+        }
+        let mut passed = lock(&name.passed);
+        if name.slot.available_permits() == 0 || passed.is_some_and(|at| at.elapsed() < LOCK) {
+            return Err(Reason::WrongCredentials);
+        }
+        *passed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Notes what the answer to a Basic that went past the token service says of it: core locks the name of a wrong
+    /// one all the same (C6). `took` = from the send to the answer's head.
+    pub fn note<B>(
+        &self,
+        (answer, took): (&Response<B>, Duration),
+        (method, up): (&Method, &HeaderMap),
+        asked: Asked,
+        client: IpAddr,
+    ) {
+        let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
+        let basic_challenge = challenge.is_some_and(|c| c.as_bytes().starts_with(b"Basic"));
+        let accepted = answer.status().is_success() && asked.shows_right(method, up);
+        let refused = answer.status() == StatusCode::UNAUTHORIZED && asked.shows_wrong(basic_challenge, took);
+        if !accepted && !refused {
             return;
         }
         let Ok(Credential::Basic(credential)) = Credential::of(up) else { return };
         let secret = self.keyed(credential.as_bytes());
+        if accepted {
+            self.accepted.insert(secret, ());
+            return;
+        }
         if self.accepted.contains_key(&secret) {
             return;
         }
-        self.count_wrong(network_of(client));
         let name = self.name(&basic_user(credential).unwrap_or_default());
+        lock(&name.refused).count(self.per);
+        // Refused under a stranger's lock: evidence of nothing (A7).
+        if took < SLEPT && name.lock_of_another(&secret).is_some() {
+            return;
+        }
+        self.count_wrong(network_of(client));
         *lock(&name.last_wrong) = Some((Instant::now(), secret));
     }
 
@@ -222,20 +319,29 @@ impl WrongCredentials {
     }
 
     fn over_limit(&self, address: IpAddr) -> bool {
-        self.addresses.get(&address).is_some_and(|window| {
-            let window = lock(&window);
-            window.began.elapsed() < self.per && window.wrong >= self.most
-        })
+        self.addresses.get(&address).is_some_and(|window| lock(&window).is_full(self.most, self.per))
     }
 
     fn count_wrong(&self, address: IpAddr) {
-        let fresh = || Arc::new(Mutex::new(Window { began: Instant::now(), wrong: 0 }));
-        let window = self.addresses.get_with(address, fresh);
-        let mut window = lock(&window);
-        if window.began.elapsed() >= self.per {
-            *window = Window { began: Instant::now(), wrong: 0 };
+        let window = self.addresses.get_with(address, || Arc::new(Mutex::new(Window::new())));
+        lock(&window).count(self.per);
+    }
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { began: Instant::now(), wrong: 0 }
+    }
+
+    fn is_full(&self, most: u32, per: Duration) -> bool {
+        self.began.elapsed() < per && self.wrong >= most
+    }
+
+    fn count(&mut self, per: Duration) {
+        if self.began.elapsed() >= per {
+            *self = Self::new();
         }
-        window.wrong += 1;
+        self.wrong = self.wrong.saturating_add(1);
     }
 }
 
@@ -245,6 +351,8 @@ impl Name {
             slot: Arc::new(Semaphore::new(1)),
             waiting: Mutex::default(),
             last_wrong: Mutex::default(),
+            refused: Mutex::new(Window::new()),
+            passed: Mutex::default(),
             trying: Mutex::default(),
             landed: Notify::new(),
             outlasting: AtomicUsize::new(0),
@@ -585,6 +693,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_basic_past_the_token_service_counts_and_explains_a_refusal() {
+        use Asked::{Api, Base, Current, Registry};
         let bob = HeaderValue::from_static("Basic Ym9iOng=");
         let up = HeaderMap::from_iter([(header::AUTHORIZATION, bob.clone())]);
         let answer = |status: u16, challenge: &'static str| {
@@ -592,25 +701,83 @@ mod tests {
             built.body(()).expect("an answer")
         };
         let right = HeaderValue::from_static("Basic right");
+        let (quick, slept) = (Duration::from_millis(30), Duration::from_millis(1_530));
         let table = [
-            (answer(401, "Basic realm=\"harbor\""), true, true),
-            (answer(401, ""), true, false),
-            (answer(401, ""), false, true),
-            (answer(403, ""), false, false),
-            (answer(200, ""), true, false),
+            (answer(401, "Basic realm=\"harbor\""), Base, quick, true),
+            (answer(401, ""), Base, slept, false),
+            (answer(200, ""), Base, quick, false),
+            (answer(401, "Basic realm=\"harbor\""), Registry, quick, false),
+            (answer(401, "Basic realm=\"harbor\""), Registry, slept, true),
+            (answer(401, ""), Registry, slept, false),
+            (answer(401, ""), Api, quick, true),
+            (answer(403, ""), Api, slept, false),
+            (answer(401, ""), Current, quick, false),
+            (answer(401, ""), Current, slept, true),
         ];
-        for (answer, registry, wrong) in table {
+        for (answer, asked, took, wrong) in table {
             let tries = tries();
-            tries.note(&answer, &up, registry, HERE.0);
+            tries.note((&answer, took), (&Method::GET, &up), asked, HERE.0);
             let right = tries.admit("bob", &right, HERE).await.expect("free");
-            assert_eq!(right.lock_of_another().is_some(), wrong, "{answer:?} {registry}");
+            assert_eq!(right.lock_of_another().is_some(), wrong, "{answer:?} {asked:?}");
             drop(right);
-            (0..2).for_each(|_| tries.note(&answer, &up, registry, HERE.0));
+            (0..2).for_each(|_| tries.note((&answer, took), (&Method::GET, &up), asked, HERE.0));
             assert_eq!(tries.admit("bob", &bob, HERE).await.is_err(), wrong, "three wrong ones");
         }
         let tries = tries();
         tries.admit("bob", &bob, HERE).await.expect("free").settle(true, true);
-        (0..9).for_each(|_| tries.note(&answer(401, "Basic"), &up, true, HERE.0));
+        (0..9).for_each(|_| tries.note((&answer(401, "Basic"), slept), (&Method::GET, &up), Base, HERE.0));
         assert!(tries.admit("bob", &right, HERE).await.is_ok(), "a known secret counts against nobody (A7)");
+    }
+
+    #[tokio::test]
+    async fn a7_past_the_token_service_names_and_addresses_with_many_refusals_are_limited() {
+        let tries = tries();
+        let of = |secret: &str| {
+            use base64::{Engine as _, engine::general_purpose::STANDARD};
+            HeaderValue::try_from(format!("Basic {}", STANDARD.encode(format!("bob:{secret}"))))
+                .expect("a value")
+        };
+        let up = |secret: &str| HeaderMap::from_iter([(header::AUTHORIZATION, of(secret))]);
+        let answer = |status: u16| {
+            let built =
+                Response::builder().status(status).header(header::WWW_AUTHENTICATE, "Basic realm=\"harbor\"");
+            built.body(()).expect("an answer")
+        };
+        let note = |secret: &str, status: u16, address: u8| {
+            let answered = (&answer(status), Duration::from_millis(1_530));
+            tries.note(answered, (&Method::GET, &up(secret)), Asked::Base, IpAddr::from([10, 0, 0, address]));
+        };
+        let pass =
+            |secret: &str, address: u8| tries.pass(&of(secret), IpAddr::from([10, 0, 0, address])).is_ok();
+        assert!((0..100).all(|_| pass("right", 9)), "many of one address");
+        note("proven", 200, 9);
+        for guess in 0..3 {
+            assert!(pass(&guess.to_string(), guess), "within the limits");
+            note(&guess.to_string(), 401, guess);
+        }
+        assert!(pass("another", 9) && !pass("yet another", 8), "one in the time of a lock");
+        assert!((0..100).all(|_| pass("proven", 8)), "what was accepted before goes freely");
+        (0..3).for_each(|_| note("a guess", 401, 7));
+        assert!(!pass("for another name", 7) && pass("proven", 7), "an address over its limit");
+    }
+
+    #[test]
+    fn a12_only_what_nobody_gets_without_a_credential_shows_that_it_is_right() {
+        let (none, mut cookie) = (HeaderMap::new(), HeaderMap::new());
+        cookie.insert(header::COOKIE, HeaderValue::from_static("sid=1"));
+        let table = [
+            (Asked::Base, Method::GET, &none, true),
+            (Asked::Registry, Method::GET, &none, false),
+            (Asked::Registry, Method::POST, &none, true),
+            (Asked::Api, Method::GET, &none, false),
+            (Asked::Api, Method::PUT, &none, true),
+            (Asked::Api, Method::PUT, &cookie, false),
+            (Asked::Current, Method::GET, &none, true),
+            (Asked::Current, Method::GET, &cookie, false),
+            (Asked::Accounts, Method::POST, &none, false),
+        ];
+        for (asked, method, up, want) in table {
+            assert_eq!(asked.shows_right(&method, up), want, "{asked:?} {method}");
+        }
     }
 }

@@ -92,6 +92,7 @@ impl Line {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the line knows a client")]
     fn client(last: u8) -> Option<IpAddr> {
         Some(IpAddr::from([192, 0, 2, last]))
     }
@@ -110,7 +111,9 @@ mod tests {
         let others: usize = (3..200).map(|last| fill(&mut line, client(last), 1_000).len()).sum();
         assert_eq!(first.len() + second.len() + others, 160, "bounded in all");
         assert_eq!(fill(&mut line, None, 10).len(), 10, "our own questions wait all the same");
-        first.iter().for_each(|number| line.leave(client(1), *number));
+        for number in first {
+            line.leave(client(1), number);
+        }
         assert_eq!(fill(&mut line, client(201), 1_000).len(), 40, "what was given up is there again");
     }
 
