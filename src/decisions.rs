@@ -1,7 +1,9 @@
 //! Decisions: pure functions on data, `now` as an argument, tested by tables.
 
 pub mod key;
+pub mod manifest;
 pub mod plan;
 pub mod refusal;
+pub mod resume;
 pub mod ring;
 pub mod token;

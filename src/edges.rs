@@ -10,6 +10,7 @@ pub mod proxy_protocol;
 pub mod resolve;
 pub mod signer;
 mod small_file;
+pub mod spool;
 pub mod task;
 pub mod telemetry;
 pub mod tls;

@@ -3,13 +3,14 @@
 mod ask;
 pub mod output;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
 use super::{
     check,
-    config::{self, Faults, Flags, Settings, Sources, amounts::Span, documents, written::Written as _},
+    config::{self, Faults, Flags, Settings, Sources, documents},
+    rehearse::order::{Order, Rehearse},
 };
 use crate::words::clock::Clock;
 
@@ -18,7 +19,7 @@ pub struct Programs {
     /// Serves until it is told to stop. The sources are there to be loaded again.
     pub serve: fn(Settings, Sources) -> anyhow::Result<()>,
     /// Says whether our lane lost nothing and the direct one something.
-    pub rehearse: fn(&Rehearse) -> anyhow::Result<bool>,
+    pub rehearse: fn(&Order) -> anyhow::Result<bool>,
     /// Resolves, connects to and probes every endpoint.
     pub ask_endpoints: fn(&Settings) -> check::Asked,
 }
@@ -38,7 +39,8 @@ enum Command {
     /// Show what `serve` would run with and everything that is wrong with it: configuration, keys, certificates,
     /// addresses, endpoints. Nothing listens
     Check(Check),
-    /// Play an upgrade of Harbor with a new key under load, directly and through tidegate
+    /// Play an upgrade of Harbor with a new key under load, directly and through tidegate; or make the same load on
+    /// your own Harbor while you upgrade it
     Rehearse(Rehearse),
     /// Show endpoints with their keys, the key ring and the rescues of a running tidegate
     ///
@@ -82,24 +84,6 @@ struct Check {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// An upgrade in a box.
-#[derive(Clone, Debug, Args)]
-pub struct Rehearse {
-    /// Of the load: the same seed gives the same load
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// How long the load runs, such as 20s
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub duration: Duration,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    Span::read(text).map(Span::duration).ok_or_else(|| "a whole number and s, m or h, such as 20s".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -160,7 +144,7 @@ fn command(command: Command, programs: &Programs) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Check(check) => Ok(check.run(programs)?),
-        Command::Rehearse(rehearse) => Ok(u8::from(!(programs.rehearse)(&rehearse)?)),
+        Command::Rehearse(rehearse) => Ok(u8::from(!(programs.rehearse)(&rehearse.order()?)?)),
         Command::Status(status) => status.run(),
         Command::Keys(keys) => keys.run(),
         Command::Config(Documents::Schema) => Ok(output::print(&documents::schema()?)),

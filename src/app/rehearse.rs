@@ -1,160 +1,121 @@
-//! `tidegate rehearse`: the rehearsal with this very program in its lane.
+//! `tidegate rehearse`: the rehearsal with this very program in its lane, or the same load elsewhere.
 
-use std::{
-    fs, io,
-    io::IsTerminal as _,
-    net::SocketAddr,
-    path::PathBuf,
-    pin::Pin,
-    thread,
-    time::{Duration, Instant},
-};
+mod gate;
+pub mod order;
+
+use std::io::IsTerminal as _;
 
 use anyhow::{Context as _, anyhow};
-use tokio::sync::oneshot;
-
-use super::{
-    admin::client::{Client, Target},
-    cli::{Rehearse, output},
-    config::{self, Flags, Sources},
-    serve,
-    status::{Held, Status},
+use serde::Serialize;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
 };
+
+use self::order::{Kind, Order};
+use super::cli::output;
 use crate::rehearsal::{
-    play::{self, Options},
-    stage::{Gate, Gated, Wanted},
-    table::{Live, Table},
+    against,
+    play::{self, Scene},
+    report::Report,
+    table::{AgainstTable, BOTH, Live, Stay, Table},
 };
-
-/// How long our own tidegate may take to be ready, or to take up a new configuration.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks whether it is.
-const LOOK: Duration = Duration::from_millis(25);
 
 /// Plays, shows, and says whether it passed.
-pub fn run(rehearse: &Rehearse) -> anyhow::Result<bool> {
+pub fn run(order: &Order) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let options = Options { seed: rehearse.seed, duration: rehearse.duration };
-    let mut live = Live::new(rehearse.duration, output::complain);
-    let report = runtime.block_on(async {
-        let mut watch = |scene: &play::Scene| live.show(scene);
+    runtime.block_on(async {
+        let (count, interrupts) = watch::channel(0);
+        let played = async {
+            match &order.kind {
+                Kind::InABox { options, stay } => in_a_box(*options, *stay, order.json, &interrupts).await,
+                Kind::Against(options) => on_theirs(options, order.json, interrupts.clone()).await,
+            }
+        };
         tokio::select! {
-            report = play::play(options, |wanted| Box::pin(start(wanted)), &mut watch) => {
-                report.context("the rehearsal could not be played")
-            }
-            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+            played = played => played,
+            error = count_interrupts(&count) => Err(error),
         }
-    });
+    })
+}
+
+/// A report as a script reads it, with the fronts of lanes that stay.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    stays: Option<Stay>,
+}
+
+async fn in_a_box(
+    options: play::Options,
+    stay: bool,
+    json: bool,
+    interrupts: &watch::Receiver<usize>,
+) -> anyhow::Result<bool> {
+    let mut live = Live::new(&BOTH, options.duration, output::complain);
+    let mut watch = |scene: &Scene| live.show(scene);
+    let played = tokio::select! {
+        played = play::play(options, |wanted| Box::pin(gate::start(wanted)), &mut watch) => {
+            played.context("the rehearsal could not be played")
+        }
+        () = against::interrupted(interrupts, 1) => Err(anyhow!("interrupted")),
+    };
     live.end();
-    let report = report?;
-    let text = if rehearse.json {
-        serde_json::to_string_pretty(&report)? + "\n"
-    } else {
-        Table { report: &report, colours: io::stdout().is_terminal() }.to_string()
-    };
-    let lost = output::print(&text) != 0;
-    if lost { Err(anyhow!("the report could not be written")) } else { Ok(report.passed) }
-}
-
-/// A tidegate in a thread of this process: the same assembly as `tidegate serve`, with a configuration file and an admin
-/// socket.
-struct InProcess {
-    wanted: Wanted,
-    client: Client,
-    stop: oneshot::Sender<()>,
-    thread: thread::JoinHandle<anyhow::Result<()>>,
-}
-
-async fn start(wanted: Wanted) -> io::Result<Box<dyn Gate>> {
-    write(&wanted, &wanted.replicas)?;
-    let sources = Sources { file: Some(file(&wanted)), environment: Vec::new(), flags: Flags::default() };
-    let settings = config::load(&sources).map_err(|faults| io::Error::other(faults.to_string()))?;
-    let (stop, stopped) = oneshot::channel();
-    let thread = thread::Builder::new()
-        .name("tidegate".to_owned())
-        .spawn(move || serve::run_until(settings, sources, stopped))?;
-    let client = Client { target: Target::Unix(socket(&wanted)), token: None };
-    let gate = InProcess { wanted, client, stop, thread };
-    gate.until_it_serves(&gate.wanted.replicas).await?;
-    Ok(Box::new(gate))
-}
-
-impl Gate for InProcess {
-    fn serve<'a>(
-        &'a self,
-        replicas: &'a [SocketAddr],
-    ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>> {
-        Box::pin(async move {
-            write(&self.wanted, replicas)?;
-            self.until_it_serves(replicas).await
-        })
+    let played = played?;
+    let [direct, through_tidegate] = played.fronts();
+    let stays = stay.then_some(Stay { direct, through_tidegate });
+    let report = &played.report;
+    tell(json, &Told { report, stays }, &Table { report, colours: in_colours() })?;
+    if let Some(stays) = stays {
+        output::complain(&stays.to_string());
+        against::interrupted(interrupts, 1).await;
     }
-
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = io::Result<Gated>> + Send>> {
-        Box::pin(async move {
-            let status: Status = self.client.get("/v1/status").await.map_err(io::Error::other)?;
-            // Where nobody listens any more it has ended already, and says why.
-            let Self { stop, thread, .. } = *self;
-            let _ = stop.send(());
-            let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
-            ended.map_err(|_| io::Error::other("tidegate panicked"))?.map_err(io::Error::other)?;
-            Ok(Gated { rescues: status.rescues, rejections: status.rejections })
-        })
-    }
+    Ok(played.strike().await?.passed)
 }
 
-impl InProcess {
-    /// Waits until these are its endpoints and it knows the key of each.
-    async fn until_it_serves(&self, replicas: &[SocketAddr]) -> io::Result<()> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let status = self.client.get::<Status>("/v1/status").await;
-            if status.is_ok_and(|status| serves(&status, replicas)) {
-                return Ok(());
+async fn on_theirs(
+    options: &against::Options,
+    json: bool,
+    interrupts: watch::Receiver<usize>,
+) -> anyhow::Result<bool> {
+    let megabytes = options.pushed_bytes() / 1_000_000;
+    output::complain(&format!(
+        "Pushes about {megabytes} MB in all, and deletes it at the end; Harbor has the room back\n\
+         after its next garbage collection. Ctrl-C ends the load and deletes all the same.\n",
+    ));
+    let names: &[&str] = if options.direct.is_some() { &["directly", "--against"] } else { &["--against"] };
+    let mut live = Live::new(names, options.duration, output::complain);
+    let played = against::run(options, interrupts, &mut |scene| live.show(scene)).await;
+    live.end();
+    let report = played.context("the load could not be played")?;
+    tell(json, &report, &AgainstTable { report: &report, colours: in_colours() })?;
+    Ok(report.passed)
+}
+
+fn tell(json: bool, report: &impl Serialize, table: &impl ToString) -> anyhow::Result<()> {
+    let text = if json { serde_json::to_string_pretty(report)? + "\n" } else { table.to_string() };
+    if output::print(&text) == 0 { Ok(()) } else { Err(anyhow!("the report could not be written")) }
+}
+
+fn in_colours() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Counts SIGINT and SIGTERM; returns only where they can't be listened to.
+async fn count_interrupts(count: &watch::Sender<usize>) -> anyhow::Error {
+    let (mut interrupt, mut terminate) =
+        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+            (Err(error), _) | (_, Err(error)) => {
+                return anyhow!(error).context("signals can't be listened to");
             }
-            if self.thread.is_finished() || Instant::now() > until {
-                return Err(io::Error::other("tidegate is not ready: `tidegate check` may know why"));
-            }
-            tokio::time::sleep(LOOK).await;
+        };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
+        count.send_modify(|count| *count += 1);
     }
-}
-
-fn serves(status: &Status, replicas: &[SocketAddr]) -> bool {
-    let known = |address: &SocketAddr| {
-        let is =
-            |e: &&super::status::Endpoint| e.address == address.to_string() && matches!(e.held, Held::One(_));
-        status.endpoints.iter().any(|endpoint| is(&endpoint))
-    };
-    status.endpoints.len() == replicas.len() && replicas.iter().all(known)
-}
-
-/// Its configuration, replaced whole as an operator should.
-fn write(wanted: &Wanted, replicas: &[SocketAddr]) -> io::Result<()> {
-    let endpoints: Vec<String> =
-        replicas.iter().map(|replica| format!("{{ url = \"http://{replica}\" }}")).collect();
-    let text = format!(
-        "[[listener]]\naddress = \"{}\"\n\n[upstream]\nendpoints = [{}]\n\n[keys]\nsources = [{{ file = {} }}]\n\n\
-         [timeouts]\ndrain_delay = \"0s\"\ndrain = \"2s\"\n\n[admin]\naddress = {}\n\n[log]\naccess = false\n",
-        wanted.listen,
-        endpoints.join(", "),
-        quoted(&wanted.key_file.display().to_string()),
-        quoted(&format!("unix:{}", socket(wanted).display())),
-    );
-    let beside = wanted.folder.join("tidegate.toml.next");
-    fs::write(&beside, text)?;
-    fs::rename(beside, file(wanted))
-}
-
-/// As TOML writes a text.
-fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
-}
-
-fn file(wanted: &Wanted) -> PathBuf {
-    wanted.folder.join("tidegate.toml")
-}
-
-fn socket(wanted: &Wanted) -> PathBuf {
-    wanted.folder.join("admin")
 }

@@ -23,6 +23,8 @@ pub enum Judged<'a> {
     Unverified(&'a Kid),
     /// Counts as no credential.
     Refused(Fault),
+    /// Our own, issued while core couldn't sign (A11): good for replay alone.
+    Own,
 }
 
 /// What we could send in a token's place.
@@ -124,6 +126,7 @@ pub fn plan(
     match judged {
         Judged::Untouched => Plan::untouched(),
         Judged::Refused(_) => Plan::new(Step::Blank, None),
+        Judged::Own => own(means, tried),
         Judged::Unverified(kid) => unverified(kid, view, means, tried),
         Judged::Verified(claims) => verified(claims, view, ring, means, tried, now),
     }
@@ -139,6 +142,12 @@ pub fn by_key(judged: Judged<'_>, view: &View<'_>, ring: &Ring) -> bool {
         (Judged::Untouched | Judged::Refused(_), _) => true,
         _ => false,
     }
+}
+
+/// It never goes up itself; nobody's, and where the credential is not good for the request, it means nothing.
+fn own(means: Means, tried: &[Tried]) -> Plan {
+    let replay = means.replay && !tried.contains(&Tried::Replay);
+    Plan::new(if replay { Step::Replay } else { Step::Blank }, None)
 }
 
 /// A9: a token goes up unverified only where its `kid` is exactly the one that this endpoint holds.

@@ -77,6 +77,11 @@ impl CheckAnswer {
     }
 }
 
+/// Whether an answer may be a restarting core's, or its balancer's, rather than Harbor's word on the request.
+pub fn is_stumble(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
 /// What to do after a suspect refusal, once the endpoint was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {

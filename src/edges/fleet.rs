@@ -132,6 +132,12 @@ impl Group<'_> {
     pub fn places(&self, ids: &[u64]) -> Vec<usize> {
         ids.iter().filter_map(|id| self.0.iter().position(|s| s.endpoint.id == *id)).collect()
     }
+
+    /// Whether an endpoint other than the one at `index` and those to `avoid` takes requests.
+    pub fn has_healthy_beside(&self, index: usize, avoid: &[usize]) -> bool {
+        let mut others = (0..self.0.len()).filter(|other| *other != index && !avoid.contains(other));
+        others.any(|other| self.standing(other) == Standing::Healthy)
+    }
 }
 
 impl Snapshot {
@@ -245,16 +251,37 @@ impl Shelf {
             Held::Several(kids) => kids.first() == Some(kid),
             Held::Unknown | Held::CannotSign => false,
         });
-        if !settled {
-            self.change_status(endpoint.id, |status| status.learn(kid.clone()));
+        if settled {
+            return;
+        }
+        let mut again = false;
+        self.change_status(endpoint.id, |status| {
+            again = status.held == Held::CannotSign;
+            status.learn(kid.clone());
+        });
+        if again {
+            tracing::info!(endpoint = %endpoint.name, key.kid = %kid, "core signs tokens again");
         }
     }
 
     /// Notes that an endpoint answered but has no key to sign with (K7 to K9).
     pub fn cannot_sign(&self, endpoint: &Endpoint) {
-        let known = self.present.load().by_id(endpoint.id).is_some_and(|s| s.held == Held::CannotSign);
-        if !known {
-            self.change_status(endpoint.id, Status::lose_key);
+        let present = self.present.load();
+        let known = |s: &Status| s.held == Held::CannotSign && s.trouble.as_deref() == Some(CANNOT_SIGN);
+        if present.by_id(endpoint.id).is_some_and(known) {
+            return;
+        }
+        let mut begins = false;
+        self.change_status(endpoint.id, |status| {
+            begins = status.held != Held::CannotSign && !status.held.several();
+            status.lose_key();
+            status.trouble = Some(CANNOT_SIGN.into());
+        });
+        if begins {
+            tracing::error!(
+                endpoint = %endpoint.name, cause = CANNOT_SIGN, remedy = CANNOT_SIGN_REMEDY,
+                "core can't sign tokens; clients go on by their passwords"
+            );
         }
     }
 
@@ -291,6 +318,11 @@ pub struct NewEndpoint {
     pub authority: Arc<str>,
 }
 
+/// What is wrong with an endpoint that can't sign, as far as its answers tell.
+const CANNOT_SIGN: &str = "core answers token requests with 500 or an empty token: its key file is missing, empty, broken, unreadable or no PKCS#1 RSA key";
+/// What mends it.
+pub const CANNOT_SIGN_REMEDY: &str = "give core, at TOKEN_PRIVATE_KEY_PATH, a PKCS#1 RSA key that its uid 10000 can read; clients with passwords go on meanwhile";
+
 /// Keys of one opaque endpoint at most: more replicas than that hold the same few.
 const KEYS_OF_ONE: usize = 8;
 
@@ -298,6 +330,9 @@ impl Status {
     /// The endpoint holds `kid`; where it may hold several, this one is the likeliest now.
     pub fn learn(&mut self, kid: Kid) {
         self.epoch += 1;
+        if self.held == Held::CannotSign {
+            self.trouble = None;
+        }
         self.held = match std::mem::take(&mut self.held) {
             Held::Several(mut kids) => {
                 kids.retain(|k| *k != kid);
@@ -307,6 +342,11 @@ impl Status {
             }
             Held::Unknown | Held::CannotSign | Held::One(_) => Held::One(kid),
         };
+    }
+
+    /// Whether some replica of it can't sign, as it showed last.
+    pub fn cannot_sign(&self) -> bool {
+        self.held == Held::CannotSign || self.trouble.as_deref() == Some(CANNOT_SIGN)
     }
 
     /// The endpoint has no key to sign with now.

@@ -55,6 +55,7 @@ pub enum Place {
 pub struct KeyShelf {
     ring: ArcSwap<Ring>,
     alarms: ArcSwap<Vec<Alarm>>,
+    suspicions: ArcSwap<Vec<Alarm>>,
     looker: Mutex<Looker>,
     keeper: Mutex<Keeper>,
     reconfigured: Notify,
@@ -68,6 +69,7 @@ impl KeyShelf {
         Self {
             ring: ArcSwap::new(Arc::clone(keeper.ring())),
             alarms: ArcSwap::default(),
+            suspicions: ArcSwap::default(),
             looker: Mutex::new(Looker::new(sources)),
             keeper: Mutex::new(keeper),
             reconfigured: Notify::new(),
@@ -85,12 +87,18 @@ impl KeyShelf {
         self.alarms.load_full()
     }
 
+    /// What would keep core from signing with files that are sound for us: of use where some core can't sign.
+    pub fn suspicions(&self) -> Arc<Vec<Alarm>> {
+        self.suspicions.load_full()
+    }
+
     /// Takes another configuration and reads it, so it may block on files. Keys of sources that are gone from it count as replaced; what was retired
     /// stays retired.
     pub fn reconfigure(&self, policy: Policy, sources: Vec<Source>, now: UnixTime) {
         let mut looker = lock(&self.looker);
         let sights = looker.reconfigure(sources, now);
         lock(&self.keeper).set_policy(policy);
+        self.suspicions.store(Arc::new(looker.suspicions()));
         self.apply(sights, looker.warnings(), now);
         self.reconfigured.notify_one();
     }
@@ -133,6 +141,7 @@ impl KeyShelf {
     fn look(&self, patience: Patience, now: UnixTime) {
         let mut looker = lock(&self.looker);
         let sights = looker.look(patience, now);
+        self.suspicions.store(Arc::new(looker.suspicions()));
         self.apply(sights, looker.warnings(), now);
         // What the keeper refused (a name that another source has) may be taken once that one has changed.
         lock(&self.keeper).faults().for_each(|(name, ..)| looker.forget(name));

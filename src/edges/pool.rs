@@ -114,6 +114,7 @@ pub struct Lease<B> {
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool<B>>,
     share: Share,
+    in_line: bool,
 }
 
 impl<B: Body<Data = bytes::Bytes> + 'static> Pool<B>
@@ -131,14 +132,25 @@ where
         endpoint: &Arc<Endpoint>,
         client: Option<IpAddr>,
     ) -> Result<Lease<B>, ConnectFault> {
-        let share = self.share(endpoint.id, client).await?;
-        while let Some(mut connection) = self.take_idle(endpoint.id) {
-            if connection.sender.ready().await.is_ok() {
-                connection.reused = true;
-                return Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.clone(), share });
-            }
+        let shares = self.of_slot(endpoint.id, |slot| slot.shares.clone());
+        if let Some(share) = shares.take(client) {
+            return self.over(endpoint, share).await;
         }
-        self.open_one(endpoint, share).await
+        let share = shares.wait(client, PATIENCE).await.ok_or(ConnectFault::Full)?;
+        let mut lease = self.over(endpoint, share).await?;
+        lease.in_line = true;
+        Ok(lease)
+    }
+
+    /// The same where the client need not wait for others to be done with one; else [`ConnectFault::Full`].
+    pub async fn lease_at_once(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        client: Option<IpAddr>,
+    ) -> Result<Lease<B>, ConnectFault> {
+        let shares = self.of_slot(endpoint.id, |slot| slot.shares.clone());
+        let share = shares.take(client).ok_or(ConnectFault::Full)?;
+        self.over(endpoint, share).await
     }
 
     /// A new connection, for what must not meet a stale one.
@@ -148,6 +160,17 @@ where
         client: Option<IpAddr>,
     ) -> Result<Lease<B>, ConnectFault> {
         let share = self.share(endpoint.id, client).await?;
+        self.open_one(endpoint, share).await
+    }
+
+    async fn over(self: &Rc<Self>, endpoint: &Arc<Endpoint>, share: Share) -> Result<Lease<B>, ConnectFault> {
+        while let Some(mut connection) = self.take_idle(endpoint.id) {
+            if connection.sender.ready().await.is_ok() {
+                connection.reused = true;
+                let (endpoint, pool) = (endpoint.clone(), self.clone());
+                return Ok(Lease { connection, endpoint, pool, share, in_line: false });
+            }
+        }
         self.open_one(endpoint, share).await
     }
 
@@ -184,7 +207,8 @@ where
         let tasks = [drive, watch];
         let connection =
             Connection { sender, pulse, held: None, reused: false, _tasks: tasks, _open: counted };
-        Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.clone(), share })
+        let (endpoint, pool) = (endpoint.clone(), self.clone());
+        Ok(Lease { connection, endpoint, pool, share, in_line: false })
     }
 
     /// Closes what has been idle for too long or belongs to an endpoint that `lives` denies. To be called several
@@ -262,6 +286,11 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
         self.connection.reused
     }
 
+    /// Whether it was had only after a while: after waiting for the client's share, or with a new connection.
+    pub fn took_time(&self) -> bool {
+        self.in_line || !self.connection.reused
+    }
+
     /// Whether the last request got no answer within its patience.
     pub fn is_overdue(&self) -> bool {
         self.connection.pulse.is_overdue()
@@ -299,7 +328,7 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
 
     /// The exchange ended on both sides: the connection may carry another one.
     pub fn give_back(self) {
-        let Self { connection, endpoint, pool, share: _share } = self;
+        let Self { connection, endpoint, pool, share: _share, .. } = self;
         connection.pulse.enter(Phase::Idle);
         if let Some(slot) = slot_of(&mut pool.slots.borrow_mut(), endpoint.id) {
             slot.idle.push(Parked { connection, since: pool.swept.get() });

@@ -33,7 +33,34 @@ pub(crate) struct Read {
     pub(crate) bytes: Zeroizing<Vec<u8>>,
     pub(crate) digest: [u8; 32],
     pub(crate) stamp: Stamp,
-    pub(crate) is_world_readable: bool,
+    pub(crate) mode: Mode,
+}
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mode {
+    pub(crate) owner: u32,
+    pub(crate) group: u32,
+    /// The nine bits of `chmod`.
+    pub(crate) bits: u32,
+}
+
+impl Mode {
+    pub(crate) fn is_world_readable(self) -> bool {
+        self.bits & 0o004 != 0
+    }
+
+    /// Whether a process of this user, and of the group of the same number alone, may read it.
+    pub(crate) fn lets(self, id: u32) -> bool {
+        let bit = if self.owner == id {
+            0o400
+        } else if self.group == id {
+            0o040
+        } else {
+            0o004
+        };
+        self.bits & bit != 0
+    }
 }
 
 impl Stamp {
@@ -76,8 +103,8 @@ pub(crate) fn read(path: &Path) -> Result<Read, FileFault> {
     }
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
-    let is_world_readable = meta.mode() & 0o004 != 0;
-    Ok(Read { bytes, digest: hash, stamp: Stamp::from(&meta), is_world_readable })
+    let mode = Mode { owner: meta.uid(), group: meta.gid(), bits: meta.mode() & 0o777 };
+    Ok(Read { bytes, digest: hash, stamp: Stamp::from(&meta), mode })
 }
 
 fn check(meta: &Metadata) -> Result<(), FileFault> {

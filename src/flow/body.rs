@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::{
     context::InFlight,
     relay::{Relay, UpBody},
+    resume::{Pull, Rest},
     story::Story,
 };
 use crate::{edges::pool::Lease, words::reason::Outcome};
@@ -33,7 +34,15 @@ enum End {
 
 enum Kind {
     Whole(Option<Bytes>),
-    Stream { live: Incoming, lease: Option<Lease<UpBody>>, sent: Option<Relay>, end: Option<End> },
+    Stream(Stream),
+}
+
+struct Stream {
+    live: Incoming,
+    lease: Option<Lease<UpBody>>,
+    sent: Option<Relay>,
+    end: Option<End>,
+    pull: Option<Box<Pull>>,
 }
 
 impl DownBody {
@@ -43,12 +52,22 @@ impl DownBody {
     }
 
     /// The body of an endpoint's answer; `sent` is the request's body, which must have gone up whole before
-    /// the connection may carry another exchange (A23).
-    pub fn stream(live: Incoming, lease: Lease<UpBody>, sent: Option<Relay>) -> Self {
-        Self {
-            kind: Kind::Stream { live, lease: Some(lease), sent, end: None },
-            story: None,
-            in_flight: None,
+    /// the connection may carry another exchange (A23). With a `pull` it goes on where it breaks off.
+    pub fn stream(
+        live: Incoming,
+        lease: Lease<UpBody>,
+        sent: Option<Relay>,
+        pull: Option<Box<Pull>>,
+    ) -> Self {
+        let stream = Stream { live, lease: Some(lease), sent, end: None, pull };
+        Self { kind: Kind::Stream(stream), story: None, in_flight: None }
+    }
+
+    /// What another stream can go on with; `None` where it is a body of ours.
+    pub fn into_rest(mut self) -> Option<Rest> {
+        match std::mem::replace(&mut self.kind, Kind::Whole(None)) {
+            Kind::Stream(stream) => Some((stream.live, stream.lease?)),
+            Kind::Whole(_) => None,
         }
     }
 
@@ -77,6 +96,70 @@ impl DownBody {
     }
 }
 
+impl Stream {
+    /// The next frame. An answer that broke off goes on as soon as its rest is there; until then the client, which
+    /// has asked for more, waits.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut story: Option<&mut Story>,
+        in_flight: Option<&InFlight>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            if let (Some(pull), Some(story)) = (&mut self.pull, story.as_deref_mut()) {
+                match ready!(pull.poll(cx, story)) {
+                    None => {}
+                    Some(Ok((live, lease))) => (self.live, self.lease) = (live, Some(lease)),
+                    Some(Err(error)) => return Poll::Ready(Some(Err(self.broke(error)))),
+                }
+            }
+            let frame = match ready!(Pin::new(&mut self.live).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    if let Err(error) = self.go_on(error, story.as_deref(), in_flight) {
+                        return Poll::Ready(Some(Err(self.broke(error))));
+                    }
+                    continue;
+                }
+                None => {
+                    self.end = Some(End::Whole);
+                    return Poll::Ready(None);
+                }
+            };
+            let new = match &mut self.pull {
+                Some(pull) => pull.pass(frame),
+                None => Some(frame),
+            };
+            if new.is_some() {
+                return Poll::Ready(new.map(Ok));
+            }
+        }
+    }
+
+    /// Asks for the rest; the error comes back where that can't be.
+    fn go_on(
+        &mut self,
+        broke: hyper::Error,
+        story: Option<&Story>,
+        in_flight: Option<&InFlight>,
+    ) -> Result<(), hyper::Error> {
+        // The connection is closed here, before another is asked for.
+        let endpoint = self.lease.take().map(|lease| lease.endpoint().clone());
+        match (&mut self.pull, endpoint, story, in_flight) {
+            (Some(pull), Some(endpoint), Some(story), Some(in_flight)) => {
+                pull.begin(broke, &endpoint, story, in_flight)
+            }
+            _ => Err(broke),
+        }
+    }
+
+    fn broke(&mut self, error: hyper::Error) -> hyper::Error {
+        self.pull = None;
+        self.end = Some(End::Broken);
+        error
+    }
+}
+
 impl Body for DownBody {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -96,14 +179,8 @@ impl Body for DownBody {
                     Ok(Frame::data(b))
                 }));
             }
-            Kind::Stream { live, end, .. } => {
-                let frame = std::task::ready!(Pin::new(live).poll_frame(cx));
-                match frame {
-                    None => *end = Some(End::Whole),
-                    Some(Err(_)) => *end = Some(End::Broken),
-                    Some(Ok(_)) => {}
-                }
-                frame
+            Kind::Stream(stream) => {
+                ready!(stream.poll(cx, this.story.as_deref_mut(), this.in_flight.as_ref()))
             }
         };
         if let (Some(story), Some(Ok(frame))) = (&mut this.story, &frame) {
@@ -118,14 +195,15 @@ impl Body for DownBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Stream { live, .. } => live.is_end_stream(),
+            Kind::Stream(stream) => stream.live.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Stream { live, .. } => live.size_hint(),
+            Kind::Stream(Stream { pull: Some(pull), .. }) => SizeHint::with_exact(pull.left()),
+            Kind::Stream(stream) => stream.live.size_hint(),
         }
     }
 }
@@ -134,7 +212,7 @@ impl Drop for DownBody {
     fn drop(&mut self) {
         let outcome = match &mut self.kind {
             Kind::Whole(_) => None,
-            Kind::Stream { live, lease, sent, end } => {
+            Kind::Stream(Stream { live, lease, sent, end, .. }) => {
                 // A chunked body's end shows only in its last frame.
                 let read = live.is_end_stream() || *end == Some(End::Whole);
                 let whole = sent.as_ref().is_none_or(Relay::ended);

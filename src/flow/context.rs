@@ -20,11 +20,13 @@ use tokio::sync::Notify;
 use super::{
     budget::Budget,
     known::{Known, KnownTokens},
+    own_token::OwnTokens,
     park::Lot,
     refused::Checks,
     relay::UpBody,
     replay::Replays,
     token_service::{Answers, WrongCredentials},
+    uploads::Uploads,
 };
 use crate::{
     decisions::token::verify::Rules,
@@ -86,6 +88,8 @@ pub struct Shared {
     pub known: KnownTokens,
     /// Credentials for replay.
     pub replays: Replays,
+    /// Tokens of our own.
+    pub own: OwnTokens,
     /// Token answers.
     pub answers: Arc<Answers>,
     /// Limits on wrong credentials.
@@ -94,6 +98,8 @@ pub struct Shared {
     pub signer: Signer,
     /// Bytes of kept heads.
     pub heads: Arc<Budget>,
+    /// Uploads that may begin again.
+    pub uploads: Uploads,
     /// Requests that wait for an endpoint.
     pub lot: Arc<Lot>,
     /// The time.
@@ -118,7 +124,16 @@ impl Shared {
         }
         Cow::Owned(Rules { lifetime: seen, ..policy.rules.clone() })
     }
+
+    /// How many replays of this principal may run at once.
+    pub fn replays_of(&self, policy: &Policy, name: &str) -> usize {
+        let oidc = self.auth_mode.get().is_none_or(|mode| &**mode == "oidc_auth");
+        if oidc && !name.starts_with("robot$") { policy.replays_each } else { REPLAYS_EACH }
+    }
 }
+
+/// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
+const REPLAYS_EACH: usize = 8;
 
 /// The state of one worker thread.
 pub struct Worker {
@@ -208,7 +223,8 @@ impl Waits {
 
 /// A request that is being served: until its answer has ended, or was given up by either side.
 pub struct InFlight {
-    downstream: Rc<Downstream>,
+    /// The connection that it came over.
+    pub downstream: Rc<Downstream>,
     /// With HTTP/2, what its stream waits for.
     pub waits: Option<Rc<Waits>>,
 }

@@ -10,6 +10,7 @@ use http::HeaderValue;
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
+use super::replay::Issued;
 use crate::{
     decisions::{
         ring::Ring,
@@ -75,6 +76,18 @@ pub enum Judgement {
     },
     /// Counts as no credential.
     Refused(Fault),
+    /// Our own, from while core couldn't sign (A11).
+    Own(Own),
+}
+
+/// What a token of our own stands for.
+pub enum Own {
+    /// Nobody.
+    Nobody,
+    /// A credential.
+    Credential(Arc<Issued>),
+    /// A credential that Harbor has refused since.
+    Ended,
 }
 
 impl KnownTokens {

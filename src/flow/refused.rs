@@ -141,13 +141,36 @@ async fn ask_both(
     }
 }
 
-/// Asks an endpoint which key it holds, for a request that needs to know now.
-pub async fn learn_held(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) {
-    let Some((status, body)) = ask(worker, endpoint, KEY_TARGET, None).await else { return };
+/// Asks an endpoint which key it holds, for a request that needs to know now: whether it signs with any, `None`
+/// where its answer tells nothing.
+pub async fn learn_held(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) -> Option<bool> {
+    let (status, body) = ask(worker, endpoint, KEY_TARGET, None).await?;
     match probe::read_key(status, &body) {
-        Finding::Holds(held) => worker.shared.fleet.confirm(endpoint, &held.kid),
-        Finding::CannotSign => worker.shared.fleet.cannot_sign(endpoint),
-        Finding::Strange => {}
+        Finding::Holds(held) => {
+            worker.shared.fleet.confirm(endpoint, &held.kid);
+            Some(true)
+        }
+        Finding::CannotSign => {
+            worker.shared.fleet.cannot_sign(endpoint);
+            worker.shared.probe_now.notify_one();
+            Some(false)
+        }
+        Finding::Strange => None,
+    }
+}
+
+/// Whether an endpoint accepts a credential where nothing else decides: on `/v2/` itself. `None` where it says
+/// neither.
+pub async fn accepts(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    credential: &HeaderValue,
+) -> Option<bool> {
+    let (status, _) = ask(worker, endpoint, "/v2/", Some(credential)).await?;
+    match CheckAnswer::of(status) {
+        CheckAnswer::Held => Some(true),
+        CheckAnswer::NotHeld => Some(false),
+        CheckAnswer::Unclear => None,
     }
 }
 

@@ -1,10 +1,13 @@
 //! A request to Harbor: judged, planned, sent, and planned again where core's key changed meanwhile.
 
 mod conclude;
+mod credential;
 mod dispatch;
 mod judge;
+mod manifest;
 mod observed;
 mod prepare;
+mod push;
 mod wait;
 
 use std::{
@@ -15,11 +18,13 @@ use std::{
 
 use http::{HeaderValue, Response};
 
-pub use self::observed::would_rescue;
+use self::push::Push;
+pub use self::{observed::would_rescue, wait::serves};
 use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},
     park::Turn,
+    replay,
     send::Outgoing,
     story::Story,
 };
@@ -27,7 +32,7 @@ use crate::{
     decisions::{plan::Tried, refusal},
     words::{
         reason::{Reason, Rescue},
-        route::Registry,
+        route::{Kind, Registry},
     },
 };
 
@@ -54,6 +59,12 @@ pub struct Passage<'a> {
     /// Its story.
     pub story: &'a mut Story,
     journey: Journey,
+    /// What can be sent anew, where it is a step of a push.
+    push: Option<Box<Push>>,
+    /// Whether it is a client's own request, not a step that we take for one.
+    of_client: bool,
+    /// Whether it has had a round: what is kept of it is decided in the first.
+    begun: bool,
 }
 
 /// A request's bearer: the header as it came, and where the token stands in it. No copy of the token.
@@ -95,12 +106,16 @@ struct Journey {
     outlasted: bool,
     waits: usize,
     wait_until: Option<Instant>,
+    /// Sends before it began: it has its own budget of them.
+    sent_before: usize,
+    /// Whether an endpoint had no connection left for it.
+    full: bool,
+    /// To replay; had after a wait, for the plan that follows.
+    turn: Option<replay::Turn>,
 }
 
 /// Rounds of planning at most, sent or not: each learns something, and there is only so much to learn.
 const ROUNDS: usize = 12;
-
-pub use wait::serves;
 
 /// What came of one round: what goes to the client, or nothing yet because something was learned.
 type Round = Option<Response<DownBody>>;
@@ -119,6 +134,18 @@ pub struct Ask<'a> {
     pub park: Duration,
     /// See [`Passage::portal`].
     pub portal: bool,
+    /// See [`Passage::of_client`].
+    pub of_client: bool,
+}
+
+/// What follows a round that failed.
+enum Recovered {
+    /// An endpoint is back, and it is this request's turn.
+    Turn(Turn),
+    /// Its push began anew.
+    Again,
+    /// It has been done already.
+    Done(Box<Response<DownBody>>),
 }
 
 /// Sends a request up by the best plan there is and gives back Harbor's answer, or the reason to answer it
@@ -130,7 +157,7 @@ pub async fn forward(
     ask: Ask<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    let Ask { outgoing, registry, bearer, within, park, portal } = ask;
+    let Ask { outgoing, registry, bearer, within, park, portal, of_client } = ask;
     let journey = Journey::default();
     let mut passage = Passage {
         worker,
@@ -144,26 +171,34 @@ pub async fn forward(
         portal,
         story,
         journey,
+        push: None,
+        of_client,
+        begun: false,
     };
     let mut turn: Option<Turn> = None;
     loop {
-        match passage.round().await {
+        let reason = match passage.round().await {
             Ok(Some(response)) => {
                 if let Some(turn) = turn {
                     turn.answered();
                     passage.story.rescued(Rescue::Park);
                 }
+                passage.settle_push(&response);
                 return Ok(response);
             }
-            Ok(None) => passage.journey.rounds += 1,
-            Err(reason) => {
-                drop(turn.take());
-                // Boxed: rare.
-                turn = Some(Box::pin(passage.park(reason)).await?);
+            Ok(None) if passage.journey.rounds + 1 >= ROUNDS => return Err(Reason::UpstreamBroke),
+            Ok(None) => {
+                passage.journey.rounds += 1;
+                continue;
             }
-        }
-        if passage.journey.rounds >= ROUNDS {
-            return Err(Reason::UpstreamBroke);
+            Err(reason) => reason,
+        };
+        drop(turn.take());
+        // Boxed: rare.
+        match Box::pin(passage.recover(reason)).await? {
+            Recovered::Turn(back) => turn = Some(back),
+            Recovered::Again => {}
+            Recovered::Done(response) => return Ok(*response),
         }
     }
 }
@@ -174,17 +209,40 @@ impl Passage<'_> {
         if self.journey.refused {
             self.await_signers().await;
         }
-        let (ring, now) = (self.worker.shared.keys.ring(), self.worker.shared.clock.now());
-        let judgement = self.judge(&ring, now).await;
-        self.keep_head(judgement.as_ref());
-        let Some(ready) = self.prepare(judgement.as_ref(), &ring, now).await? else { return Ok(None) };
-        let Some(sent) = self.dispatch(ready, judgement.as_ref(), &ring).await? else {
-            return Ok(None);
-        };
+        let mut moment = self.judge().await;
+        if !std::mem::replace(&mut self.begun, true) {
+            self.keep_head(moment.judgement.as_ref());
+            self.take_up(moment.judgement.as_ref());
+        }
+        let Some(ready) = self.prepare(&mut moment).await? else { return Ok(None) };
+        let Some(sent) = self.dispatch(ready, &moment).await? else { return Ok(None) };
         self.conclude(sent).await
     }
 
+    /// What can be done about a round that failed.
+    async fn recover(&mut self, reason: Reason) -> Result<Recovered, Reason> {
+        let manifest = self.registry.as_ref().is_some_and(|registry| registry.kind == Kind::Manifest);
+        match (reason, &self.push) {
+            (Reason::UpstreamBroke, Some(_)) if manifest => self.manifest_again(reason).await,
+            (Reason::UpstreamBroke, Some(_)) => self.begin_again(reason).await.map(|()| Recovered::Again),
+            _ => self.park(reason).await.map(Recovered::Turn),
+        }
+    }
+
+    /// All is open again, for as many sends as at first.
+    fn start_over(&mut self) {
+        let tried = self.journey.tried.drain(..).filter(|tried| *tried == Tried::Replay).collect();
+        let Journey { waits, held, outlasted, .. } = self.journey;
+        let (wait_until, sent_before) = (self.journey.wait_until, self.outgoing.sends.get());
+        self.journey =
+            Journey { tried, held, outlasted, waits, wait_until, sent_before, ..Journey::default() };
+    }
+
+    fn sends(&self) -> usize {
+        self.outgoing.sends.get() - self.journey.sent_before
+    }
+
     fn may_send_again(&self) -> bool {
-        self.outgoing.sends.get() < refusal::SENDS
+        self.sends() < refusal::SENDS
     }
 }

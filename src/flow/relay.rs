@@ -1,11 +1,13 @@
 //! A request's body on its way up, which the flow can take back: its head is kept until the endpoint has
-//! shown that it accepts the request, and nothing behind the head leaves the client before that.
+//! shown that it accepts the request, and nothing behind the head leaves the client before that. The body of an upload
+//! can be kept whole, and with it what its session has sent before.
 
 use std::{
     cell::{Cell, RefCell},
+    ops::Range,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{budget::Share, context::Waits};
+use super::{budget::Share, context::Waits, kept::Kept};
 use crate::edges::wire::{Phase, Pulse};
 
 /// What goes up as a request's body.
@@ -41,15 +43,36 @@ struct Shared {
     size: SizeHint,
 }
 
+/// What an upload session has sent, shared by the bodies that are made of it.
+pub type SharedKept = Rc<RefCell<Kept>>;
+
 #[derive(Debug)]
 struct Inner {
-    live: Incoming,
+    live: Live,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     share: Option<Share>,
     waker: Option<Waker>,
     full: bool,
     watcher: Option<Waker>,
+    upload: Option<Upload>,
+}
+
+/// Where a body comes from when nothing of it is kept.
+#[derive(Debug)]
+enum Live {
+    Client(Incoming),
+    /// All of it is kept already.
+    Nobody,
+}
+
+/// The upload that a body belongs to: its part of what is kept begins at `start`.
+#[derive(Debug)]
+struct Upload {
+    kept: SharedKept,
+    start: u64,
+    /// Where it ends, if it is a part of what is kept and nothing else.
+    end: Option<u64>,
 }
 
 /// hyper's end of a relay: one for each time that the request is sent.
@@ -58,20 +81,39 @@ pub struct RelayEnd {
     shared: Rc<Shared>,
     turn: u32,
     next_kept: usize,
+    /// Where it reads in the upload, until it has read all that is kept.
+    at: Option<u64>,
 }
 
 /// The client went away, or sent what is no body, before the body's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the client's body ended before its end")]
+#[error("the body ended before its end")]
 pub struct ClientGone;
 
 /// Bytes of the largest chunk that hyper hands over at once: the head's last one may overrun by it.
 pub const CHUNK: usize = 64 * 1024;
 
+/// Bytes that a kept chunk takes beside its own: a handle, and the framing in the buffer that it is a slice of.
+const EACH: usize = 64;
+
 impl Relay {
     /// Takes over a client's body. Nothing of it is kept before [`Relay::keep_head`].
     pub fn new(live: Incoming, (pulse, waits): (Rc<Pulse>, Option<Rc<Waits>>)) -> Self {
         let size = live.size_hint();
+        Self::made((Live::Client(live), size, None), (pulse, waits))
+    }
+
+    /// A part of what an upload has sent before.
+    pub fn of_kept(kept: &SharedKept, part: Range<u64>) -> Self {
+        let size = SizeHint::with_exact(part.end - part.start);
+        let upload = Upload { kept: kept.clone(), start: part.start, end: Some(part.end) };
+        Self::made((Live::Nobody, size, Some(upload)), (Rc::new(Pulse::default()), None))
+    }
+
+    fn made(
+        (live, size, upload): (Live, SizeHint, Option<Upload>),
+        (pulse, waits): (Rc<Pulse>, Option<Rc<Waits>>),
+    ) -> Self {
         let inner = Inner {
             live,
             kept: Vec::new(),
@@ -80,6 +122,7 @@ impl Relay {
             waker: None,
             full: false,
             watcher: None,
+            upload,
         };
         Self(Rc::new(Shared {
             turn: Cell::new(0),
@@ -99,6 +142,17 @@ impl Relay {
         self.0.inner.borrow_mut().share = Some(share);
     }
 
+    /// Keeps all of it from now on, behind what its upload has sent before.
+    pub fn keep_all(&self, kept: &SharedKept) {
+        let start = kept.borrow().length();
+        self.0.inner.borrow_mut().upload = Some(Upload { kept: kept.clone(), start, end: None });
+    }
+
+    /// Where in its upload it begins.
+    pub fn start(&self) -> Option<u64> {
+        self.0.inner.borrow().upload.as_ref().map(|upload| upload.start)
+    }
+
     /// Bytes of its head where `head` is the most that is kept of one.
     pub fn head_bytes(&self, head: usize) -> usize {
         self.0.size.exact().map_or(head, |n| head.min(usize::try_from(n).unwrap_or(head)))
@@ -114,14 +168,23 @@ impl Relay {
         let turn = self.0.turn.get() + 1;
         self.0.turn.set(turn);
         self.0.ended.set(false);
-        self.0.inner.borrow_mut().full = false;
-        RelayEnd { shared: self.0.clone(), turn, next_kept: 0 }
+        let mut inner = self.0.inner.borrow_mut();
+        inner.full = false;
+        // A kept head is at hand; only where there is none are the bytes that were read fetched from the upload.
+        let whole = inner.upload.as_ref().filter(|upload| upload.kept.borrow().is_whole());
+        let at = whole.filter(|_| inner.share.is_none()).map(|upload| upload.start);
+        if at.is_some() {
+            inner.kept = Vec::new();
+        }
+        RelayEnd { shared: self.0.clone(), turn, next_kept: 0, at }
     }
 
     /// Whether all that has been read from the client is still kept, so that the body can be sent again.
     pub fn can_restart(&self) -> bool {
         let inner = self.0.inner.borrow();
-        inner.share.is_some() || self.0.passed.get() == 0
+        let kept = inner.upload.as_ref().is_some_and(|upload| upload.kept.borrow().is_whole());
+        let untouched = self.0.passed.get() == 0 && matches!(inner.live, Live::Client(_));
+        inner.share.is_some() || kept || untouched
     }
 
     /// Whether the whole body is known to fit into its kept head.
@@ -171,14 +234,49 @@ impl RelayEnd {
     fn poll_kept(&mut self, inner: &mut Inner) -> Option<Bytes> {
         let chunk = inner.kept.get(self.next_kept)?.clone();
         self.next_kept += 1;
-        if self.next_kept == inner.kept.len() && inner.live.is_end_stream() {
+        if self.next_kept == inner.kept.len() && inner.live.is_end() {
             self.shared.ended.set(true);
         }
-        if inner.share.is_none() && self.next_kept == inner.kept.len() {
-            inner.kept = Vec::new();
-            self.next_kept = 0;
-        }
         Some(chunk)
+    }
+
+    /// What its upload has kept of it; `None` behind that.
+    fn poll_upload(
+        &mut self,
+        inner: &mut Inner,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, ClientGone>>> {
+        let (Some(at), Some(upload)) = (self.at, &inner.upload) else { return Poll::Ready(None) };
+        if upload.end.is_some_and(|end| at >= end) {
+            self.at = None;
+            self.shared.ended.set(true);
+            return Poll::Ready(None);
+        }
+        let read = ready!(upload.kept.borrow_mut().poll_read(at, cx));
+        match read {
+            Ok(Some(mut bytes)) => {
+                if let Some(end) = upload.end {
+                    bytes.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
+                }
+                let at = at + bytes.len() as u64;
+                self.at = Some(at);
+                let last = upload.end.unwrap_or_else(|| upload.kept.borrow().length());
+                if at >= last && inner.live.is_end() {
+                    self.at = None;
+                    self.shared.ended.set(true);
+                }
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            Ok(None) => {
+                self.at = None;
+                Poll::Ready(None)
+            }
+            Err(fault) => {
+                tracing::warn!(cause = %fault, "uploads.spool: an upload can't be read again");
+                upload.kept.borrow_mut().drop_all();
+                Poll::Ready(Some(Err(ClientGone)))
+            }
+        }
     }
 
     fn poll_live(
@@ -187,6 +285,10 @@ impl RelayEnd {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, ClientGone>>> {
         let keeps = inner.share.as_ref().map(Share::bytes);
+        if keeps.is_none() && !inner.kept.is_empty() {
+            inner.kept = Vec::new();
+            self.next_kept = 0;
+        }
         let full = |most| inner.kept_bytes > 0 && inner.kept_bytes + CHUNK > most;
         if keeps.is_some_and(|most| self.whole() > most as u64 && full(most)) {
             inner.waker = Some(cx.waker().clone());
@@ -196,7 +298,10 @@ impl RelayEnd {
             }
             return Poll::Pending;
         }
-        let frame = match Pin::new(&mut inner.live).poll_frame(cx) {
+        if let Some(upload) = &inner.upload {
+            ready!(upload.kept.borrow_mut().poll_room(cx));
+        }
+        let frame = match inner.live.poll_frame(cx) {
             Poll::Pending => {
                 self.wait();
                 return Poll::Pending;
@@ -222,11 +327,14 @@ impl RelayEnd {
                 Ok(chunk) => {
                     self.shared.passed.set(self.shared.passed.get() + chunk.len() as u64);
                     if keeps.is_some() {
-                        inner.kept_bytes += chunk.len();
+                        inner.kept_bytes += chunk.len() + EACH;
                         inner.kept.push(chunk.clone());
                         self.next_kept = inner.kept.len();
                     }
-                    if inner.live.is_end_stream() {
+                    if let Some(upload) = &inner.upload {
+                        upload.kept.borrow_mut().push(&chunk);
+                    }
+                    if inner.live.is_end() {
                         self.shared.ended.set(true);
                     }
                     Poll::Ready(Some(Ok(chunk)))
@@ -250,6 +358,22 @@ impl RelayEnd {
     }
 }
 
+impl Live {
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Nobody => true,
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Nobody => Poll::Ready(None),
+        }
+    }
+}
+
 impl Body for UpBody {
     type Data = Bytes;
     type Error = ClientGone;
@@ -268,6 +392,9 @@ impl Body for UpBody {
         if let Some(chunk) = end.poll_kept(&mut inner) {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
+        if let Some(chunk) = ready!(end.poll_upload(&mut inner, cx)) {
+            return Poll::Ready(Some(chunk.map(Frame::data)));
+        }
         end.poll_live(&mut inner, cx).map_ok(Frame::data)
     }
 
@@ -278,7 +405,8 @@ impl Body for UpBody {
                 let inner = end.shared.inner.borrow();
                 end.turn == end.shared.turn.get()
                     && end.next_kept >= inner.kept.len()
-                    && inner.live.is_end_stream()
+                    && end.at.is_none()
+                    && inner.live.is_end()
             }
         }
     }

@@ -59,7 +59,7 @@ struct Credential {
 /// How many replays of one principal run at once.
 struct Principal {
     name: Arc<str>,
-    first: Semaphore,
+    first: Arc<Semaphore>,
     proven: AtomicBool,
     slots: Arc<Semaphore>,
 }
@@ -99,16 +99,42 @@ impl Replays {
         (name, at_once): (&str, usize),
     ) {
         let credential = self.credential(credential);
-        let principal = self.principals.get_with(name.into(), || {
+        let principal = self.principal(name, at_once);
+        let issued = Issued { credential, access, expires, principal, life: expires.since(now) };
+        self.issued.insert(digest, Arc::new(issued));
+    }
+
+    /// Notes that Harbor has just accepted this credential: what was said of it before is over.
+    pub fn accepted(&self, credential: &HeaderValue) {
+        self.credential(credential);
+    }
+
+    /// What a token of our own stands for (A11): its credential and its bounds are those of every other token of
+    /// the same principal. `None` where Harbor has refused the credential and not accepted it since (A4).
+    pub fn of_own(
+        &self,
+        credential: &HeaderValue,
+        access: Vec<Access>,
+        (now, expires): (UnixTime, UnixTime),
+        (name, at_once): (&str, usize),
+    ) -> Option<Arc<Issued>> {
+        let known = self.credentials.get(credential.as_bytes());
+        if known.is_some_and(|known| known.over.load(Ordering::Acquire)) {
+            return None;
+        }
+        let (credential, principal) = (self.credential(credential), self.principal(name, at_once));
+        Some(Arc::new(Issued { credential, access, expires, principal, life: expires.since(now) }))
+    }
+
+    fn principal(&self, name: &str, at_once: usize) -> Arc<Principal> {
+        self.principals.get_with(name.into(), || {
             Arc::new(Principal {
                 name: name.into(),
-                first: Semaphore::new(1),
+                first: Arc::new(Semaphore::new(1)),
                 proven: AtomicBool::new(false),
                 slots: Arc::new(Semaphore::new(at_once.max(1))),
             })
-        });
-        let issued = Issued { credential, access, expires, principal, life: expires.since(now) };
-        self.issued.insert(digest, Arc::new(issued));
+        })
     }
 
     /// The one entry of a credential; a new one where it was over and Harbor has accepted it again.
@@ -129,14 +155,6 @@ impl Replays {
     pub fn find(&self, digest: &Digest, now: UnixTime) -> Option<Arc<Issued>> {
         let issued = self.issued.get(digest)?;
         (now < issued.expires && !issued.is_over()).then_some(issued)
-    }
-
-    /// Harbor refused the credential of this token: it is over for every token, and for those who wait for
-    /// their turn with it.
-    pub fn forget(&self, digest: &Digest) {
-        if let Some(issued) = self.issued.remove(digest) {
-            issued.credential.over.store(true, Ordering::Release);
-        }
     }
 
     /// A write through us may have changed what any credential may do (A2).
@@ -161,6 +179,11 @@ impl Issued {
         &self.credential.value
     }
 
+    /// Harbor refused the credential: it is over for every token, and for those who wait for their turn with it.
+    pub fn end(&self) {
+        self.credential.over.store(true, Ordering::Release);
+    }
+
     /// Whether Harbor has refused the credential, or a write may have changed it.
     pub fn is_over(&self) -> bool {
         self.credential.over.load(Ordering::Acquire)
@@ -176,56 +199,59 @@ impl Issued {
         &self.access
     }
 
-    /// A turn to replay: the first of a principal runs alone, because parallel uses of a CLI secret race at
-    /// the provider (O7). `None` where none comes in time, or the credential is over when it comes.
-    pub async fn turn(&self) -> Option<Turn<'_>> {
+    /// A turn to replay, where nobody is before this one: the first of a principal runs alone, because parallel uses
+    /// of a CLI secret race at the provider (O7).
+    pub fn turn_at_once(&self) -> Option<Turn> {
+        let principal = &self.principal;
+        let first = if principal.is_proven() {
+            None
+        } else {
+            Some(principal.first.clone().try_acquire_owned().ok()?)
+        };
+        let slot = principal.slots.clone().try_acquire_owned().ok()?;
+        Some(Turn { principal: principal.clone(), _first: first, _slot: slot })
+    }
+
+    /// The same after those who are before this one. `None` where none comes in time, or the credential is over when
+    /// it comes.
+    pub async fn turn(&self) -> Option<Turn> {
+        let principal = &self.principal;
         let turn = async {
-            let first = if self.principal.proven.load(Ordering::Acquire) {
-                None
-            } else {
-                Some(self.principal.first.acquire().await.ok()?)
-            };
-            let slot = self.principal.slots.clone().acquire_owned().await.ok()?;
-            Some(Turn { principal: &self.principal, _first: first, _slot: slot })
+            let mut first = None;
+            if !principal.is_proven() {
+                let alone = principal.first.clone().acquire_owned().await.ok()?;
+                // Who was before this one may have proved the principal: then those behind it need not wait either.
+                first = (!principal.is_proven()).then_some(alone);
+            }
+            let slot = principal.slots.clone().acquire_owned().await.ok()?;
+            Some(Turn { principal: principal.clone(), _first: first, _slot: slot })
         };
         tokio::time::timeout(PATIENCE, turn).await.ok().flatten().filter(|_| !self.is_over())
     }
 }
 
-/// What a replay's refusal means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Perhaps a lock of core's: sent again after so long.
-    Again(Duration),
-    /// Evidence of nothing: the client reads it, and the credential stays.
-    Stands,
-    /// Harbor refuses the credential: it is never sent again (A4).
-    Over,
-}
-
-/// Reads a refusal of core's by what is left of a lock that a stranger's wrong try has caused, where we saw one;
-/// whether this request has waited for a lock; whether it may be sent again; how long a lock is that nobody here
-/// saw (A7).
-pub fn refused(seen: Option<Duration>, waited: bool, may: bool, unseen: Duration) -> Refused {
-    match seen {
-        Some(rest) if may && !waited => Refused::Again(rest),
-        Some(_) => Refused::Stands,
-        None if may && !waited => Refused::Again(unseen),
-        None => Refused::Over,
+impl Principal {
+    fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Acquire)
     }
 }
 
 /// One replay's turn.
-pub struct Turn<'a> {
-    principal: &'a Principal,
-    _first: Option<tokio::sync::SemaphorePermit<'a>>,
+pub struct Turn {
+    principal: Arc<Principal>,
+    _first: Option<OwnedSemaphorePermit>,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Turn<'_> {
+impl Turn {
     /// Harbor accepted the credential: others of this principal may follow side by side.
     pub fn accepted(&self) {
         self.principal.proven.store(true, Ordering::Release);
+    }
+
+    /// Whether it is a turn of this token's principal.
+    pub fn is_for(&self, issued: &Issued) -> bool {
+        Arc::ptr_eq(&self.principal, &issued.principal)
     }
 }
 

@@ -26,6 +26,7 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         | Reason::TokenIssuedInFuture
         | Reason::TokenLivesTooLong
         | Reason::TokenIssuedAfterKeyEnded
+        | Reason::OwnTokenScope
         | Reason::CredentialRefused => (S::UNAUTHORIZED, "UNAUTHORIZED", "unauthorized: unauthorized"),
         Reason::SeveralAuthorizations => {
             (S::BAD_REQUEST, "UNSUPPORTED", "more than one Authorization header")
@@ -53,6 +54,11 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         Reason::UpstreamBroke => {
             (S::BAD_GATEWAY, "UNAVAILABLE", "the registry broke off its answer; try again")
         }
+        Reason::UploadLost => (
+            S::BAD_GATEWAY,
+            "BLOB_UPLOAD_INVALID",
+            "the registry broke off the upload, and did not let it begin anew; push again",
+        ),
         Reason::UpstreamSlow => {
             (S::GATEWAY_TIMEOUT, "UNAVAILABLE", "the registry did not answer in time; try again")
         }

@@ -85,6 +85,13 @@ impl Outgoing {
         (safe || opens) && self.restartable()
     }
 
+    /// Whether no answer has come, or of a safe request a part of its head only: nobody was told of it. A head that
+    /// is none would come again.
+    fn unanswered(&self, lease: &Lease<UpBody>, error: &hyper::Error) -> bool {
+        let safe = self.method == Method::GET || self.method == Method::HEAD;
+        !lease.answered() || (safe && !error.is_parse())
+    }
+
     /// Whether nothing of its body has been let go.
     pub fn restartable(&self) -> bool {
         self.body.as_ref().is_none_or(Relay::can_restart)
@@ -117,7 +124,7 @@ pub async fn exchange(
         return Err(SendFault::ClientGone);
     }
     // What was let go meanwhile can't be sent whole again.
-    let harmless = harmless && outgoing.restartable() && !lease.answered();
+    let harmless = harmless && outgoing.restartable() && outgoing.unanswered(&lease, fault.error());
     let unsent = fault.take_message().is_some();
     if unsent {
         outgoing.sends.set(outgoing.sends.get() - 1);
@@ -143,6 +150,9 @@ async fn once_more(
         Ok(response) => Ok(Answered { response, lease }),
         Err(_) if lease.is_overdue() => Err(SendFault::Slow),
         Err(_) if outgoing.body.as_ref().is_some_and(Relay::client_gone) => Err(SendFault::ClientGone),
-        Err(_) => Err(SendFault::Broke { harmless: harmless && outgoing.restartable() && !lease.answered() }),
+        Err(fault) => {
+            let unanswered = outgoing.unanswered(&lease, fault.error());
+            Err(SendFault::Broke { harmless: harmless && outgoing.restartable() && unanswered })
+        }
     }
 }

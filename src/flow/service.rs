@@ -112,9 +112,11 @@ fn refuse(reason: Reason, story: &mut Story) -> Response<DownBody> {
     story.refusal = Some(reason);
     story.rescue = None;
     story.outcome = match reason {
-        Reason::NoEndpoint | Reason::UpstreamBroke | Reason::UpstreamSlow | Reason::RegistryPassword => {
-            Outcome::UpstreamFailed
-        }
+        Reason::NoEndpoint
+        | Reason::UpstreamBroke
+        | Reason::UploadLost
+        | Reason::UpstreamSlow
+        | Reason::RegistryPassword => Outcome::UpstreamFailed,
         Reason::BodyBroke => Outcome::ClientGone,
         _ => Outcome::Rejected,
     };
@@ -275,7 +277,7 @@ async fn pass(
         basic_sent: basic.then(|| Cell::new(Instant::now())),
     };
     let park = if policy.enforce { policy.park } else { Duration::ZERO };
-    let ask = Ask { outgoing, registry, bearer, within, park, portal };
+    let ask = Ask { outgoing, registry, bearer, within, park, portal, of_client: true };
     let result = registry::forward(worker, Some(downstream), policy, ask, story).await;
     if let Some(relay) = relay {
         story.bytes_in = relay.passed();

@@ -90,9 +90,10 @@ impl Story {
     }
 
     /// Notes a rescue; the first one is the reason, a later one only replaces what a plan does. Waiting stands above
-    /// all: without it no plan would have been tried.
+    /// that: without it no plan would have been tried. An answer that goes on stands above all: it had begun.
     pub fn rescued(&mut self, by: Rescue) {
-        let replaced = |was| was == Rescue::Reroute || was == Rescue::Resign || by == Rescue::Park;
+        let above = |by| matches!(by, Rescue::Park | Rescue::PullResumed);
+        let replaced = |was| was == Rescue::Reroute || was == Rescue::Resign || above(by);
         if self.rescue.is_none_or(replaced) {
             self.rescue = Some(by);
         }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod inspect;
+mod instead;
 mod query;
 mod wrong;
 
@@ -18,7 +19,7 @@ use http_body_util::{BodyExt, Limited};
 
 pub use self::{
     answers::{Answers, Flown},
-    wrong::{Asked, LOCK, WrongCredentials},
+    wrong::{Asked, WrongCredentials},
 };
 use self::{inspect::Inspected, query::Query};
 use super::{
@@ -32,12 +33,9 @@ use crate::{
     decisions::token::claims,
     words::{
         credential::{Credential, basic_user},
-        reason::{Outcome, Reason, Rescue},
+        reason::{Outcome, Reason},
     },
 };
-
-/// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
-const REPLAYS_EACH: usize = 8;
 
 /// Bytes of a token answer at most: a token for many scopes grows with each.
 const LONGEST: usize = 1024 * 1024;
@@ -173,27 +171,26 @@ impl Flight {
             Err(reason) => return Flown::failed(reason),
         };
         let mut flown = Flown::failed(Reason::NoEndpoint);
-        let mut waited = false;
-        for _ in 0..SENDS {
+        let (mut waited, mut doubted) = (false, false);
+        for left in (0..SENDS).rev() {
             flown = self.send().await.unwrap_or_else(Flown::failed).after(&flown);
-            let inspected = self.inspect(&mut flown);
-            match inspected {
-                Inspected::CannotSign if self.another_signs() => {
-                    flown.rescue = Some(Rescue::OtherEndpoint);
+            let mut inspected = self.inspect(&mut flown);
+            if inspected == Inspected::CannotSign {
+                inspected = match self.unsigned(&mut flown, left, &mut doubted).await {
+                    Some(inspected) => self.instead(&mut flown, inspected).await,
+                    None => continue,
+                };
+            }
+            if inspected == Inspected::Refused {
+                // Once for an unknown secret. One that was accepted before is not given up to a stranger's
+                // locks: where they never end, its refusals are evidence of nothing (A7).
+                if let Some(admission) = &admission
+                    && (!waited || admission.was_accepted())
+                    && admission.outlast_lock().await
+                {
+                    waited = true;
                     continue;
                 }
-                Inspected::Refused => {
-                    // Once for an unknown secret. One that was accepted before is not given up to a stranger's
-                    // locks: where they never end, its refusals are evidence of nothing (A7).
-                    if let Some(admission) = &admission
-                        && (!waited || admission.was_accepted())
-                        && admission.outlast_lock().await
-                    {
-                        waited = true;
-                        continue;
-                    }
-                }
-                _ => {}
             }
             if let Some(admission) = &admission {
                 admission.settle(inspected != Inspected::Refused, inspected == Inspected::Granted);
@@ -209,11 +206,17 @@ impl Flight {
         target + self.headers.values().map(HeaderValue::len).sum::<usize>()
     }
 
+    /// Asks Harbor the client's own question.
     async fn send(&self) -> Result<Flown, Reason> {
+        self.ask(self.uri.clone()).await
+    }
+
+    /// Asks Harbor with the client's credential, where it takes requests.
+    async fn ask(&self, uri: Uri) -> Result<Flown, Reason> {
         let mut story = Story::silent(&self.worker, self.client);
         let outgoing = Outgoing {
             method: Method::GET,
-            uri: self.uri.clone(),
+            uri,
             headers: self.headers.clone(),
             body: None,
             sends: Cell::default(),
@@ -226,6 +229,7 @@ impl Flight {
             within: self.policy.token_timeout,
             park: self.policy.park.min(PATIENCE),
             portal: false,
+            of_client: false,
         };
         let answer = registry::forward(&self.worker, None, &self.policy, ask, &mut story).await?;
         let (head, body) = answer.into_parts();
@@ -256,9 +260,6 @@ impl Flight {
         }
         let (inspected, issued) = inspect::read(flown.status, &flown.body, self.basic.is_some());
         flown.refusal = inspected.reason();
-        if let (Inspected::CannotSign, Some(endpoint)) = (inspected, &flown.endpoint) {
-            shared.fleet.cannot_sign(endpoint);
-        }
         if inspected == Inspected::TooLong {
             tracing::warn!(
                 client = %self.client,
@@ -292,18 +293,10 @@ impl Flight {
             return;
         }
         let name = issued.subject.as_deref().unwrap_or_default();
-        let oidc = shared.auth_mode.get().is_none_or(|mode| &**mode == "oidc_auth");
-        let at_once =
-            if oidc && !name.starts_with("robot$") { self.policy.replays_each } else { REPLAYS_EACH };
+        let at_once = shared.replays_of(&self.policy, name);
         let digest = shared.known.digest(&issued.token);
         let life = (shared.clock.now(), issued.expires);
         shared.replays.remember(digest, basic, issued.access.clone(), life, (name, at_once));
-    }
-
-    fn another_signs(&self) -> bool {
-        use crate::decisions::plan::{Held, Standing};
-        let fleet = self.worker.shared.fleet.snapshot();
-        fleet.statuses.iter().any(|s| s.held != Held::CannotSign && s.standing == Standing::Healthy)
     }
 }
 

@@ -7,7 +7,8 @@
 //! ```text
 //! serve     connections               replica  options, counters, the order of the steps
 //! wire      HTTP/1.1 as Go's server speaks it
-//! cookies   sid and CSRF            who      whose request it is
+//! outage    database or Redis down  cookies  sid and CSRF
+//! who       whose request it is
 //! token_service   /service/token    access   who may do what below /v2/, and the challenges
 //! registry  /v2/                    -> registry_client (docker-registry) or memory
 //! api       /api                    ui       /c
@@ -22,6 +23,7 @@ mod hooks;
 mod key;
 mod key_file;
 mod memory;
+mod outage;
 mod random;
 mod registry;
 mod registry_client;
@@ -46,5 +48,6 @@ pub use replica::{Core, CoreOptions};
 pub use version::Version;
 pub use wire::head::Head;
 pub use world::{
-    RegistryBackend, Role, SAMPLE_ADMIN_PASSWORD, SAMPLE_ROBOT_SECRET, SAMPLE_USER_PASSWORD, World,
+    Health, OutageTimes, RegistryBackend, Role, SAMPLE_ADMIN_PASSWORD, SAMPLE_ROBOT_SECRET,
+    SAMPLE_USER_PASSWORD, World,
 };

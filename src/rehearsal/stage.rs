@@ -7,11 +7,13 @@ mod front;
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
+
+use tokio::net::TcpSocket;
 
 use super::harbor::{
     Core, CoreKey, CoreOptions, KeyForm, Latency, MemoryRegistry, RegistryBackend, Version, World,
@@ -30,6 +32,14 @@ const LATENCY: Latency = Latency {
     bearer: Duration::from_millis(5),
     password: Duration::from_millis(7),
 };
+
+/// How long a replica that was killed is gone: core serves again 1 to 2 s after its start (U8).
+const GONE: Duration = Duration::from_millis(1_200);
+
+/// The key files of both.
+const FILES: [&str; 2] = ["former.pem", "new.pem"];
+/// A free port.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The keys of the rehearsal: the same for both lanes.
 #[derive(Debug)]
@@ -55,7 +65,13 @@ pub struct Stage {
     world: Arc<World>,
     keys: Arc<Keys>,
     door: Front,
-    replicas: Vec<Core>,
+    replicas: Vec<Replica>,
+}
+
+/// A core before (0) or after (1) the upgrade.
+struct Replica {
+    core: Core,
+    which: usize,
 }
 
 impl Stage {
@@ -63,7 +79,7 @@ impl Stage {
     /// something that starts it. `folder` is the lane's own.
     pub async fn set(folder: PathBuf, keys: Arc<Keys>, start: Option<StartGate>) -> io::Result<Self> {
         fs::create_dir(&folder)?;
-        for (key, name) in keys.both.iter().zip(["former.pem", "new.pem"]) {
+        for (key, name) in keys.both.iter().zip(FILES) {
             key.overwrite(&folder.join(name), KeyForm::Pkcs1)?;
         }
         let registry = Arc::new(MemoryRegistry::new(REGISTRY));
@@ -79,7 +95,7 @@ impl Stage {
             replicas: Vec::new(),
         };
         for _ in 0..2 {
-            stage.replicas.push(stage.core(0).await?);
+            stage.replicas.push(stage.replica(0, ANY).await?);
         }
         if let Some(start) = start {
             stage.keys.both[0].overwrite(&stage.known(), KeyForm::Pkcs1)?;
@@ -101,7 +117,7 @@ impl Stage {
         if matches!(self.door, Front::Gate(_)) {
             self.keys.both[1].rename_into(&self.known(), KeyForm::Pkcs1)?;
         }
-        self.replicas.push(self.core(1).await?);
+        self.replicas.push(self.replica(1, ANY).await?);
         self.door.serve(&self.addresses()).await
     }
 
@@ -109,17 +125,55 @@ impl Stage {
     pub async fn leave(&mut self) -> io::Result<()> {
         let leaving = self.replicas.remove(0);
         self.door.serve(&self.addresses()).await?;
-        leaving.stop().await;
+        leaving.core.stop().await;
         Ok(())
     }
 
-    /// Ends it all; gives what tidegate counted as rescued.
-    pub async fn strike(self) -> io::Result<Gated> {
-        let gated = self.door.end().await;
+    /// Whether only replicas with the new key are left.
+    pub fn is_upgraded(&self) -> bool {
+        self.replicas.iter().all(|replica| replica.which == 1)
+    }
+
+    /// The oldest replica ends without draining, and is there again a little later, at the same address; nobody is
+    /// told (U8).
+    pub async fn restart(&mut self) -> io::Result<()> {
+        let Replica { core, which } = self.replicas.remove(0);
+        let address = core.address();
+        core.terminate().await;
+        // Bound and not listening, it refuses connections, and keeps the port from becoming one of theirs.
+        let kept = TcpSocket::new_v4()?;
+        kept.set_reuseaddr(true)?;
+        kept.bind(address)?;
+        tokio::time::sleep(GONE).await;
+        let replica = self.replica(which, address).await?;
+        self.replicas.insert(0, replica);
+        Ok(())
+    }
+
+    /// Core's key file is emptied (K9), as tidegate sees it too.
+    pub fn break_key(&self) -> io::Result<()> {
+        self.keys.both[1].overwrite(&self.folder.join(FILES[1]), KeyForm::Empty)?;
+        self.keys.both[1].overwrite(&self.known(), KeyForm::Empty)
+    }
+
+    /// It is whole again.
+    pub fn mend_key(&self) -> io::Result<()> {
+        self.keys.both[1].overwrite(&self.folder.join(FILES[1]), KeyForm::Pkcs1)?;
+        self.keys.both[1].overwrite(&self.known(), KeyForm::Pkcs1)
+    }
+
+    /// What tidegate has counted so far; nothing where there is none.
+    pub async fn counted(&self) -> io::Result<Gated> {
+        self.door.counted().await
+    }
+
+    /// Ends it all.
+    pub async fn strike(self) -> io::Result<()> {
+        let ended = self.door.end().await;
         for replica in self.replicas {
-            replica.kill().await;
+            replica.core.kill().await;
         }
-        gated
+        ended
     }
 
     /// The file that tidegate knows core's key by.
@@ -128,15 +182,14 @@ impl Stage {
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
-        self.replicas.iter().map(Core::address).collect()
+        self.replicas.iter().map(|replica| replica.core.address()).collect()
     }
 
-    /// A core before (0) or after (1) the upgrade.
-    async fn core(&self, which: usize) -> io::Result<Core> {
-        let key_file = self.folder.join(["former.pem", "new.pem"][which]);
+    async fn replica(&self, which: usize, listen: SocketAddr) -> io::Result<Replica> {
+        let key_file = self.folder.join(FILES[which]);
         let public = format!("http://{}", self.front);
         let mut options = CoreOptions::new(VERSIONS[which], key_file, Arc::clone(&self.world), &public);
         options.latency = LATENCY;
-        Core::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), options).await
+        Ok(Replica { core: Core::start(listen, options).await?, which })
     }
 }

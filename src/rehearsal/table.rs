@@ -1,14 +1,20 @@
 //! What a person sees: the lanes side by side, what the clients said, what tidegate did about it. 80 columns.
 
 mod live;
+mod stay;
 
-use std::fmt::{self, Write as _};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+};
 
-pub use live::Live;
-
+pub use self::{
+    live::{BOTH, Live},
+    stay::Stay,
+};
 use super::{
     load::{Kind, Part, Sum},
-    report::Report,
+    report::{AgainstReport, Report},
 };
 
 /// The widest line.
@@ -26,6 +32,22 @@ pub struct Table<'a> {
     pub colours: bool,
 }
 
+/// The same of a load on an operator's Harbor.
+#[derive(Clone, Copy, Debug)]
+pub struct AgainstTable<'a> {
+    pub report: &'a AgainstReport,
+    pub colours: bool,
+}
+
+/// A lane and its name.
+type Column<'a> = (&'a str, &'a Sum);
+
+/// How numbers are shown.
+#[derive(Clone, Copy)]
+struct Paint {
+    colours: bool,
+}
+
 /// Green for what should be, red for what shouldn't.
 #[derive(Clone, Copy)]
 enum Colour {
@@ -35,53 +57,101 @@ enum Colour {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let report = self.report;
+        let (report, paint) = (self.report, Paint { colours: self.colours });
         writeln!(
             f,
-            "Rolling upgrade of Harbor {} to {} with a new key (seed {}, {} s)\n",
+            "Rolling upgrade of Harbor {} to {} with a new key (seed {}, {} s)",
             report.upgraded_from, report.upgraded_to, report.seed, report.duration_seconds
         )?;
-        self.rows(f)?;
-        self.failures(f, "Failed directly, in the clients' words", &report.direct)?;
-        self.failures(f, "Failed through tidegate", &report.through_tidegate)?;
+        if let Some(by) = &report.client {
+            writeln!(f, "Load by {} {}", by.name, by.version)?;
+        }
+        writeln!(f)?;
+        paint.rows(f, &[("directly", &report.direct), ("through tidegate", &report.through_tidegate)])?;
+        paint.failures(f, "Failed directly, in the clients' words", &report.direct)?;
+        paint.failures(f, "Failed through tidegate", &report.through_tidegate)?;
         if !report.tidegate.rescues.is_empty() {
             writeln!(f, "\nRescued by tidegate")?;
             for (reason, count) in &report.tidegate.rescues {
                 writeln!(f, "{count:>7} requests by {reason}: {}", meaning(reason))?;
             }
         }
-        self.verdict(f)
+        let verdict = format!(
+            "{} of {} operations failed directly, {} of {} through tidegate.",
+            report.direct.failed,
+            report.direct.operations,
+            report.through_tidegate.failed,
+            report.through_tidegate.operations
+        );
+        paint.verdict(f, report.passed, &verdict)
     }
 }
 
-impl Table<'_> {
-    fn rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (direct, through) = (&self.report.direct, &self.report.through_tidegate);
-        writeln!(f, "{:<20}{:<30}through tidegate", "", "directly")?;
-        writeln!(f, "{:<20}{HEADS}  {HEADS}", "")?;
-        for part in &direct.parts {
-            let same = |other: &&Part| other.client == part.client && other.operation == part.operation;
-            let other = through.parts.iter().find(same);
-            write!(f, "  {:<11}{:<7}", part.client, part.operation)?;
-            writeln!(f, "{}  {}", self.cell(Some(part)), self.cell(other))?;
+impl fmt::Display for AgainstTable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (report, paint) = (self.report, Paint { colours: self.colours });
+        writeln!(f, "Load on {} (seed {}, {} s)", report.against_url, report.seed, report.duration_seconds)?;
+        if let Some(direct) = &report.direct_url {
+            writeln!(f, "directly: {direct}")?;
         }
-        let total = |sum: &Sum, width| self.failed(sum.failed, sum.operations, width);
-        writeln!(f, "  {:<18}{}{}", "all", total(direct, 30), total(through, 0))
+        writeln!(f)?;
+        let direct = report.direct.as_ref().map(|sum| ("directly", sum));
+        let against = (if direct.is_some() { "through --against" } else { "at --against" }, &report.against);
+        let lanes: Vec<Column<'_>> = direct.into_iter().chain([against]).collect();
+        paint.rows(f, &lanes)?;
+        for (name, sum) in lanes {
+            paint.failures(f, &format!("Failed {name}, in the clients' words"), sum)?;
+        }
+        if !report.not_deleted.is_empty() {
+            writeln!(f, "\n{}", paint.paint(Colour::Red, "Not deleted, still in Harbor"))?;
+            for left in &report.not_deleted {
+                writeln!(f, "  {}\n    {}", left.repository, left.why)?;
+            }
+        }
+        let interrupted = if report.interrupted { ", until it was interrupted" } else { "" };
+        let Sum { failed, operations, .. } = report.against;
+        let left = match report.not_deleted.len() {
+            0 => "nothing was left behind".to_owned(),
+            count => format!("repositories left behind: {count}"),
+        };
+        let verdict = format!("{failed} of {operations} operations failed{interrupted}; {left}.");
+        paint.verdict(f, report.passed, &verdict)
+    }
+}
+
+impl Paint {
+    fn rows(self, f: &mut fmt::Formatter<'_>, lanes: &[Column<'_>]) -> fmt::Result {
+        let line = |f: &mut fmt::Formatter<'_>, first: &str, cells: Vec<String>| {
+            writeln!(f, "{}", format!("{first:<20}{}", cells.join("  ")).trim_end())
+        };
+        line(f, "", lanes.iter().map(|(name, _)| format!("{name:<28}")).collect())?;
+        line(f, "", lanes.iter().map(|_| HEADS.to_owned()).collect())?;
+        let parts: BTreeSet<_> =
+            lanes.iter().flat_map(|(_, sum)| &sum.parts).map(|part| (part.client, part.operation)).collect();
+        for (client, operation) in parts {
+            let of = |part: &&Part| part.client == client && part.operation == operation;
+            let cells = lanes.iter().map(|(_, sum)| self.cell(sum.parts.iter().find(of)));
+            line(f, &format!("  {client:<11}{operation:<7}"), cells.collect())?;
+        }
+        let all = lanes.iter().map(|(_, sum)| self.failed(sum.failed, sum.operations, 28));
+        line(f, "  all", all.collect())
     }
 
-    fn cell(&self, part: Option<&Part>) -> String {
+    fn cell(self, part: Option<&Part>) -> String {
         let Some(part) = part else { return format!("{:<28}", "") };
         let millis = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |time| format!("{time:.0} ms"));
         let failed = self.failed(part.failed, part.operations, 10);
         format!("{failed}{:>9}{:>9}", millis(part.median_ms), millis(part.p99_ms))
     }
 
-    fn failed(&self, failed: usize, of: usize, width: usize) -> String {
+    fn failed(self, failed: usize, of: usize, width: usize) -> String {
         let colour = if failed == 0 { Colour::Green } else { Colour::Red };
-        self.paint(colour, &format!("{:<width$}", format!("{failed} of {of}")))
+        let text = format!("{failed} of {of}");
+        let rest = width.saturating_sub(text.len());
+        format!("{}{:rest$}", self.paint(colour, &text), "")
     }
 
-    fn failures(&self, f: &mut fmt::Formatter<'_>, title: &str, sum: &Sum) -> fmt::Result {
+    fn failures(self, f: &mut fmt::Formatter<'_>, title: &str, sum: &Sum) -> fmt::Result {
         if sum.failures.is_empty() {
             return writeln!(f, "\n{title}\n      {}", self.paint(Colour::Green, "0 nothing"));
         }
@@ -95,21 +165,12 @@ impl Table<'_> {
         writeln!(f, "{count:>7} in {} other ways (--json tells)", others.len())
     }
 
-    fn verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { direct, through_tidegate, passed, .. } = self.report;
-        let (colour, verdict) = if *passed { (Colour::Green, "Passed") } else { (Colour::Red, "NOT PASSED") };
-        writeln!(
-            f,
-            "\n{}: {} of {} operations failed directly, {} of {} through tidegate.",
-            self.paint(colour, verdict),
-            direct.failed,
-            direct.operations,
-            through_tidegate.failed,
-            through_tidegate.operations
-        )
+    fn verdict(self, f: &mut fmt::Formatter<'_>, passed: bool, verdict: &str) -> fmt::Result {
+        let (colour, word) = if passed { (Colour::Green, "Passed") } else { (Colour::Red, "NOT PASSED") };
+        writeln!(f, "\n{}: {verdict}", self.paint(colour, word))
     }
 
-    fn paint(&self, colour: Colour, text: &str) -> String {
+    fn paint(self, colour: Colour, text: &str) -> String {
         let code = match colour {
             Colour::Green if self.colours => "32;1",
             Colour::Red if self.colours => "31;1",
@@ -187,6 +248,7 @@ mod tests {
             through_tidegate: through,
             tidegate: Gated { rescues, ..Gated::default() },
             passed: true,
+            ..Report::default()
         }
     }
 

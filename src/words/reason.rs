@@ -58,10 +58,16 @@ closed_list! {
         SecondPlan = "second_plan",
         /// Core's clock refused its token; it was signed with an earlier `nbf`, or held until it was valid.
         Clock = "clock",
+        /// Core can't sign: its client got, or used, a token of our own, and its credential went up (A11).
+        OwnToken = "own_token",
         /// An endpoint could not be reached or could not sign; another one answered.
         OtherEndpoint = "other_endpoint",
         /// It waited until an endpoint took it.
         Park = "park",
+        /// Its endpoint stopped in the middle of a push; what was sent went up again, to another upload session.
+        PushRestarted = "push_restarted",
+        /// Its answer broke off; the rest was asked for again and joined to what the client had.
+        PullResumed = "pull_resumed",
     }
 }
 
@@ -122,6 +128,8 @@ closed_list! {
         NoEndpoint = "no_endpoint",
         /// The endpoint broke off before its answer, and the request must not be sent twice.
         UpstreamBroke = "upstream_broke",
+        /// The endpoint broke off in the middle of an upload, and Harbor did not let it begin anew.
+        UploadLost = "upload_lost",
         /// The endpoint did not answer in time.
         UpstreamSlow = "upstream_slow",
         /// The client's body stood still or broke off.
@@ -134,6 +142,8 @@ closed_list! {
         CredentialRefused = "credential_refused",
         /// Core can't sign tokens: its key file is empty, broken, unreadable or of a wrong kind.
         CannotSign = "cannot_sign",
+        /// A token of our own, issued while core couldn't sign, was not asked for what the request needs.
+        OwnTokenScope = "own_token_scope",
         /// All connections to the endpoint, or all that the client's address may have of them, were in use for 10 s.
         Busy = "busy",
     }

@@ -1,9 +1,9 @@
 //! Access as a token grants it and as a request asks for it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One entry of a token's `access` (distribution token specification, *access*; contract T3).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Access {
     /// `repository`, `registry`, or a type that Harbor does not know.
     #[serde(rename = "type")]

@@ -9,6 +9,7 @@ mod support;
 
 mod balancers;
 mod chunked_push;
+mod core_dies;
 mod key_file;
 mod lane;
 mod mixed_keys;

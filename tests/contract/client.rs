@@ -15,8 +15,8 @@ use tokio::{
     time::timeout,
 };
 
-/// No answer takes longer than this: a wrong password 1.5 s, a real core's password check 0.2 s.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// No answer takes longer than this: a wrong password 1.5 s, a ping while Redis hangs 24 s.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A request to be sent.
 #[derive(Clone, Debug)]
@@ -50,6 +50,10 @@ impl Request {
             headers: Vec::new(),
             body: None,
         }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -168,6 +172,12 @@ impl Wire {
     /// Whether the server has ended the connection with nothing more to read.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.read.is_empty() && matches!(self.fill().await, Ok(0) | Err(_))
+    }
+
+    /// How many bytes come before the server ends, in whatever way.
+    pub(crate) async fn rest(&mut self) -> usize {
+        while self.fill().await.is_ok_and(|read| read > 0) {}
+        self.read.len()
     }
 
     /// Stops sending and waits until the server has ended too, with or without an answer.

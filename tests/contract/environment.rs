@@ -7,7 +7,10 @@ use std::{
 
 use tidegate::rehearsal::harbor::Version;
 
-use crate::target::{Image, Target};
+use crate::{
+    parts::Commands,
+    target::{Image, Target},
+};
 
 impl Target {
     /// The Harbor of `TIDEGATE_CONTRACT_URL`, where that is set.
@@ -34,6 +37,7 @@ impl Target {
             public: Image::parse(&wanted("PUBLIC")),
             private: Image::parse(&wanted("PRIVATE")),
             key_file: environment("KEY_FILE").map(PathBuf::from),
+            commands: Commands::by(environment),
             stand_in: None,
         })
     }

@@ -6,13 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::rehearsal::harbor::{
-    Core, CoreKey, CoreOptions, Gate, Head, KeyForm, Moment, SAMPLE_ADMIN_PASSWORD, SAMPLE_ROBOT_SECRET,
-    SAMPLE_USER_PASSWORD, Version, World,
+    Core, CoreKey, CoreOptions, Gate, Head, Health, KeyForm, Moment, OutageTimes, SAMPLE_ADMIN_PASSWORD,
+    SAMPLE_ROBOT_SECRET, SAMPLE_USER_PASSWORD, Version, World,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -190,4 +191,67 @@ async fn a_shifted_core_judges_and_issues_by_its_own_clock() {
     ahead.shift_to(0);
     let timely = Token::of(&token(&other, &dev).await).text;
     assert_eq!(request(&core, "GET", "/v2/").bearer(&timely).send().await.status, 200);
+}
+
+#[tokio::test]
+async fn each_use_of_the_key_file_sees_what_it_is_now() {
+    let fixture = Fixture::new();
+    let core = fixture.core(|_| {}).await;
+    let host = core.address().to_string();
+    let get = |target: &str| Request::new(core.address(), &host, "GET", target);
+    let (admin, dev) = (named("admin", SAMPLE_ADMIN_PASSWORD), named("dev", SAMPLE_USER_PASSWORD));
+    let bearer = Token::of(&token(&core, &dev).await).text;
+    let mut wire = Wire::connect(core.address()).await;
+    let mut ask = async |request: Request| {
+        wire.write(&request.bytes()).await.expect("a small request");
+        wire.answer(false).await.expect("an answer").status
+    };
+    let path = fixture.folder.path().join("key.pem");
+    let scoped = "/service/token?service=harbor-registry&scope=registry:catalog:*";
+    // K7 to K9: a token is made, Basic goes on, a token of the key is accepted.
+    for (form, made, accepted) in [
+        (KeyForm::Pkcs8, 500, 200),
+        (KeyForm::Pkcs1, 200, 200),
+        (KeyForm::Ec, 200, 401),
+        (KeyForm::Empty, 500, 401),
+        (KeyForm::HalfWritten, 500, 401),
+        (KeyForm::Garbage, 500, 401),
+        (KeyForm::Public, 500, 401),
+        (KeyForm::Pkcs1, 200, 200),
+    ] {
+        spare_key(0).rename_into(&path, form).expect("written");
+        assert_eq!(ask(get(scoped)).await, made, "{form:?}");
+        assert_eq!(ask(get("/v2/").basic(&admin)).await, 200, "{form:?}");
+        assert_eq!(ask(get("/v2/").bearer(&bearer)).await, accepted, "{form:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_a_request_that_hangs() {
+    let fixture = Fixture::new();
+    let core = fixture.core(|_| {}).await;
+    let admin = named("admin", SAMPLE_ADMIN_PASSWORD);
+    for (hang, request) in [
+        (World::set_database as fn(&World, Health), request(&core, "GET", "/v2/").basic(&admin)),
+        (World::set_redis, request(&core, "GET", "/v2/")),
+    ] {
+        hang(&fixture.world, Health::Hanging);
+        let mut wire = Wire::connect(core.address()).await;
+        wire.write(&request.bytes()).await.expect("a small request");
+        assert!(wire.is_silent_for(Duration::from_millis(200)).await);
+        wire.end().await;
+        hang(&fixture.world, Health::Up);
+    }
+}
+
+#[tokio::test]
+async fn health_takes_as_long_as_a_real_ones_unless_told_otherwise() {
+    let fixture = Fixture::new();
+    let core = fixture.core(|_| {}).await;
+    fixture.world.set_database(Health::Refusing);
+    let told = async || request(&core, "GET", "/api/v2.0/health").send().await.json()["status"].clone();
+    assert_eq!(told().await, "healthy", "for 10 s");
+    let at_once = OutageTimes { health_check: Duration::ZERO, ..OutageTimes::default() };
+    fixture.world.set_outage_times(at_once);
+    assert_eq!(told().await, "unhealthy");
 }

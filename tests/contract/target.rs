@@ -18,7 +18,11 @@ use tidegate::rehearsal::harbor::{
     Version, World,
 };
 
-use crate::client::Request;
+use crate::{
+    client::Request,
+    parts::{self, Commands},
+    support::ports,
+};
 
 /// What a line needs beyond a URL and credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,9 @@ pub(crate) enum Need {
     CoreHost,
     /// `EXT_ENDPOINT`.
     ExtEndpoint,
-    /// A core that the suite may stop, or a registry that it may watch.
+    /// Commands that stop, freeze or start Harbor's parts: [`crate::parts`].
+    Commands(&'static [&'static str]),
+    /// A registry that the suite may watch.
     StandIn,
 }
 
@@ -70,13 +76,16 @@ pub(crate) struct Target {
     pub(crate) public: Image,
     pub(crate) private: Image,
     pub(crate) key_file: Option<PathBuf>,
+    pub(crate) commands: Commands,
     pub(crate) stand_in: Option<StandIn>,
 }
 
 /// What a stand-in target owns.
 #[derive(Debug)]
 pub(crate) struct StandIn {
-    pub(crate) core: Core,
+    /// None while it is down.
+    pub(crate) core: Option<Core>,
+    pub(crate) world: Arc<World>,
     _replica: Core,
     _folder: TempDir,
 }
@@ -88,7 +97,7 @@ pub(crate) async fn on_each(line: &str, needs: &[Need], test: impl AsyncFn(&mut 
     if let Some(mut target) = Target::by_environment() {
         let _alone = ONE_AT_A_TIME.lock().await;
         match needs.iter().find(|need| !target.has(**need)) {
-            Some(missing) => say(&format!("contract: {line} skipped: {}", missing.reason())),
+            Some(missing) => skip(line, &missing.reason()),
             None => run(line, &mut target, &test).await,
         }
         return;
@@ -110,6 +119,7 @@ async fn run(line: &str, target: &mut Target, test: &impl AsyncFn(&mut Target)) 
     if let (true, Some((path, bytes))) = (real, kept) {
         std::fs::write(path, bytes).expect("the key file is put back");
     }
+    target.put_back().await;
     if let Err(panic) = ended {
         let what = if real { "Harbor" } else { "the stand-in" };
         say(&format!("contract: {line} failed on {what} {version}"));
@@ -123,14 +133,17 @@ fn say(line: &str) {
 }
 
 impl Need {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::KeyFile => "needs TIDEGATE_CONTRACT_KEY_FILE",
-            Self::Replica => "needs TIDEGATE_CONTRACT_REPLICA_URL",
-            Self::CoreHost => "needs TIDEGATE_CONTRACT_CORE_HOST",
-            Self::ExtEndpoint => "needs TIDEGATE_CONTRACT_EXT_ENDPOINT",
-            Self::StandIn => "runs on the stand-in alone: it stops the core or watches its registry",
-        }
+    fn reason(self) -> String {
+        let needed: &[&str] = match self {
+            Self::KeyFile => &["KEY_FILE"],
+            Self::Replica => &["REPLICA_URL"],
+            Self::CoreHost => &["CORE_HOST"],
+            Self::ExtEndpoint => &["EXT_ENDPOINT"],
+            Self::Commands(names) => names,
+            Self::StandIn => return "runs on the stand-in alone: it watches its registry".into(),
+        };
+        let names: Vec<_> = needed.iter().map(|name| format!("TIDEGATE_CONTRACT_{name}")).collect();
+        format!("needs {}", names.join(" and "))
     }
 }
 
@@ -140,11 +153,12 @@ impl Target {
         let key_file = folder.path().join("private_key.pem");
         spare_key(0).overwrite(&key_file, KeyForm::Pkcs1).expect("a key file");
         let world = Arc::new(World::sample());
+        world.set_outage_times(parts::SOON);
         let ext_endpoint = "http://harbor.example.test";
-        let mut options = CoreOptions::new(version, &key_file, world, ext_endpoint);
-        options.core_url_host = Some("core.example.test:8080".into());
+        let options = stand_in_options(version, &key_file, &world);
+        // Nobody takes its port while it is down.
+        let core = Core::start(ports::free(), options.clone()).await.expect("a core");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let core = Core::start(any, options.clone()).await.expect("a core");
         let replica = Core::start(any, options).await.expect("a replica");
         let named = |name: &str, password: &str| (name.to_owned(), password.to_owned());
         let target = Self {
@@ -160,7 +174,8 @@ impl Target {
             public: Image::parse("library/small:latest"),
             private: Image::parse("priv/small:latest"),
             key_file: Some(key_file),
-            stand_in: Some(StandIn { core, _replica: replica, _folder: folder }),
+            commands: Commands::default(),
+            stand_in: Some(StandIn { core: Some(core), world, _replica: replica, _folder: folder }),
         };
         target.push(&target.public).await;
         target.push(&target.private).await;
@@ -173,6 +188,7 @@ impl Target {
             Need::Replica => self.replica.is_some(),
             Need::CoreHost => self.core_host.is_some(),
             Need::ExtEndpoint => self.ext_endpoint.is_some(),
+            Need::Commands(names) => self.stand_in.is_some() || self.commands.name(names),
             Need::StandIn => self.stand_in.is_some(),
         }
     }
@@ -185,11 +201,6 @@ impl Target {
     /// The key that core holds now.
     pub(crate) fn held_key(&self) -> CoreKey {
         CoreKey::read(self.key_file()).expect("a key that verifies")
-    }
-
-    /// What the stand-in owns; its core can be stopped.
-    pub(crate) fn take_stand_in(&mut self) -> StandIn {
-        self.stand_in.take().expect("asked for by Need::StandIn")
     }
 
     /// A request to this Harbor.
@@ -233,6 +244,13 @@ impl Target {
         assert_eq!(post.status, 202, "{}", post.text());
         path_of(post.header("location").expect("a location"))
     }
+}
+
+/// How a stand-in core of this suite is set up.
+pub(crate) fn stand_in_options(version: Version, key_file: &Path, world: &Arc<World>) -> CoreOptions {
+    let mut options = CoreOptions::new(version, key_file, Arc::clone(world), "http://harbor.example.test");
+    options.core_url_host = Some("core.example.test:8080".into());
+    options
 }
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -4,7 +4,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tidegate::{rehearsal::harbor::CoreKey, words::clock::Clock};
 
-use crate::{client::Answer, target::Target};
+use crate::{
+    client::{Answer, Request},
+    target::Target,
+};
 
 /// A registry token, taken apart.
 #[derive(Clone, Debug)]
@@ -85,13 +88,17 @@ pub(crate) fn in_seconds(shift: i64) -> Value {
 impl Target {
     /// `/service/token` with a credential and scopes.
     pub(crate) async fn token(&self, credential: Option<&(String, String)>, scopes: &[&str]) -> Answer {
+        self.token_request(credential, scopes).send().await
+    }
+
+    /// The request for that token.
+    pub(crate) fn token_request(&self, credential: Option<&(String, String)>, scopes: &[&str]) -> Request {
         let scopes: Vec<String> = scopes.iter().map(|scope| format!("&scope={scope}")).collect();
         let request = self.get(&format!("/service/token?service=harbor-registry{}", scopes.concat()));
-        let request = match credential {
+        match credential {
             Some(credential) => request.basic(credential),
             None => request,
-        };
-        request.send().await
+        }
     }
 
     /// The user's token for pull and push in the private repository.

@@ -190,8 +190,8 @@ fn a1_no_cookie_goes_up_or_comes_down_where_command_line_clients_speak() {
         let answer = bench.get(path, "Cookie: sid=up\r\ncookie: b=up\r\n");
         assert!(answer.all("set-cookie").is_empty(), "{path}: {}", answer.head);
         assert!(answer.all("x-harbor-csrf-token").is_empty(), "{path}");
+        assert!(bench.recorder.heads().iter().any(|head| head.contains(path)), "{path}");
     }
-    assert_eq!(bench.recorder.heads().len(), 5);
     assert!(bench.recorder.heads().iter().all(|head| values(head, "cookie").is_empty()));
     let answer = bench.get("/api/v2.0/users/current", "Cookie: sid=up\r\n");
     assert_eq!(answer.all("set-cookie").len(), 2, "the UI keeps its own");

@@ -8,12 +8,15 @@
 mod support;
 
 mod bearer;
+mod broken_key;
 mod clocks;
 mod core;
+mod cutter;
 mod draining;
 mod key_overlap;
 mod key_states;
 mod keys;
+mod lines;
 mod listeners;
 mod listening;
 mod meanings;
@@ -23,6 +26,8 @@ mod observing;
 mod operating;
 mod parking;
 mod plans;
+mod pulls;
+mod pushes;
 mod recorder;
 mod reloading;
 mod request_ids;

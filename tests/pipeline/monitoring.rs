@@ -80,7 +80,7 @@ fn a_prometheus_scrapes_us_and_raises_an_alert_when_core_is_gone() {
     let stage = Stage::new();
     let core = stage.replica("core", |_| {});
     core.seed();
-    let gate = Setup::before(&[&core], &[]).start();
+    let gate = Setup::before(&[&core], &[]).without_park().start();
     assert_eq!(pull(MANIFEST).basic(DEV).at(gate.address).status, 200);
     let configuration = stage.path("prometheus.yml");
     let lines = format!(

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const SOON: Duration = Duration::from_secs(20);
 
 /// Waits until so many requests wait.
@@ -36,12 +37,12 @@ fn requests_wait_while_the_only_core_restarts() {
         let text = manifest(b"{}", b"a layer of priv/seed");
         [
             (200, pull(MANIFEST).bearer(&bearer)),
-            (200, Ask::new("HEAD", MANIFEST).header("Accept", "*/*").bearer(&bearer)),
+            (200, Ask::new("HEAD", MANIFEST).header("Accept", MANIFEST_TYPE).bearer(&bearer)),
             (202, Ask::new("POST", "/v2/priv/seed/blobs/uploads/").body("").bearer(&bearer)),
             (
                 201,
                 Ask::new("PUT", "/v2/priv/seed/manifests/later")
-                    .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+                    .header("Content-Type", MANIFEST_TYPE)
                     .body(text)
                     .bearer(&bearer),
             ),

@@ -6,7 +6,15 @@ use crate::{
     },
     talk::Ask,
 };
-use tidegate::rehearsal::harbor::KeyForm;
+use std::{
+    future::pending,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+use tidegate::rehearsal::harbor::{Head, KeyForm};
 
 /// Keys are probed for all the time.
 const OFTEN: &str = r#"probe = { every = "200ms", in_window = "200ms", timeout = "3s" }"#;
@@ -153,6 +161,42 @@ fn what_is_no_registry_token_is_not_judged() {
     let asked = core.asked();
     let sent = asked.iter().find(|head| head.target.starts_with("/api/")).expect("it reached core");
     assert_eq!(sent.header("authorization"), Some("Bearer an.id.token"));
+}
+
+#[test]
+fn a19_a_token_that_waited_for_a_look_is_planned_and_signed_by_the_keys_that_the_look_found() {
+    let stage = Stage::new();
+    let no_more_probes = Arc::new(AtomicBool::new(false));
+    let hold_probes = no_more_probes.clone();
+    let core = stage.replica("core", |options| {
+        options.gate = Some(Arc::new(move |_, head: &Head| {
+            let probe = head.header("user-agent").is_some_and(|agent| agent.starts_with("tidegate/"));
+            let holds = probe && hold_probes.load(SeqCst);
+            holds.then(|| Box::pin(pending()) as Pin<Box<dyn Future<Output = ()> + Send>>)
+        }));
+    });
+    core.seed();
+    hold(&core.key_file, 1);
+    let other = stage.replica("other", |_| {});
+    hold(&other.key_file, 2);
+    // By a link, of whose target's change the kernel tells us nothing: only a look finds it.
+    let (folder, link) = (stage.path("elsewhere"), stage.path("keys.pem"));
+    std::fs::create_dir(&folder).expect("a folder");
+    let file = folder.join("keys.pem");
+    hold(&file, 0);
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    let gate = Setup::before(&[&core], &[&link]).start();
+    gate.wait_for("the held key is known", |metrics| {
+        metrics.sum("tidegate_endpoint_held_key", &[("kid", &kid(1))]) > 0.5
+    });
+    let token = token(other.address, DEV, SCOPE);
+    // What a probe finds meanwhile would end the wait too.
+    no_more_probes.store(true, SeqCst);
+    let keys = [2, 1].map(|index| crate::stage::spare_key(index).text(KeyForm::Pkcs1).expect("a key"));
+    std::fs::write(&file, keys.concat()).expect("the keys are replaced");
+    let answer = pull(MANIFEST).bearer(&token).at(gate.address);
+    assert_eq!(answer.status, 200, "{}\n{}", answer.text(), gate.tail());
+    assert_eq!(story(&gate, &answer), ["rescued", "resign", "resign"]);
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn serve(stream: TcpStream, kept: &Mutex<Vec<Received>>, answer: &str, token: &s
     }
 }
 
-fn receive(line: &mut Line<TcpStream>) -> io::Result<Received> {
+pub fn receive(line: &mut Line<TcpStream>) -> io::Result<Received> {
     let head = line.raw_head()?;
     let mut headers = [httparse::EMPTY_HEADER; 128];
     let mut request = httparse::Request::new(&mut headers);

@@ -9,14 +9,26 @@ use crate::{
     support::gate::Gate,
     talk::{Answer, Ask},
 };
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
-use tidegate::rehearsal::harbor::{Head, Moment};
+use tidegate::rehearsal::harbor::{Head, KeyForm, Moment};
 
 /// A core that takes its next key at the head of the first request whose method and path begin so, once armed.
 fn swapping(stage: &Stage, method: &'static str, path: &'static str) -> (Replica, Arc<AtomicBool>) {
+    changing(stage, (Moment::Arrived, method, path), |key_file| hold(key_file, 1))
+}
+
+/// A core whose key file is changed so at that moment of the first such request, once armed.
+fn changing(
+    stage: &Stage,
+    (at, method, path): (Moment, &'static str, &'static str),
+    change: impl Fn(&Path) + Send + Sync + 'static,
+) -> (Replica, Arc<AtomicBool>) {
     let (armed, key_file) = (Arc::new(AtomicBool::new(false)), stage.path("core.pem"));
     let trigger = armed.clone();
     // Made here: it takes longer than core takes to verify a token.
@@ -26,9 +38,9 @@ fn swapping(stage: &Stage, method: &'static str, path: &'static str) -> (Replica
         options.gate = Some(Arc::new(move |moment, head: &Head| {
             // Whatever comes after this head is verified with the key that it brought.
             let _turn = turn.lock().expect("no hook panics");
-            let now = moment == Moment::Arrived && head.method == method && head.target.starts_with(path);
+            let now = moment == at && head.method == method && head.target.starts_with(path);
             if now && trigger.swap(false, SeqCst) {
-                hold(&key_file, 1);
+                change(&key_file);
             }
             None
         }));
@@ -140,4 +152,32 @@ fn a_push_goes_on_to_its_end_after_the_swap_within_its_patch() {
         "{}",
         put.text()
     );
+}
+
+#[test]
+fn a22_a_patch_that_core_has_accepted_is_not_sent_again_when_its_key_changes_meanwhile() {
+    let replaced: fn(&Path) = |key_file| hold(key_file, 1);
+    let emptied: fn(&Path) =
+        |key_file| spare_key(0).overwrite(key_file, KeyForm::Empty).expect("the key file is emptied");
+    for (change, with_keys) in [(replaced, true), (replaced, false), (emptied, false)] {
+        let stage = Stage::new();
+        let uploads = "/v2/priv/seed/blobs/uploads/";
+        let (core, armed) = changing(&stage, (Moment::Allowed, "PATCH", uploads), change);
+        let keys = if with_keys { vec![core.key_file.as_path()] } else { Vec::new() };
+        let gate = Setup::before(&[&core], &keys).start();
+        let token = token(gate.address, DEV, SCOPE);
+        let open = Ask::new("POST", uploads).body("").bearer(&token).at(gate.address);
+        armed.store(true, SeqCst);
+        let patched = Ask::new("PATCH", &path_of(&open)).chunked(vec![3; 3 << 20]).bearer(&token);
+        let patched = patched.at(gate.address);
+        assert!(!armed.load(SeqCst), "the key was changed under the request");
+        assert_eq!(
+            (patched.status, patched.header("range")),
+            (202, Some("0-3145727")),
+            "{}\n{}",
+            patched.text(),
+            gate.tail()
+        );
+        assert_eq!(told(&gate, &patched)["sends"].as_u64(), Some(1));
+    }
 }

@@ -263,6 +263,11 @@ impl Setup {
         self
     }
 
+    /// Requests that no endpoint takes fail at once.
+    pub fn without_park(self) -> Self {
+        self.rest("[park]\ntimeout = \"0s\"\n")
+    }
+
     pub fn text(&self) -> String {
         let (endpoints, sources) = (self.endpoints.join(", "), self.sources.join(", "));
         format!(

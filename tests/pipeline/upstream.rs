@@ -51,7 +51,7 @@ fn an_endpoint_that_dies_is_left_at_once_and_no_request_fails() {
 fn without_any_endpoint_the_answer_is_honest_and_readiness_off() {
     let stage = Stage::new();
     let core = stage.replica("core", |_| {});
-    let gate = Setup::before(&[&core], &[]).upstream(OFTEN).start();
+    let gate = Setup::before(&[&core], &[]).upstream(OFTEN).without_park().start();
     stage.kill(core);
     let answer = Ask::get("/v2/").at(gate.address);
     assert!((502..=503).contains(&answer.status), "{}", answer.status);

@@ -64,7 +64,7 @@ impl Scene {
 
 /// The client gets 502 or 503 at once; status and log name the endpoint, and `cause` in one of these words.
 fn fails_with_cause(scene: &Scene, setup: &Setup, causes: &[&str]) {
-    let (gate, token) = unready_with_token(&scene.stage, setup);
+    let (gate, token) = unready_with_token(&scene.stage, &setup.clone().without_park());
     let before = scene.core.asked().len();
     for _ in 0..3 {
         let began = Instant::now();

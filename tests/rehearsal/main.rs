@@ -1,18 +1,26 @@
-//! `tidegate rehearse` as an operator runs it: the binary alone.
+//! `tidegate rehearse` as an operator runs it.
+#![allow(unreachable_pub, reason = "modules of a test crate")]
 #![allow(clippy::expect_used, reason = "a program that can't be started ends the test")]
 
+#[path = "../support/support.rs"]
+mod support;
+
+mod against;
+
 use std::{
-    path::PathBuf,
+    net::SocketAddr,
     process::{Command, Output},
+    time::Duration,
 };
 
 use serde_json::Value;
+use support::{
+    client::Client as _, client::skopeo::Skopeo, harbor, image::Image, process::Program, settings, waiting,
+};
 
-/// The tidegate under test: the release binary that the runner built, else the one of this build.
+/// The tidegate under test.
 fn tidegate() -> Command {
-    #[expect(clippy::disallowed_methods, reason = "the tests' own switch, not the program's configuration")]
-    let named = std::env::var("TIDEGATE_BIN").ok().filter(|path| !path.is_empty());
-    Command::new(named.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tidegate")), PathBuf::from))
+    Command::new(settings::tidegate())
 }
 
 fn rehearse(arguments: &[&str]) -> Output {
@@ -54,4 +62,52 @@ fn failed(report: &Value, client: &str, operation: &str) -> u64 {
     let parts = report["direct"]["parts"].as_array().expect("the lane's parts");
     let part = parts.iter().find(|part| part["client"] == client && part["operation"] == operation);
     part.and_then(|part| part["failed"].as_u64()).expect("a part for each client and operation")
+}
+
+#[test]
+fn a_real_client_makes_the_load() {
+    let output = rehearse(&["--client", "skopeo", "--duration", "8s", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(report["client"]["name"], "skopeo");
+    assert_eq!(report["through_tidegate"]["failed"], 0);
+    assert_eq!(report["direct"]["operations"], report["through_tidegate"]["operations"]);
+    assert!(report["direct"]["failures"].to_string().contains("unauthorized"), "{}", said(&output));
+}
+
+#[test]
+fn a_client_that_is_not_there_is_named() {
+    let output = tidegate().args(["rehearse", "--client", "podman"]).env("PATH", "/nowhere").output();
+    let output = output.expect("tidegate runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("podman isn't on PATH"), "{}", said(&output));
+}
+
+#[test]
+fn a_docker_without_a_daemon_is_told_so() {
+    let mut command = tidegate();
+    command.args(["rehearse", "--client", "docker"]).env("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let output = command.output().expect("tidegate runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("docker has no daemon that answers"), "{}", said(&output));
+}
+
+#[test]
+fn lanes_stay_when_asked_to_and_end_at_a_signal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = tidegate();
+    command.args(["rehearse", "--stay", "--duration", "3s"]);
+    let mut stays = Program::start(&mut command, folder.path(), "rehearsal");
+    let front = waiting::until(Duration::from_mins(1), || {
+        let output = stays.output();
+        let line = output.lines().find(|line| line.contains("docker login "))?;
+        line.split_whitespace().last()?.parse::<SocketAddr>().ok()
+    });
+    let front = front.unwrap_or_else(|| panic!("no line to log in with: {}", stays.tail()));
+    let (skopeo, account) = (Skopeo::new(), harbor::account(front));
+    let image = Image::generate(1, 1);
+    let used = skopeo.login(&account).and_then(|()| skopeo.pull(&account, "priv/base-0:v1"));
+    used.and_then(|()| skopeo.push(&account, &image, "priv/mine:v1")).expect("the printed front serves");
+    stays.signal("TERM");
+    assert!(stays.ends(Duration::from_mins(1)).is_some(), "{}", stays.tail());
 }

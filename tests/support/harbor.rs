@@ -4,14 +4,16 @@ use super::{
     client::{Account, Client, skopeo::Skopeo},
     http::{self, Connection},
     image::Image,
+    ports,
     registry::{self, Registry},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tempfile::TempDir;
 use tidegate::rehearsal::harbor::{
@@ -30,7 +32,7 @@ pub struct Harbor {
     runtime: Runtime,
     world: Arc<World>,
     /// Ends with us.
-    _registry: Option<Registry>,
+    registry: Option<Registry>,
     folder: TempDir,
 }
 
@@ -51,18 +53,34 @@ impl Harbor {
     fn over(world: World, registry: Option<Registry>) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { runtime, world: Arc::new(world), _registry: registry, folder }
+        Self { runtime, world: Arc::new(world), registry, folder }
     }
 
-    /// One more core, with a fresh key in a file of its own. It plays the version whose realm follows `Host`, so
-    /// that each lane's clients get their tokens through that lane.
+    /// One more core, with a fresh key in a file of its own.
     pub fn replica(&self, name: &str) -> Replica {
         let key_file = self.key_path(name);
         replace_key(&key_file);
-        let options = CoreOptions::new(Version::V2_15_2, &key_file, Arc::clone(&self.world), "");
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let core = self.runtime.block_on(Core::start(any, options)).expect("the core listens");
-        Replica { address: core.address(), key_file, core, runtime: self.runtime.handle().clone() }
+        let replica = Replica {
+            // Nobody takes its port while it is down.
+            address: ports::free(),
+            key_file,
+            start_delay: Duration::ZERO,
+            core: Mutex::default(),
+            world: Arc::clone(&self.world),
+            runtime: self.runtime.handle().clone(),
+        };
+        replica.start_again();
+        replica
+    }
+
+    /// Bytes that the docker-registry has on disk of an open upload.
+    pub fn stored_of_upload(&self, repository: &str, id: &str) -> u64 {
+        self.registry.as_ref().map_or(0, |registry| registry.stored_of_upload(repository, id))
+    }
+
+    /// What the replicas share, to have their database or Redis fail.
+    pub fn world(&self) -> &World {
+        &self.world
     }
 
     /// Where a key file of that name lies, or will.
@@ -77,7 +95,11 @@ pub struct Replica {
     pub address: SocketAddr,
     /// Read by core at each use.
     pub key_file: PathBuf,
-    core: Core,
+    /// How long it takes until it listens when it is started again; 1 to 2 s in a real one. Zero at first.
+    pub start_delay: Duration,
+    /// None while it is down.
+    core: Mutex<Option<Core>>,
+    world: Arc<World>,
     runtime: Handle,
 }
 
@@ -109,8 +131,33 @@ impl Replica {
 
     /// Accepts nothing more, and returns when the last request in flight has ended.
     pub fn stop_when_idle(self) {
-        let Self { core, runtime, .. } = self;
-        runtime.block_on(core.stop());
+        self.runtime.block_on(self.running().stop());
+    }
+
+    /// Ends as a real core does on SIGTERM: within 100 ms, in the middle of whatever it does.
+    pub fn terminate(&self) {
+        self.runtime.block_on(self.running().terminate());
+    }
+
+    /// Ends as on SIGKILL: at once.
+    pub fn kill(&self) {
+        self.runtime.block_on(self.running().kill());
+    }
+
+    /// Starts it on its address with its key file, after its start delay, and returns when it listens. It plays the
+    /// version whose realm follows `Host`, so that each lane's clients get their tokens through that lane.
+    ///
+    /// # Panics
+    /// Where it runs.
+    pub fn start_again(&self) {
+        let mut options = CoreOptions::new(Version::V2_15_2, &self.key_file, Arc::clone(&self.world), "");
+        options.start_delay = self.start_delay;
+        let core = self.runtime.block_on(Core::start(self.address, options)).expect("the core listens");
+        *self.core.lock().unwrap_or_else(PoisonError::into_inner) = Some(core);
+    }
+
+    fn running(&self) -> Core {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).take().expect("the core runs")
     }
 }
 

@@ -48,6 +48,13 @@ impl Registry {
         Self { address, program, folder }
     }
 
+    /// Bytes on disk of an open upload.
+    pub fn stored_of_upload(&self, repository: &str, id: &str) -> u64 {
+        let uploads = format!("storage/docker/registry/v2/repositories/{repository}/_uploads");
+        let data = self.folder.path().join(uploads).join(id).join("data");
+        fs::metadata(data).map_or(0, |data| data.len())
+    }
+
     /// What it has written so far.
     pub fn log(&self) -> String {
         self.program.output()

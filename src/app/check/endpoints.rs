@@ -110,8 +110,8 @@ fn cannot_sign(endpoint: &Endpoint) -> Fault {
     fault(
         &endpoint.name,
         "upstream.endpoints",
-        "it can't sign tokens: its key file is empty, unreadable or of a wrong kind".to_owned(),
-        "give core an RSA key in PKCS#1: openssl genrsa -traditional 4096",
+        "it can't sign tokens: it answers token requests with 500 or an empty token".to_owned(),
+        "give core, at TOKEN_PRIVATE_KEY_PATH, an RSA key in PKCS#1 that its uid 10000 can read: openssl genrsa -traditional 4096",
     )
 }
 

@@ -5,11 +5,14 @@ use std::fmt::Write as _;
 use clap::CommandFactory as _;
 
 use super::*;
-use crate::app::config::documents::tests::is_up_to_date;
+use crate::app::{config::documents::tests::is_up_to_date, rehearse::order::Kind};
 
 const NOTHING: Programs = Programs {
     serve: |_, _| Ok(()),
-    rehearse: |rehearse| Ok(rehearse.seed == 7),
+    rehearse: |order| match &order.kind {
+        Kind::InABox { options, .. } => Ok(options.seed == 7),
+        Kind::Against(options) => Ok(options.seed == 7),
+    },
     ask_endpoints: |_| check::Asked::default(),
 };
 
@@ -25,6 +28,10 @@ fn usage_is_2_and_help_is_0() {
     exits("tidegate surf", 2);
     exits("tidegate serve --port 80", 2);
     exits("tidegate rehearse --duration soon", 2);
+    exits("tidegate rehearse --client crane", 2);
+    exits("tidegate rehearse --user ci", 2);
+    exits("tidegate rehearse --against http://h", 2);
+    exits("tidegate rehearse --stay --against http://h --user u --password-file f --project p", 2);
     exits("tidegate keys retire A:B", 2);
     exits("tidegate --help", 0);
     exits("tidegate --version", 0);
@@ -36,6 +43,13 @@ fn a_bad_configuration_is_64() {
     exits("tidegate serve --harbor core --listen 127.0.0.1:0", 64);
     exits("tidegate check --offline --harbor core", 64);
     exits("tidegate status --config /nowhere/tidegate.toml", 64);
+    let against = "tidegate rehearse --user u --password-file Cargo.toml";
+    exits(&format!("{against} --against harbor.example --project p"), 64);
+    exits(&format!("{against} --against http://h --project P"), 64);
+    exits(&format!("{against} --against http://h --project p --direct http://h/v2/"), 64);
+    exits(&format!("{against} --against https://h --project p --ca-file Cargo.toml"), 64);
+    exits("tidegate rehearse --against http://h --user u --password-file /nowhere --project p", 64);
+    exits(&format!("{against} --against http://h --project p --seed 7"), 0);
 }
 
 #[test]

@@ -67,6 +67,10 @@ impl Size {
         Self { count, unit: &SIZES[2] }
     }
 
+    pub const fn gib(count: u64) -> Self {
+        Self { count, unit: &SIZES[3] }
+    }
+
     pub fn bytes(self) -> usize {
         usize::try_from(self.count.saturating_mul(self.unit.1)).unwrap_or(usize::MAX)
     }

@@ -1,12 +1,8 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 15] = [
+const LATER: [(&str, &str); 11] = [
     ("peers", "the exchange of keys between replicas"),
-    ("uploads.memory_total", "resumed uploads"),
-    ("uploads.spool", "resumed uploads"),
-    ("uploads.spool_each", "resumed uploads"),
-    ("uploads.spool_total", "resumed uploads"),
     ("grace", "answers while Harbor or the provider can't"),
     ("store", "the shared store"),
     ("oidc", "OIDC sessions"),

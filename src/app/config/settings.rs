@@ -228,11 +228,18 @@ pub struct Replay {
 }
 
 /// In bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uploads {
     pub head: usize,
     /// At least `head`.
     pub heads_total: usize,
+    /// Zero = nothing is kept.
+    pub memory_total: usize,
+    /// `None` = nothing beyond memory.
+    pub spool: Option<PathBuf>,
+    pub spool_each: u64,
+    /// At least `spool_each`.
+    pub spool_total: u64,
 }
 
 #[derive(Clone, Copy, Debug)]

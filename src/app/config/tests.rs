@@ -195,12 +195,12 @@ fn variables_that_kubernetes_sets_for_a_service_named_tidegate_are_none_of_ours(
 
 #[test]
 fn what_is_not_built_yet_is_refused_wherever_it_is_written() {
-    let text = "[store]\nurl = \"auto\"\n[uploads]\nspool = \"/x\"\n[[upstream.endpoints]]\nurl = \"http://c\"\nside = \"next\"\n";
+    let text = "[store]\nurl = \"auto\"\n[traces]\notlp = \"/x\"\n[[upstream.endpoints]]\nurl = \"http://c\"\nside = \"next\"\n";
     let written =
         Written { file: text, variables: &[("TIDEGATE_OIDC__ISSUER", "https://i")], ..Written::default() };
     let faults = written.load().expect_err("faults").0;
     let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["store", "uploads.spool", "upstream.endpoints[0].side", "oidc"]);
+    assert_eq!(keys, ["store", "traces", "upstream.endpoints[0].side", "oidc"]);
     assert!(faults.iter().all(|fault| fault.found.contains("not available in this version")));
 }
 

@@ -11,11 +11,9 @@ use crate::{
         held_keys,
         status::{self, Readiness, Status},
     },
-    decisions::{
-        plan::{Held, Standing},
-        ring::RetireFault,
-    },
+    decisions::{plan::Standing, ring::RetireFault},
     edges::{
+        fleet::{self, CANNOT_SIGN_REMEDY},
         listener::Places,
         telemetry::{
             counters::{Counters, ROUTES, STATUSES},
@@ -67,6 +65,8 @@ impl Operator for Process {
             signatures: self.shared.signer.signatures(),
             signing_delay: self.shared.signer.delay().as_secs_f64(),
             parked: self.shared.lot.waiting(),
+            uploads_not_kept: self.shared.uploads.stores.given_up.load(std::sync::atomic::Ordering::Relaxed),
+            spooled: self.shared.uploads.stores.spool.as_ref().map_or(0, |spool| spool.used()),
             answers: self.shared.answers.count(),
             replays: self.shared.replays.count(),
             connections_refused: self.places.refused() as u64,
@@ -119,7 +119,10 @@ impl Process {
     }
 
     fn all_alarms(&self) -> Vec<status::Alarm> {
-        let files = self.shared.keys.alarms().to_vec().into_iter().chain((self.alarms)());
+        let unsigned = self.shared.fleet.snapshot().statuses.iter().any(fleet::Status::cannot_sign);
+        let suspected = if unsigned { self.shared.keys.suspicions().to_vec() } else { Vec::new() };
+        let keys = self.shared.keys.alarms().to_vec().into_iter().chain(suspected);
+        let files = keys.chain((self.alarms)());
         let files =
             files.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
         let fleet = self.shared.fleet.snapshot();
@@ -128,8 +131,8 @@ impl Process {
             .iter()
             .filter_map(|s| {
                 let cause = s.trouble.as_ref()?.to_string();
-                let remedy = if s.held == Held::CannotSign {
-                    "give core a PKCS#1 RSA key that its uid 10000 can read; clients with passwords go on meanwhile"
+                let remedy = if s.cannot_sign() {
+                    CANNOT_SIGN_REMEDY
                 } else if s.endpoint.tls.is_some() {
                     "check upstream.tls against the endpoint's certificate; look at its own log and at the network between"
                 } else {

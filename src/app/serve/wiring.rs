@@ -21,16 +21,20 @@ use crate::{
         key_source::{self, KeyShelf},
         resolve::{Named, Names},
         signer::Signer,
+        spool::Spool,
         tls,
     },
     flow::{
         budget::Budget,
         connection::Door,
         context::{Policy, Shared},
+        kept::Stores,
         known::KnownTokens,
+        own_token::OwnTokens,
         park::Lot,
         replay::Replays,
         token_service::{Answers, WrongCredentials},
+        uploads::Uploads,
     },
     words::clock::Clock,
 };
@@ -71,6 +75,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         policy: ArcSwap::from_pointee(policy(settings)),
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
         replays: Replays::new(settings.replay.entries as u64),
+        own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,
@@ -79,6 +84,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         ),
         signer: Signer::start(SIGNERS).context("the signing threads did not start")?,
         heads: Arc::new(Budget::new(settings.uploads.heads_total)),
+        uploads: Uploads::new(stores(&settings.uploads)?),
         lot: Arc::new(Lot::new(settings.park.requests, settings.park.bytes)),
         clock: clock.clone(),
         probe_now: Arc::default(),
@@ -100,6 +106,18 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         of_doors.chain(present.load().client().iter().flat_map(|tls| tls.alarms().to_vec())).collect()
     });
     Ok(Wired { shared, names, doors, alarms })
+}
+
+/// Where uploads are kept; an error where the folder takes no file.
+fn stores(uploads: &config::settings::Uploads) -> anyhow::Result<Stores> {
+    let spool = uploads.spool.clone().map(|folder| {
+        let made = Spool::new(folder, uploads.spool_each, uploads.spool_total);
+        let folder = made.folder().display().to_string();
+        made.try_out().with_context(|| format!("uploads.spool: {folder} takes no files"))?;
+        anyhow::Ok(Arc::new(made))
+    });
+    let memory = Arc::new(Budget::new(uploads.memory_total));
+    Ok(Stores { memory, spool: spool.transpose()?, given_up: AtomicU64::new(0) })
 }
 
 /// What the settings decide about requests.

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::words::{
     route::{Kind, Registry, project_of},
-    scope::Access,
+    scope::{Access, Scope},
 };
 
 /// What core will ask of a token for one registry request.
@@ -31,6 +31,9 @@ pub enum Mount<'a> {
     /// Two readers could see different repositories, or one of them none.
     Unclear,
 }
+
+/// What core tells apart in a repository; `*` is all of them (T3).
+const ACTIONS: [&str; 3] = ["pull", "push", "delete"];
 
 /// What a request needs.
 pub fn need<'a>(registry: &'a Registry<'_>, method: &Method, mount: &'a Mount<'_>) -> Need<'a> {
@@ -65,6 +68,28 @@ pub fn covers(access: &[Access], need: &Need<'_>) -> bool {
         Need::Everything => false,
         Need::Actions(actions) => actions.iter().all(|(project, action)| granted(project, action)),
     }
+}
+
+/// What a token of our own is good for (A11): the repositories' actions that were asked for, one entry a project,
+/// because core reads a token by project and of several entries would keep the last. Harbor judges every use; this
+/// only bounds what the credential is sent for.
+pub fn asked(scopes: &[Scope]) -> Vec<Access> {
+    let mut all: Vec<Access> = Vec::new();
+    for scope in scopes.iter().filter(|scope| scope.kind == "repository" && scope.name.contains('/')) {
+        let project = project_of(&scope.name);
+        let known = all.iter().position(|access| project_of(&access.name) == project);
+        let place = known.unwrap_or(all.len());
+        if known.is_none() {
+            all.push(Access { kind: scope.kind.clone(), name: scope.name.clone(), actions: Vec::new() });
+        }
+        let names = |action: &&str| scope.actions.iter().any(|asked| asked == "*" || asked == action);
+        for action in ACTIONS.into_iter().filter(names) {
+            if !all[place].grants(action) {
+                all[place].actions.push(action.to_owned());
+            }
+        }
+    }
+    all
 }
 
 /// The mount that a query asks for. A name that is written with escapes could be `from` too, a semicolon parts

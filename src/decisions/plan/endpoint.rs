@@ -119,7 +119,7 @@ fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring) -> Fitness {
         Judged::Unverified(kid) => kid,
         // A core that can't sign still answers all else, but no token request.
         Judged::Untouched | Judged::Refused(_) if *held == Held::CannotSign => return Fitness::Other,
-        Judged::Untouched | Judged::Refused(_) => return Fitness::HoldsItsKey,
+        Judged::Untouched | Judged::Refused(_) | Judged::Own => return Fitness::HoldsItsKey,
     };
     let verified = matches!(judged, Judged::Verified(_));
     match held {

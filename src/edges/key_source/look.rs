@@ -9,9 +9,9 @@ use super::{Alarm, Place, Source};
 use crate::{
     decisions::{
         key::{self, Key, KeyFault},
-        ring::{Listing, SourceName},
+        ring::{Listed, Listing, SourceName},
     },
-    edges::small_file::{self, Read, Stamp},
+    edges::small_file::{self, Mode, Read, Stamp},
     words::clock::UnixTime,
 };
 
@@ -51,6 +51,8 @@ struct Seen {
     stamp: Option<Stamp>,
     digest: [u8; 32],
     warnings: Vec<Alarm>,
+    /// What would keep core from signing with it, if it is core's.
+    suspicions: Vec<Alarm>,
 }
 
 impl Looker {
@@ -94,6 +96,10 @@ impl Looker {
     pub(super) fn warnings(&self) -> Vec<Alarm> {
         self.seen.values().flat_map(|seen| seen.warnings.iter().cloned()).collect()
     }
+
+    pub(super) fn suspicions(&self) -> Vec<Alarm> {
+        self.seen.values().flat_map(|seen| seen.suspicions.iter().cloned()).collect()
+    }
 }
 
 impl Sight {
@@ -134,7 +140,9 @@ impl Look<'_> {
 
     fn found(&mut self, path: &Path, listing: &Listing, keys: Vec<Key>, read: &Read) {
         let warnings = warnings(path, &keys, read, self.now);
-        self.seen.insert(path.to_owned(), Seen { stamp: Some(read.stamp), digest: read.digest, warnings });
+        let suspicions = suspicions(path, listing, &keys, (read.mode, self.now));
+        let (stamp, digest) = (Some(read.stamp), read.digest);
+        self.seen.insert(path.to_owned(), Seen { stamp, digest, warnings, suspicions });
         self.sights.push(Sight { name: name_of(path), listing: Some(listing.clone()), read: Ok(keys) });
     }
 
@@ -142,7 +150,8 @@ impl Look<'_> {
         if self.patience == Patience::UntilTick {
             return;
         }
-        self.seen.insert(path.to_owned(), Seen { stamp: None, digest: [0; 32], warnings: Vec::new() });
+        let seen = Seen { stamp: None, digest: [0; 32], warnings: Vec::new(), suspicions: Vec::new() };
+        self.seen.insert(path.to_owned(), seen);
         self.sights.push(Sight { name: name_of(path), listing: Some(listing.clone()), read: Err(fault) });
     }
 
@@ -198,19 +207,41 @@ fn jwks_only(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
 }
 
 fn warnings(path: &Path, keys: &[Key], read: &Read, now: UnixTime) -> Vec<Alarm> {
-    let alarm = |cause: String, remedy| Alarm {
-        path: path.to_string_lossy().into_owned(),
-        cause,
-        remedy,
-        since: now,
-        is_warning: true,
-        forbids_start: false,
-    };
+    let alarm = |cause: String, remedy| warning(path, cause, remedy, now);
     let cautions = keys.iter().filter_map(Key::caution).map(|c| alarm(c.to_string(), c.remedy()));
     let mut warnings: Vec<_> = cautions.collect();
-    if read.is_world_readable && keys.iter().any(Key::can_sign) {
+    if read.mode.is_world_readable() && keys.iter().any(Key::can_sign) {
         let remedy = "`chmod 640`, or `defaultMode: 0440` with `fsGroup: 10000` in Kubernetes";
         warnings.push(alarm("the private key is readable by the world".to_owned(), remedy));
     }
     warnings
+}
+
+fn warning(path: &Path, cause: String, remedy: &'static str, now: UnixTime) -> Alarm {
+    let path = path.to_string_lossy().into_owned();
+    Alarm { path, cause, remedy, since: now, is_warning: true, forbids_start: false }
+}
+
+/// The user and the group that Harbor's core runs as.
+const CORE: u32 = 10_000;
+
+/// A file that is of use to us and would be none to core: said only while some core can't sign, because it may well
+/// be another file than core's. What an operator listed as past or to come is not what core signs with, nor is a JWKS.
+fn suspicions(path: &Path, listing: &Listing, keys: &[Key], (mode, now): (Mode, UnixTime)) -> Vec<Alarm> {
+    let mut found = Vec::new();
+    let is_set = keys.iter().any(|key| key.declared().is_some());
+    if is_set || keys.is_empty() || listing.state.is_some_and(|state| state != Listed::Signing) {
+        return found;
+    }
+    if !keys.iter().any(Key::can_sign) {
+        let fault = KeyFault::PublicOnly;
+        found.push(warning(path, fault.to_string(), fault.remedy(), now));
+    } else if !mode.lets(CORE) {
+        let Mode { owner, group, bits } = mode;
+        let cause =
+            format!("core's uid {CORE} may not read the file: it is {owner}:{group}'s, mode {bits:03o}");
+        let remedy = "`chown 10000:10000` it, or `fsGroup: 10000` with `defaultMode: 0440` in Kubernetes";
+        found.push(warning(path, cause, remedy, now));
+    }
+    found
 }

@@ -310,6 +310,51 @@ fn a_key_that_the_world_may_read_or_core_cant_use_is_a_warning_and_in_use() {
 }
 
 #[test]
+fn what_would_keep_core_from_signing_is_known_and_no_alarm_by_itself() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("private_key.pem");
+    for (text, mode, state, suspected) in [
+        (rsa(0).pkcs1_pem(), 0o600, None, "core's uid 10000 may not read the file"),
+        (rsa(0).pkcs1_pem(), 0o604, None, ""),
+        (rsa(0).public_pem(), 0o604, None, "public keys only"),
+        (rsa(0).public_pem(), 0o604, Some(Listed::Verifying), ""),
+        (rsa(0).pkcs1_pem(), 0o600, Some(Listed::Announced), ""),
+    ] {
+        write(&path, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let listing = Listing { state, ..Listing::default() };
+        let shelf = KeyShelf::new(policy(), vec![Source { place: Place::File(path.clone()), listing }]);
+        load_once(&shelf, UnixTime(0));
+        let causes: Vec<_> = shelf.suspicions().iter().map(|alarm| alarm.cause.clone()).collect();
+        let expected = usize::from(!suspected.is_empty());
+        assert!(
+            causes.len() == expected && causes.iter().all(|c| c.contains(suspected)),
+            "{mode:o} {causes:?}"
+        );
+        assert!(
+            shelf.alarms().iter().all(|alarm| alarm.cause.contains("by the world")),
+            "{:?}",
+            shelf.alarms()
+        );
+    }
+}
+
+#[test]
+fn a_file_is_core_s_to_read_by_its_user_its_group_or_everybody() {
+    let table = [
+        (10_000, 0, 0o400, true),
+        (10_000, 10_000, 0o044, false),
+        (0, 10_000, 0o440, true),
+        (0, 10_000, 0o604, false),
+        (0, 0, 0o640, false),
+        (0, 0, 0o644, true),
+    ];
+    for (owner, group, bits, may) in table {
+        assert_eq!(small_file::Mode { owner, group, bits }.lets(10_000), may, "{owner}:{group} {bits:o}");
+    }
+}
+
+#[test]
 fn a_jwks_source_takes_nothing_else() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("jwks.json");

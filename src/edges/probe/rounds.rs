@@ -168,13 +168,7 @@ impl Rounds {
                 true
             }
             Finding::CannotSign => {
-                self.shelf.change_status(endpoint.id, |status| {
-                    status.standing = Standing::Healthy;
-                    status.trouble = Some(
-                        "core can't sign: its key file is empty, broken, unreadable or no PKCS#1 RSA key"
-                            .into(),
-                    );
-                });
+                self.shelf.change_status(endpoint.id, |status| status.standing = Standing::Healthy);
                 self.shelf.cannot_sign(endpoint);
                 true
             }

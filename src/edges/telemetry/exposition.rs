@@ -29,6 +29,10 @@ pub struct Gauges {
     pub signing_delay: f64,
     /// Requests that wait for an endpoint.
     pub parked: usize,
+    /// Uploads that found no room to be kept.
+    pub uploads_not_kept: u64,
+    /// Bytes of uploads in the spool.
+    pub spooled: u64,
     /// Token answers in memory.
     pub answers: u64,
     /// Credentials for replay in memory.
@@ -52,7 +56,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 22] = [
+pub const FAMILIES: [Family; 24] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",
@@ -131,6 +135,18 @@ pub const FAMILIES: [Family; 22] = [
     Family {
         name: "tidegate_parked_requests",
         help: "Requests that wait for an endpoint",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_uploads_not_kept",
+        help: "Uploads that found no room to be kept: a cut ends them",
+        labels: &[],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_spool_bytes",
+        help: "Bytes of uploads in the spool",
         labels: &[],
         kind: "gauge",
     },
@@ -232,6 +248,8 @@ impl Scrape {
             "tidegate_signatures" => one(g.signatures as f64),
             "tidegate_signing_delay_seconds" => one(g.signing_delay),
             "tidegate_parked_requests" => one(g.parked as f64),
+            "tidegate_uploads_not_kept" => one(g.uploads_not_kept as f64),
+            "tidegate_spool_bytes" => one(g.spooled as f64),
             "tidegate_kept" => vec![
                 (vec![("what", "token_answers")], g.answers as f64),
                 (vec![("what", "replay_credentials")], g.replays as f64),

@@ -23,7 +23,7 @@ fn judged(tokens: &KnownTokens, text: &str, ring: &Ring, now: UnixTime) -> Resul
             assert!(!by_memory, "a refusal is never remembered");
             Err(fault)
         }
-        (Judgement::Unknown { .. }, _) => panic!("a known key"),
+        (Judgement::Unknown { .. } | Judgement::Own(_), _) => panic!("a known key"),
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header, response};
 use http_body_util::{BodyExt, Limited};
 
 use super::{Passage, Round, dispatch::Sent};
 use crate::{
     decisions::{
-        plan::{Step, Tried},
+        plan::{Standing, Step, Tried},
         refusal::{self, Next, Reading},
         token::claims,
     },
@@ -20,12 +20,15 @@ use crate::{
         body::DownBody,
         refused::{self, Verdict},
         relay::Relay,
+        resume::Pull,
         send::Answered,
         token_service::Asked,
     },
     words::{
+        challenge::Challenge,
         clock::UnixTime,
         reason::{Reason, Rescue},
+        route::Kind,
     },
 };
 
@@ -47,9 +50,25 @@ impl Passage<'_> {
             let up = (&self.outgoing.method, &self.outgoing.headers);
             self.worker.shared.wrong.note(answer, up, asked, self.story.client);
         }
+        if refusal::is_stumble(head.status()) && self.may_stumble() {
+            return Box::pin(self.after_stumble(sent)).await;
+        }
         let Some(registry) = &self.registry else { return Ok(Some(self.pass_on(sent.answered))) };
         if head.status() == StatusCode::UNAUTHORIZED && is_registrys_own(head.headers()) {
             return Err(Reason::RegistryPassword);
+        }
+        if let Some(issued) = sent.replayed.clone()
+            && refuses_credential(head)
+        {
+            let round = Box::pin(self.after_refused_credential(sent, &issued)).await;
+            if matches!(round, Ok(Some(_))) {
+                self.story.rescue = None;
+            }
+            return round;
+        }
+        if self.story.rescue == Some(Rescue::OwnToken) && head.status() == StatusCode::UNAUTHORIZED {
+            // Nobody's token, and what it was for is not for everybody.
+            self.story.rescue = None;
         }
         match refusal::read(&sent.plan, registry, &self.outgoing.method, head.status(), head.headers()) {
             Reading::Suspect => {
@@ -68,6 +87,38 @@ impl Passage<'_> {
         }
     }
 
+    /// Whether a 502, 503 or 504 to it may be answered by another send (A22): of what can do no harm twice, and of an
+    /// upload's step, which begins anew.
+    fn may_stumble(&self) -> bool {
+        let step = self.registry.as_ref().is_some_and(|registry| registry.kind == Kind::Upload);
+        let again = self.outgoing.harmless_twice(self.registry.as_ref()) || step && self.push.is_some();
+        again && !self.park.is_zero() && !self.portal && self.may_send_again()
+    }
+
+    /// An endpoint, or the balancer before it, answers 502, 503 or 504: another one may do better. Where none is left
+    /// the answer stands if the endpoint is well; else the request waits.
+    async fn after_stumble(&mut self, sent: Sent) -> Result<Round, Reason> {
+        let endpoint = sent.endpoint;
+        let answer = self.keep(sent.answered).await;
+        self.journey.avoid.push(endpoint.id);
+        if self.registry.as_ref().is_some_and(|registry| registry.kind == Kind::Upload) {
+            // Whatever of it was taken, its session can't be trusted any more.
+            return if self.stumbles_once() { Err(Reason::UpstreamBroke) } else { Ok(Some(answer)) };
+        }
+        if self.journey.avoid.len() < self.endpoints() {
+            self.story.rescued(Rescue::OtherEndpoint);
+            return Ok(None);
+        }
+        refused::learn_held(self.worker, &endpoint).await;
+        let fleet = self.worker.shared.fleet.snapshot();
+        let well = fleet.by_id(endpoint.id).is_some_and(|status| status.standing == Standing::Healthy);
+        if well {
+            self.story.rescue = None;
+            return Ok(Some(answer));
+        }
+        Err(Reason::NoEndpoint)
+    }
+
     fn confirmed(&mut self, mut sent: Sent) -> Response<DownBody> {
         if let Some(kid) = sent.plan.counts_on() {
             if sent.several {
@@ -82,7 +133,7 @@ impl Passage<'_> {
 
     async fn after_suspect(&mut self, sent: Sent) -> Result<Round, Reason> {
         let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
-        let Sent { plan, answered, endpoint, bearer, several, anonymous } = sent;
+        let Sent { plan, answered, endpoint, bearer, several, anonymous, replayed: _ } = sent;
         let refused_at = Instant::now();
         let answer = self.keep(answered).await;
         let (Some(kid), Some(bearer)) = (plan.counts_on(), bearer) else { return Ok(Some(answer)) };
@@ -104,8 +155,8 @@ impl Passage<'_> {
             return Ok(None);
         }
         let next = match &verdict {
-            Verdict::Moved(now) => refusal::after(&plan, Some(now), self.outgoing.sends.get()),
-            Verdict::CannotSign => refusal::after(&plan, None, self.outgoing.sends.get()),
+            Verdict::Moved(now) => refusal::after(&plan, Some(now), self.sends()),
+            Verdict::CannotSign => refusal::after(&plan, None, self.sends()),
             Verdict::Held | Verdict::Unclear => Next::Stands,
         };
         if next == Next::PlanAgain {
@@ -143,7 +194,7 @@ impl Passage<'_> {
         }
     }
 
-    fn pass_on(&self, answered: Answered) -> Response<DownBody> {
+    fn pass_on(&mut self, answered: Answered) -> Response<DownBody> {
         let Answered { response, lease } = answered;
         let (mut head, live) = response.into_parts();
         if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
@@ -151,11 +202,20 @@ impl Passage<'_> {
             head.headers.remove(header::CONTENT_LENGTH);
             return Response::from_parts(head, DownBody::whole(bytes::Bytes::new()));
         }
-        Response::from_parts(head, DownBody::stream(live, lease, self.outgoing.body.clone()))
+        let pull = self.pull(&head);
+        Response::from_parts(head, DownBody::stream(live, lease, self.outgoing.body.clone(), pull))
+    }
+
+    /// What a client's pull goes on with where its answer breaks off; nothing is continued in observe mode (A27).
+    fn pull(&mut self, head: &response::Parts) -> Option<Box<Pull>> {
+        if !self.policy.enforce || self.story.silent {
+            return None;
+        }
+        Pull::of(&mut self.outgoing, self.registry.as_ref()?, &mut self.bearer, head)
     }
 
     /// Reads a refusal whole, so that its connection can be asked again and it can still be handed on.
-    async fn keep(&self, answered: Answered) -> Response<DownBody> {
+    pub(super) async fn keep(&self, answered: Answered) -> Response<DownBody> {
         let Answered { response, lease } = answered;
         let (mut head, live) = response.into_parts();
         let body = Limited::new(live, LONGEST_ANSWER).collect().await;
@@ -172,6 +232,13 @@ impl Passage<'_> {
         };
         Response::from_parts(head, DownBody::whole(bytes))
     }
+}
+
+/// An empty challenge is about an unknown project (C8) or a database that is down (D1).
+fn refuses_credential<B>(answer: &Response<B>) -> bool {
+    let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
+    answer.status() == StatusCode::UNAUTHORIZED
+        && challenge.is_some_and(|value| Challenge::of(value) == Challenge::Basic)
 }
 
 fn is_registrys_own(headers: &HeaderMap) -> bool {

@@ -9,22 +9,18 @@ use std::{
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Passage, prepare::Ready};
+use super::{Passage, judge::Moment, prepare::Ready};
 use crate::{
-    decisions::{
-        plan::{Plan, Step, Tried},
-        ring::Ring,
-    },
-    edges::fleet::Endpoint,
+    decisions::plan::{Plan, Step, Tried},
+    edges::{fleet::Endpoint, pool::Lease},
     flow::{
-        known::{Digest, Judgement},
+        known::Judgement,
         refused::{self, Verdict},
-        relay::Relay,
-        replay::{self, Issued, Refused, Turn},
+        relay::{Relay, UpBody},
+        replay::{Issued, Turn},
         send::{self, Answered, SendFault},
-        token_service::LOCK,
     },
-    words::{challenge::Challenge, credential::BLANK, kid::Kid, reason::Reason},
+    words::{credential::BLANK, kid::Kid, reason::Reason},
 };
 
 /// An answer, and what led to it.
@@ -35,12 +31,17 @@ pub(super) struct Sent {
     pub(super) bearer: Option<HeaderValue>,
     pub(super) several: bool,
     pub(super) anonymous: bool,
+    /// The credential that went up.
+    pub(super) replayed: Option<Arc<Issued>>,
 }
 
 /// A refusal of a credential has come by then: core's lock after a wrong password, 1.5 s, among it.
 const REFUSED_BY_THEN: Duration = Duration::from_secs(2);
 /// How long a body's rest waits for a refusal at least: recorded ones took 3 to 98 ms.
 const REFUSAL: Duration = Duration::from_millis(100);
+/// How long it waits for one at least where the endpoint has said that it holds another key now, or none: a refusal is
+/// likely then, and one that comes after the rest was let go costs the upload.
+const LIKELY_REFUSAL: Duration = Duration::from_secs(1);
 /// An endpoint that is slow to answer a question may be as slow to refuse: the wait is so many times its answer's.
 const SLOWER: u32 = 4;
 /// Questions about one body, where the answers say neither yes nor no.
@@ -52,33 +53,25 @@ const BLIND_PAUSE: Duration = Duration::from_millis(300);
 /// What is said of an endpoint that ended a connection in the place of an answer.
 const BROKE: &str = "it closed the connection instead of answering";
 
-/// `None`: the endpoint has said, asked beside the body, that it does not hold the key any more.
-type Head = Option<Result<Answered, SendFault>>;
-
 impl Passage<'_> {
     /// Sends by the plan; `None` where the next plan must be another one.
-    pub(super) async fn dispatch(
-        &mut self,
-        ready: Ready,
-        judgement: Option<&Judgement>,
-        ring: &Ring,
-    ) -> Result<Option<Sent>, Reason> {
+    pub(super) async fn dispatch(&mut self, ready: Ready, moment: &Moment) -> Result<Option<Sent>, Reason> {
         let Ready { plan, lease, endpoint, issued, several, anonymous } = ready;
-        let Some(authorization) = self.authorization(&plan, judgement, issued.as_ref(), ring).await else {
+        let Some(authorization) = self.authorization(&plan, moment, issued.as_ref()).await else {
             // The ring moved on between plan and signature: the next plan sees it as it is.
             self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
             return Ok(None);
         };
-        let turn = match (plan.step(), &issued) {
-            (Step::Replay, Some((_, issued))) => match issued.turn().await {
-                None if issued.is_over() => {
-                    self.journey.tried.push(Tried::Replay);
-                    return Ok(None);
-                }
-                turn => Some(turn.ok_or(Reason::Busy)?),
-            },
-            _ => None,
-        };
+        let mut turn = self.journey.turn.take();
+        if let (Step::Replay, Some(issued)) = (plan.step(), &issued) {
+            turn = turn.filter(|turn| turn.is_for(issued)).or_else(|| issued.turn_at_once());
+            if turn.is_none() {
+                // Boxed: rare.
+                return Box::pin(self.wait_in_line(lease, issued)).await.map(|()| None);
+            }
+        } else {
+            turn = None;
+        }
         let turn = RefCell::new(turn);
         let bearer =
             authorization.clone().or_else(|| self.outgoing.headers.get(header::AUTHORIZATION).cloned());
@@ -94,7 +87,7 @@ impl Passage<'_> {
             let up = (self.worker, &self.outgoing);
             let exchange = send::exchange(up, lease, authorization.as_ref(), harmless, self.within);
             match &self.outgoing.body {
-                None => Some(exchange.await),
+                None => exchange.await,
                 // Boxed: most requests have no body, and this is larger than all the rest.
                 Some(relay) => {
                     let exchange = let_others_follow(exchange, &turn);
@@ -104,39 +97,43 @@ impl Passage<'_> {
         };
         self.story.sends = self.outgoing.sends.get() as u32;
         let answered = match head {
-            Some(Ok(answered)) => answered,
-            Some(Err(fault)) => return self.after_fault(&endpoint, fault).map(|()| None),
-            None => return self.after_refused_head(&plan, several).map(|()| None),
+            Ok(answered) => answered,
+            Err(fault) => return self.after_fault(&endpoint, fault).map(|()| None),
         };
-        if let (Step::Replay, Some((digest, _))) = (plan.step(), &issued) {
-            let turn = turn.into_inner();
-            let Some(wait) = self.settle_replay(&answered, digest, || turn.iter().for_each(Turn::accepted))
-            else {
-                return Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }));
-            };
-            // In its turn: others of the principal would be refused as well.
-            drop(answered);
-            self.journey.outlasted = true;
-            tokio::time::sleep(wait).await;
-            return Ok(None);
+        if let Some(turn) = turn.into_inner()
+            && answered.response.status() != StatusCode::UNAUTHORIZED
+        {
+            turn.accepted();
         }
-        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous }))
+        let replayed = issued.filter(|_| *plan.step() == Step::Replay);
+        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, replayed }))
+    }
+
+    /// Waits for a turn to replay without a connection, which those whose turn it is may need. Then all is planned
+    /// anew: the wait is long enough for a token to expire in it (A4, A19).
+    async fn wait_in_line(&mut self, lease: Lease<UpBody>, issued: &Issued) -> Result<(), Reason> {
+        lease.give_back();
+        match issued.turn().await {
+            Some(turn) => self.journey.turn = Some(turn),
+            None if issued.is_over() => self.journey.tried.push(Tried::Replay),
+            None => return Err(Reason::Busy),
+        }
+        Ok(())
     }
 
     /// The `Authorization` of a plan: `Some(None)` leaves the client's own, `None` = it can't be made.
     async fn authorization(
         &self,
         plan: &Plan,
-        judgement: Option<&Judgement>,
-        issued: Option<&(Digest, Arc<Issued>)>,
-        ring: &Ring,
+        moment: &Moment,
+        issued: Option<&Arc<Issued>>,
     ) -> Option<Option<HeaderValue>> {
         match plan.step() {
             Step::AsCame | Step::Hold(_) => Some(self.normal_bearer(plan)),
             Step::Blank => Some(Some(BLANK)),
-            Step::Replay => Some(Some(issued?.1.credential().clone())),
+            Step::Replay => Some(Some(issued?.credential().clone())),
             Step::Resign { kid, back } => {
-                let (Some(Judgement::Known(known)), Some(token)) = (judgement, &self.bearer) else {
+                let (Some(Judgement::Known(known)), Some(token)) = (&moment.judgement, &self.bearer) else {
                     return None;
                 };
                 if let Some(signed) = known.signed(kid, *back) {
@@ -145,7 +142,7 @@ impl Passage<'_> {
                 known
                     .resigned(
                         token.text(),
-                        ring,
+                        &moment.ring,
                         (kid, *back),
                         &self.policy.service,
                         &self.worker.shared.signer,
@@ -185,64 +182,59 @@ impl Passage<'_> {
     }
 
     /// Waits for the answer's head. Where the body's head is up and more is to come, the endpoint is asked
-    /// about the key meanwhile: only its yes lets the rest flow, its no takes the body back.
+    /// about the key meanwhile: the rest flows when core has had time to refuse what it has read.
     async fn watch(
         &self,
         endpoint: &Arc<Endpoint>,
         relay: &Relay,
         exchange: impl Future<Output = Result<Answered, SendFault>>,
         asks: &Asks<'_>,
-    ) -> Head {
+    ) -> Result<Answered, SendFault> {
         let (Some(kid), Some(bearer), true) = (asks.plan.counts_on(), asks.bearer, relay.keeps_head()) else {
             relay.release();
-            return Some(exchange.await);
+            return exchange.await;
         };
         tokio::pin!(exchange);
         tokio::select! {
             biased;
-            result = &mut exchange => return Some(result),
+            result = &mut exchange => return result,
             () = relay.filled() => {}
         }
         if asks.several {
             let pause = tokio::time::sleep(BLIND_PAUSE);
             tokio::select! {
                 biased;
-                result = &mut exchange => return Some(result),
+                result = &mut exchange => return result,
                 () = pause => {}
             }
         } else {
-            let verdict = tokio::select! {
+            tokio::select! {
                 biased;
-                result = &mut exchange => return Some(result),
-                verdict = self.question(endpoint, kid, (bearer, asks.anonymous)) => verdict,
-            };
-            if matches!(verdict, Verdict::Moved(_) | Verdict::CannotSign) {
-                return None;
+                result = &mut exchange => return result,
+                () = self.question(endpoint, kid, (bearer, asks.anonymous)) => {}
             }
         }
         relay.release();
-        Some(exchange.await)
+        exchange.await
     }
 
     /// Asks an endpoint about a key beside a body, and takes its time over it: the answer may be older than core's
-    /// look at the request itself.
-    async fn question(&self, endpoint: &Arc<Endpoint>, kid: &Kid, bearer: (&HeaderValue, bool)) -> Verdict {
-        let mut verdict = Verdict::Unclear;
+    /// look at the request itself. No answer takes the body back: core looks at a token once, at the request's start
+    /// (U7), and may have accepted it before its key changed. Only core's own 401 says that nothing was done (A22).
+    async fn question(&self, endpoint: &Arc<Endpoint>, kid: &Kid, bearer: (&HeaderValue, bool)) {
         for _ in 0..QUESTIONS {
             let asked = Instant::now();
-            verdict = refused::check(self.worker, endpoint, kid, bearer, asked).await;
-            match verdict {
-                Verdict::Moved(_) | Verdict::CannotSign => break,
-                Verdict::Held | Verdict::Unclear => {
-                    let until = asked + REFUSAL.max(asked.elapsed() * SLOWER);
-                    tokio::time::sleep_until(until.into()).await;
-                }
-            }
-            if verdict == Verdict::Held {
-                break;
+            let verdict = refused::check(self.worker, endpoint, kid, bearer, asked).await;
+            let least = match verdict {
+                Verdict::Moved(_) | Verdict::CannotSign => LIKELY_REFUSAL,
+                Verdict::Held | Verdict::Unclear => REFUSAL,
+            };
+            let until = asked + least.max(asked.elapsed() * SLOWER);
+            tokio::time::sleep_until(until.into()).await;
+            if verdict != Verdict::Unclear {
+                return;
             }
         }
-        verdict
     }
 
     fn after_fault(&mut self, endpoint: &Endpoint, fault: SendFault) -> Result<(), Reason> {
@@ -270,48 +262,24 @@ impl Passage<'_> {
         if self.may_send_again() { Ok(()) } else { Err(Reason::UpstreamBroke) }
     }
 
-    /// What a replay's answer says of its credential; how long to wait where it is to be sent once more.
-    fn settle_replay(
-        &self,
-        answered: &Answered,
-        digest: &Digest,
-        accepted: impl FnOnce(),
-    ) -> Option<Duration> {
-        if answered.response.status() != StatusCode::UNAUTHORIZED {
-            accepted();
-            return None;
-        }
-        let challenge = answered.response.headers().get(header::WWW_AUTHENTICATE);
-        // An empty one is about an unknown project (C8) or a database that is down (D1).
-        if challenge.is_none_or(|value| Challenge::of(value) != Challenge::Basic) {
-            return None;
-        }
-        let shared = &self.worker.shared;
-        let issued = shared.replays.find(digest, shared.clock.now())?;
-        let seen = shared.wrong.lock_of_another(issued.credential());
-        let may = self.may_send_again() && self.outgoing.restartable();
-        match replay::refused(seen, self.journey.outlasted, may, LOCK) {
-            Refused::Again(wait) => return Some(wait),
-            Refused::Stands => {}
-            Refused::Over => shared.replays.forget(digest),
-        }
-        None
-    }
-
-    fn endpoints(&self) -> usize {
+    pub(super) fn endpoints(&self) -> usize {
         let fleet = self.worker.shared.fleet.snapshot();
         if self.portal { fleet.portal.len() } else { fleet.statuses.len() }
     }
 }
 
-/// Ends a replay's turn when core has had time to refuse it: an upload takes as long as its client likes, and the
-/// next of its principal need not wait for that.
-async fn let_others_follow<T>(exchange: impl Future<Output = T>, turn: &RefCell<Option<Turn<'_>>>) -> T {
+/// Ends a replay's turn when core has had time to refuse it: an upload takes as long as its client likes, and those
+/// of its principal who wait need not wait for that. Not refused by then is accepted.
+async fn let_others_follow<T>(exchange: impl Future<Output = T>, turn: &RefCell<Option<Turn>>) -> T {
     tokio::pin!(exchange);
     tokio::select! {
         biased;
         result = &mut exchange => return result,
-        () = tokio::time::sleep(REFUSED_BY_THEN) => drop(turn.take()),
+        () = tokio::time::sleep(REFUSED_BY_THEN) => {
+            if let Some(turn) = turn.take() {
+                turn.accepted();
+            }
+        }
     }
     exchange.await
 }

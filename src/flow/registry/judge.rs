@@ -7,30 +7,50 @@ use std::{
 
 use super::Passage;
 use crate::{
-    decisions::{plan::Judged, ring::Ring},
-    flow::known::Judgement,
+    decisions::{plan::Judged, ring::Ring, token::verify::Fault},
+    flow::{
+        known::{Judgement, Own},
+        own_token::{self, Over},
+    },
     words::{clock::UnixTime, reason::Reason},
 };
 
 /// The longest time that a request with an unknown `kid` waits for a look for new keys.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// One snapshot of keys and time, and the bearer as judged by it: what one plan, and its signature, go by (A19).
+pub(super) struct Moment {
+    /// The keys.
+    pub(super) ring: Arc<Ring>,
+    /// The time.
+    pub(super) now: UnixTime,
+    /// What the bearer proved to be; `None` without one.
+    pub(super) judgement: Option<Judgement>,
+}
+
 impl Passage<'_> {
-    /// Judges the bearer: by the connection's last token, by memory, by its signature. `None` without one.
-    pub(super) async fn judge(&mut self, ring: &Arc<Ring>, now: UnixTime) -> Option<Judgement> {
-        let judgement = self.judge_now(ring, now)?;
-        let Judgement::Unknown { unverified_kid, .. } = &judgement else { return Some(judgement) };
+    /// Judges the bearer: by the connection's last token, by memory, by its signature.
+    pub(super) async fn judge(&mut self) -> Moment {
+        let moment = self.moment();
+        let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return moment };
         let held = self.worker.shared.fleet.snapshot();
         let somewhere = held.statuses.iter().any(|s| s.held.kids().any(|kid| kid == unverified_kid));
         if somewhere || self.journey.rounds > 0 || !self.may_look() {
-            return Some(judgement);
+            return moment;
         }
         self.worker.shared.keys.look_soon();
         self.worker.shared.probe_now.notify_one();
         let known = self.worker.shared.fleet.changed_within(LOOK);
         let listed = self.worker.shared.keys.looked_within(LOOK);
         tokio::select! { () = known => {}, () = listed => {} }
-        self.judge_now(&self.worker.shared.keys.ring(), now)
+        self.moment()
+    }
+
+    /// Keys and time as they are now, and the bearer judged by them.
+    pub(super) fn moment(&self) -> Moment {
+        let (ring, now) = (self.worker.shared.keys.ring(), self.worker.shared.clock.now());
+        let judgement = self.judge_now(&ring, now);
+        Moment { ring, now, judgement }
     }
 
     /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that
@@ -64,6 +84,11 @@ impl Passage<'_> {
             self.worker.counters.token_hits.fetch_add(1, Relaxed);
             return Some(Judgement::Known(known.clone()));
         }
+        if own_token::claims_to_be_one(bearer.bytes())
+            && let Some(judgement) = self.judge_own(bearer.bytes(), now)
+        {
+            return Some(judgement);
+        }
         let (judgement, by_memory) = shared.known.judge(bearer.text(), ring, &rules, now);
         let counter =
             if by_memory { &self.worker.counters.token_hits } else { &self.worker.counters.token_misses };
@@ -72,6 +97,22 @@ impl Passage<'_> {
             *downstream.last.borrow_mut() = Some((bearer.bytes().into(), known.clone()));
         }
         Some(judgement)
+    }
+
+    /// What a token of our own stands for; `None` where it is none of this process's.
+    fn judge_own(&self, token: &[u8], now: UnixTime) -> Option<Judgement> {
+        let shared = &self.worker.shared;
+        let own = match shared.own.open(token, now)? {
+            Ok(own) => own,
+            Err(Over) => return Some(Judgement::Refused(Fault::Expired)),
+        };
+        let Some((credential, name)) = own.credential else { return Some(Judgement::Own(Own::Nobody)) };
+        let principal = (name.as_str(), shared.replays_of(self.policy, &name));
+        let issued = self
+            .policy
+            .replay
+            .then(|| shared.replays.of_own(&credential, own.access, (now, own.expires), principal));
+        Some(Judgement::Own(issued.flatten().map_or(Own::Ended, Own::Credential)))
     }
 
     /// At most one look for unknown names in `limits.unknown_kids`, whatever the flood.
@@ -83,26 +124,29 @@ impl Passage<'_> {
     /// Keeps the head of the body for a second send, where its token is proved: by a key of the ring, or
     /// because Harbor issued these very bytes through us. What anybody could have written gets no memory (A25).
     pub(super) fn keep_head(&self, judgement: Option<&Judgement>) {
-        let Some(relay) = &self.outgoing.body else { return };
-        if self.journey.rounds > 0 {
-            return;
-        }
+        // A step of our own is kept already.
+        let Some(relay) = self.outgoing.body.as_ref().filter(|_| self.of_client) else { return };
+        let Some(principal) = self.proved(judgement) else { return };
         let shared = &self.worker.shared;
-        let principal = match judgement {
-            Some(Judgement::Known(known)) => known.principal(),
-            Some(Judgement::Unknown { digest, .. }) => {
-                match shared.replays.find(digest, shared.clock.now()) {
-                    Some(issued) => Some(issued.principal()),
-                    None => return,
-                }
-            }
-            Some(Judgement::Refused(_)) | None => return,
-        };
         let bytes = relay.head_bytes(self.policy.head);
         // Tokens without a subject are all nobody's.
-        let share = shared.heads.take(bytes, self.story.client, principal.unwrap_or_default());
+        let share = shared.heads.take(bytes, self.story.client, principal.name());
         if let Some(share) = share {
             relay.keep_head(share);
+        }
+    }
+
+    /// Whose token it is, where that is proved; one without a subject is nobody's.
+    pub(super) fn proved(&self, judgement: Option<&Judgement>) -> Option<Owner> {
+        let shared = &self.worker.shared;
+        match judgement? {
+            Judgement::Known(known) => Some(known.principal().map_or(Owner::Nobody, Owner::Principal)),
+            Judgement::Unknown { digest, .. } => shared
+                .replays
+                .find(digest, shared.clock.now())
+                .map(|issued| Owner::Principal(issued.principal())),
+            Judgement::Own(Own::Credential(issued)) => Some(Owner::Principal(issued.principal())),
+            Judgement::Refused(_) | Judgement::Own(_) => None,
         }
     }
 
@@ -111,13 +155,34 @@ impl Passage<'_> {
         match judgement {
             Some(Judgement::Known(known)) => self.story.principal = known.principal(),
             Some(Judgement::Refused(fault)) => self.story.refusal = Some(fault.reason()),
-            Some(Judgement::Unknown { .. }) | None => {}
+            Some(Judgement::Own(Own::Credential(issued))) => self.story.principal = Some(issued.principal()),
+            Some(Judgement::Own(Own::Ended)) => self.story.refusal = Some(Reason::CredentialRefused),
+            Some(Judgement::Unknown { .. } | Judgement::Own(Own::Nobody)) | None => {}
         }
     }
 
     /// A token of a key that neither ring nor endpoints know.
     pub(super) fn tell_unknown(&mut self) {
         self.story.refusal = Some(Reason::TokenKeyUnknown);
+    }
+}
+
+/// Whose a proved token is.
+#[derive(Clone, Debug)]
+pub(super) enum Owner {
+    /// It has no subject.
+    Nobody,
+    /// This principal's.
+    Principal(Arc<str>),
+}
+
+impl Owner {
+    /// The principal's name; empty for nobody.
+    pub(super) fn name(self) -> Arc<str> {
+        match self {
+            Self::Nobody => Arc::default(),
+            Self::Principal(name) => name,
+        }
     }
 }
 
@@ -138,6 +203,7 @@ pub(super) fn judged(judgement: Option<&Judgement>) -> Judged<'_> {
         Some(Judgement::Known(known)) => Judged::Verified(known.claims()),
         Some(Judgement::Unknown { unverified_kid, .. }) => Judged::Unverified(unverified_kid),
         Some(Judgement::Refused(fault)) => Judged::Refused(*fault),
+        Some(Judgement::Own(_)) => Judged::Own,
     }
 }
 

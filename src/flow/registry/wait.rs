@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Passage;
 use crate::{
-    decisions::plan::{Standing, Tried},
+    decisions::plan::Standing,
     edges::fleet::Snapshot,
     flow::{park::Turn, relay::Relay},
     words::reason::Reason,
@@ -29,6 +29,7 @@ impl Passage<'_> {
         if !nothing_done || self.portal || self.park.is_zero() || self.journey.waits >= WAITS {
             return Err(reason);
         }
+        self.journey.turn = None;
         let shared = &self.worker.shared;
         let until = *self.journey.wait_until.get_or_insert_with(|| Instant::now() + self.park);
         let headers = &self.outgoing.headers;
@@ -38,16 +39,8 @@ impl Passage<'_> {
         shared.lot.tell(serves(&shared.fleet.snapshot()));
         shared.probe_now.notify_one();
         let turn = place.turn(until).await.ok_or(reason)?;
-        let waits = self.journey.waits + 1;
-        let tried = self.journey.tried.drain(..).filter(|tried| *tried == Tried::Replay).collect();
-        self.journey = super::Journey {
-            tried,
-            waits,
-            wait_until: Some(until),
-            held: self.journey.held,
-            outlasted: self.journey.outlasted,
-            ..super::Journey::default()
-        };
+        self.journey.waits += 1;
+        self.start_over();
         Ok(turn)
     }
 }

@@ -38,7 +38,7 @@ const TRIES: usize = 1_024;
 /// on when who asked has left.
 const PENDING: usize = 2_048;
 /// Core locks a name for 1.5 s after a wrong password (T8).
-pub const LOCK: Duration = Duration::from_millis(1_600);
+const LOCK: Duration = Duration::from_millis(1_600);
 /// A refusal so soon after a wrong try on the same name may be the lock's.
 const SUSPECT: Duration = Duration::from_secs(2);
 /// Names, secrets and addresses that are remembered.
@@ -298,19 +298,6 @@ impl WrongCredentials {
         *lock(&name.last_wrong) = Some((Instant::now(), secret));
     }
 
-    /// What is left of a lock that somebody else's wrong try on this credential's name has caused, as far as we
-    /// have seen one: a refusal under it is evidence of nothing (A7).
-    pub fn lock_of_another(&self, credential: &HeaderValue) -> Option<Duration> {
-        let user = basic_user(credential).unwrap_or_default();
-        let name = self.names.get(&self.keyed(user.as_bytes()))?;
-        let secret = self.keyed(credential.as_bytes());
-        let tried = *lock(&name.trying);
-        if tried.is_some_and(|tried| tried != secret) {
-            return Some(LOCK);
-        }
-        name.lock_of_another(&secret)
-    }
-
     fn keyed(&self, bytes: &[u8]) -> Secret {
         let tag = hmac::sign(&self.key, bytes);
         let mut secret = [0; 32];
@@ -449,6 +436,12 @@ impl Admission<'_> {
         self.go_before_others();
         sleep(wait).await;
         true
+    }
+
+    /// Whether a wrong try of somebody else on this name may have locked it just now.
+    pub fn sees_a_lock(&self) -> bool {
+        lock(&self.name.trying).is_some_and(|secret| secret != self.secret)
+            || self.lock_of_another().is_some()
     }
 
     fn go_before_others(&self) {

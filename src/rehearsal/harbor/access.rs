@@ -6,7 +6,7 @@ use super::{
     token::REGISTRY,
     who::Who,
     wire::{head::Head, reply::Reply},
-    world::Action,
+    world::{Action, DatabaseDown},
 };
 
 impl Inner {
@@ -27,8 +27,10 @@ impl Inner {
                     return refusal("authorize header needed to send HEAD to repository");
                 }
                 let name = repository.split('/').next().unwrap_or_default();
-                let Some(project) = self.world.project(name) else {
-                    return Some(unauthorized("", &format!("project {name} not found")));
+                let project = match self.world.look_up_project(name) {
+                    Ok(Some(project)) => project,
+                    Ok(None) => return Some(unauthorized("", &format!("project {name} not found"))),
+                    Err(DatabaseDown) => return Some(unauthorized("", self.version.database_refusal())),
                 };
                 let action_name = action.name();
                 (!who.can(*action, &project)).then(|| {

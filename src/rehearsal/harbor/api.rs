@@ -4,14 +4,18 @@ mod projects;
 mod robots;
 mod users;
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use super::{
+    outage::internal_error,
     replica::Inner,
     times::rfc3339_millis,
     version::Version,
     who::Who,
     wire::{head::Head, reply::Reply, request_body::RequestBody},
+    world::Backend,
 };
 
 const LONGEST_BODY: usize = 1 << 20;
@@ -54,7 +58,7 @@ impl Inner {
     fn open_to_all(&self, call: &Call<'_>) -> Option<Reply> {
         Some(match (call.head.method.as_str(), call.segments.as_slice()) {
             ("GET", ["ping"]) => Reply::new(200).with("Content-Type", "text/plain").body("Pong"),
-            ("GET", ["health"]) => healthy(),
+            ("GET", ["health"]) => self.health(),
             ("GET", ["systeminfo"]) => self.system_info(call.who),
             (method, ["ping" | "health" | "systeminfo"]) => {
                 let message = format!("method {method} is not allowed, but [GET] are");
@@ -71,6 +75,8 @@ impl Inner {
     fn of_the_authenticated(&self, call: &Call<'_>, path: &str) -> Reply {
         match (call.head.method.as_str(), call.segments.as_slice()) {
             _ if !call.who.is_authenticated() => Reply::error(401, "UNAUTHORIZED", "unauthorized"),
+            // A live session needs no database, what it asks for does.
+            _ if !self.world.database_answers() => internal_error(),
             ("POST", ["labels"]) => {
                 let id = self.world.tables().next_id();
                 Reply::new(201).with("Location", format!("/api/v2.0/labels/{id}"))
@@ -86,7 +92,34 @@ impl Inner {
         }
     }
 
+    /// F3: what the last look at each component found, and 200 whatever that was.
+    fn health(&self) -> Reply {
+        let (backends, now) = (self.world.backends(), Instant::now());
+        let shown = |backend: Backend| backend.is_shown_healthy(now, backends.times.health_check);
+        let database = format!("failed to run SQL \"SELECT 1\": {}", self.version.database_refusal());
+        let redis = "dial tcp 127.0.0.1:6379: connect: connection refused".to_owned();
+        let components = [
+            ("core", None),
+            ("database", (!shown(backends.database)).then_some(database)),
+            ("jobservice", None),
+            ("portal", None),
+            ("redis", (!shown(backends.redis)).then_some(redis)),
+            ("registry", None),
+            ("registryctl", None),
+        ];
+        let well = components.iter().all(|(_, error)| error.is_none());
+        let told = components.map(|(name, error)| match error {
+            None => json!({"name": name, "status": "healthy"}),
+            Some(error) => json!({"error": error, "name": name, "status": "unhealthy"}),
+        });
+        let status = if well { "healthy" } else { "unhealthy" };
+        json_reply(200, &json!({"components": told, "status": status}))
+    }
+
     fn system_info(&self, who: &Who) -> Reply {
+        if self.world.backends().lost_the_configuration(Instant::now()) {
+            return internal_error();
+        }
         let known = who.is_authenticated();
         let later = self.version > Version::V2_8_4;
         let number = known || self.version.tells_its_number_to_anyone();
@@ -111,13 +144,6 @@ impl Inner {
         let shown = entries.into_iter().filter(|(show, ..)| *show);
         json_reply(200, &shown.map(|(_, name, value)| (name.to_owned(), value)).collect::<Value>())
     }
-}
-
-fn healthy() -> Reply {
-    let component = |name: &str| json!({"name": name, "status": "healthy"});
-    let names = ["core", "database", "jobservice", "portal", "redis", "registry", "registryctl"];
-    let components: Vec<Value> = names.into_iter().map(component).collect();
-    json_reply(200, &json!({"components": components, "status": "healthy"}))
 }
 
 /// A JSON answer as go-swagger writes it.

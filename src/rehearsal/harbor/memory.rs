@@ -69,7 +69,8 @@ impl MemoryRegistry {
         self.store().tags.get(&(repository.to_owned(), tag.to_owned())).cloned()
     }
 
-    /// Forgets a repository, and blobs that no other holds: what a long load needs to stay within the limit.
+    /// Forgets a repository, its uploads that were begun and never ended, and blobs that no other holds: what a long load
+    /// needs to stay within the limit.
     pub fn forget(&self, repository: &str) {
         let mut store = self.store();
         store.tags.retain(|(of, _), _| of != repository);
@@ -77,7 +78,8 @@ impl MemoryRegistry {
         store.links.retain(|(of, _)| of != repository);
         let linked: HashSet<String> = store.links.iter().map(|(_, digest)| digest.clone()).collect();
         store.blobs.retain(|digest, _| linked.contains(digest));
-        let open: u64 = store.uploads.values().map(|upload| lock(upload).length()).sum();
+        store.uploads.retain(|_, upload| !lock(upload).is_in(repository));
+        let open: u64 = store.uploads.values().map(|upload| lock(upload).held()).sum();
         store.used = open + store.blobs.values().map(|blob| blob.length).sum::<u64>();
     }
 

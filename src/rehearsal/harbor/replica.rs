@@ -17,8 +17,9 @@ use tokio::{
 
 use super::{
     hooks::{Counters, Gate, Gated, Latency, Moment, Seen, Served},
+    outage::{Endured, internal_error, unavailable},
     random,
-    serve::accept,
+    serve::{Told, accept},
     version::Version,
     wire::{head::Head, reply::Reply, request_body::RequestBody},
     world::World,
@@ -44,6 +45,8 @@ pub struct CoreOptions {
     pub token_expiration: Duration,
     /// What its work costs beyond what it does.
     pub latency: Latency,
+    /// How long it takes from its start until it listens (U8: 1 to 2 s in a real one). Zero by default.
+    pub start_delay: Duration,
     /// Holds requests where a test wants it.
     pub gate: Option<Gate>,
     /// Receives each request's head.
@@ -67,6 +70,7 @@ impl CoreOptions {
             clock: Clock::system(),
             token_expiration: Duration::from_mins(30),
             latency: Latency::default(),
+            start_delay: Duration::ZERO,
             gate: None,
             observer: None,
         }
@@ -79,19 +83,20 @@ pub struct Core {
     address: SocketAddr,
     inner: Arc<Inner>,
     acceptor: JoinSet<()>,
-    stopping: watch::Sender<bool>,
+    told: watch::Sender<Told>,
 }
 
 impl Core {
-    /// Listens and serves on the current runtime. Port 0 takes a free one; an empty `ext_endpoint` becomes the address.
+    /// After its start delay listens and serves on the current runtime. Port 0 takes a free one; an empty `ext_endpoint` becomes the address.
     pub async fn start(listen: SocketAddr, options: CoreOptions) -> io::Result<Self> {
+        tokio::time::sleep(options.start_delay).await;
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let inner = Arc::new(Inner::new(address, options));
-        let (stopping, told) = watch::channel(false);
+        let (told, tells) = watch::channel(Told::Serve);
         let mut acceptor = JoinSet::new();
-        acceptor.spawn(accept(listener, Arc::clone(&inner), told));
-        Ok(Self { address, inner, acceptor, stopping })
+        acceptor.spawn(accept(listener, Arc::clone(&inner), tells));
+        Ok(Self { address, inner, acceptor, told })
     }
 
     /// Where it listens.
@@ -104,15 +109,28 @@ impl Core {
         self.inner.counters.snapshot()
     }
 
-    /// Stops accepting, closes idle connections and returns when the last request in flight has ended.
-    pub async fn stop(mut self) {
-        self.stopping.send_replace(true);
-        while self.acceptor.join_next().await.is_some() {}
+    /// Stops accepting, closes idle connections and returns when the last request in flight has ended: a balancer takes
+    /// its time, core itself never does.
+    pub async fn stop(self) {
+        self.tell(Told::Finish).await;
     }
 
-    /// Ends at once, in the middle of whatever it does (U8); returns when the port is free.
-    pub async fn kill(mut self) {
-        self.acceptor.shutdown().await;
+    /// Ends as core does on SIGTERM (U8): serves on for 10 to 100 ms, then as [`Core::kill`].
+    pub async fn terminate(self) {
+        let part = random::bytes(1).first().copied().unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(10 + u64::from(part) * 90 / 255)).await;
+        self.kill().await;
+    }
+
+    /// Ends at once, in the middle of whatever it does, as on SIGKILL: its sockets close as a dead process's do, those of
+    /// clients and those to the registry. Returns when all are closed and the port is free.
+    pub async fn kill(self) {
+        self.tell(Told::Die).await;
+    }
+
+    async fn tell(mut self, told: Told) {
+        self.told.send_replace(told);
+        while self.acceptor.join_next().await.is_some() {}
     }
 }
 
@@ -159,13 +177,13 @@ impl Inner {
         self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to one request, with what every answer carries.
+    /// The answer to one request, with what every answer carries; `None` where its client left before.
     pub(super) async fn answer(
         &self,
         head: &Head,
         body: &mut RequestBody<'_>,
         peer: Option<SocketAddr>,
-    ) -> Reply {
+    ) -> Option<Reply> {
         let path = head.path();
         self.counters.received(&path);
         if let Some(observer) = &self.observer {
@@ -173,16 +191,32 @@ impl Inner {
             _ = observer.send(Seen { head: head.clone(), core: self.address });
         }
         self.gate.at(Moment::Arrived, head).await;
-        let reply = match self.check_csrf(head, &path) {
-            Err(refusal) => refusal,
-            Ok(csrf) => {
-                let reply = self.route(head, &path, body, peer).await;
-                self.attach_session(head, csrf.attach_passed(reply))
-            }
+        let reply = match self.endure(head, &path, body).await {
+            Endured::Served => self.checked(head, &path, body, peer).await,
+            Endured::Unavailable => unavailable(),
+            Endured::Left => return None,
         };
         self.counters.answered(&path, reply.status);
         let sent = head.header("x-request-id").filter(|id| !id.is_empty()).map(str::to_owned);
-        reply.with("X-Request-Id", sent.unwrap_or_else(random::uuid))
+        Some(reply.with("X-Request-Id", sent.unwrap_or_else(random::uuid)))
+    }
+
+    /// What comes before the routes: CSRF, and the transaction of a write, whose failure takes all headers with it.
+    async fn checked(
+        &self,
+        head: &Head,
+        path: &str,
+        body: &mut RequestBody<'_>,
+        peer: Option<SocketAddr>,
+    ) -> Reply {
+        match self.check_csrf(head, path) {
+            Err(refusal) => refusal,
+            Ok(_) if self.has_no_transaction(head, path) => internal_error(),
+            Ok(csrf) => {
+                let reply = self.route(head, path, body, peer).await;
+                self.attach_session(head, csrf.attach_passed(reply))
+            }
+        }
     }
 
     async fn route(

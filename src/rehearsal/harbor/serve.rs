@@ -22,16 +22,26 @@ use super::{
 /// Go's answer to what is no request.
 const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request";
 
-/// Accepts until told to stop, then waits for the connections that are busy.
-pub(super) async fn accept(listener: TcpListener, inner: Arc<Inner>, stopping: watch::Receiver<bool>) {
+/// What a core's owner wants of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Serve,
+    /// Accept nothing more, end what is idle, finish what is busy.
+    Finish,
+    /// Close everything at once.
+    Die,
+}
+
+/// Accepts until told otherwise, then waits for the connections that are busy, or ends them.
+pub(super) async fn accept(listener: TcpListener, inner: Arc<Inner>, tells: watch::Receiver<Told>) {
     let mut connections = JoinSet::new();
-    let mut told = stopping.clone();
+    let mut told = tells.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     add(&inner.counters.connections);
-                    connections.spawn(serve(stream, Arc::clone(&inner), stopping.clone()));
+                    connections.spawn(serve(stream, Arc::clone(&inner), tells.clone()));
                 }
                 // Out of files, or a peer that left before it was accepted: neither ends a server.
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -41,18 +51,21 @@ pub(super) async fn accept(listener: TcpListener, inner: Arc<Inner>, stopping: w
         }
     }
     drop(listener);
+    if *told.borrow() == Told::Die {
+        connections.abort_all();
+    }
     while connections.join_next().await.is_some() {}
 }
 
 /// The requests of one connection, one after the other.
-async fn serve(stream: TcpStream, inner: Arc<Inner>, mut stopping: watch::Receiver<bool>) {
+async fn serve(stream: TcpStream, inner: Arc<Inner>, mut told: watch::Receiver<Told>) {
     let mut connection = Connection::new(stream);
     let peer = connection.peer().ok();
     loop {
         let head = tokio::select! {
             biased;
             head = connection.head() => head,
-            () = told_to_stop(&mut stopping) => return,
+            () = told_to_stop(&mut told) => return,
         };
         let head = match head {
             Ok(Some(head)) => head,
@@ -62,7 +75,7 @@ async fn serve(stream: TcpStream, inner: Arc<Inner>, mut stopping: watch::Receiv
             }
             Ok(None) | Err(_) => return,
         };
-        match exchange(&inner, &head, &mut connection, peer, &stopping).await {
+        match exchange(&inner, &head, &mut connection, peer, &told).await {
             Ok(Next::Request) => {}
             Ok(Next::Linger) => return connection.linger().await,
             Ok(Next::Close) | Err(_) => return,
@@ -71,8 +84,8 @@ async fn serve(stream: TcpStream, inner: Arc<Inner>, mut stopping: watch::Receiv
 }
 
 /// Returns when the core is to stop, or is gone.
-async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
-    _ = stopping.wait_for(|stop| *stop).await;
+async fn told_to_stop(told: &mut watch::Receiver<Told>) {
+    _ = told.wait_for(|told| *told != Told::Serve).await;
 }
 
 /// What a connection does after an answer.
@@ -88,14 +101,14 @@ async fn exchange(
     head: &Head,
     connection: &mut Connection,
     peer: Option<SocketAddr>,
-    stopping: &watch::Receiver<bool>,
+    told: &watch::Receiver<Told>,
 ) -> io::Result<Next> {
     let mut body = RequestBody::of(head, connection)?;
-    let reply = inner.answer(head, &mut body, peer).await;
+    let Some(reply) = inner.answer(head, &mut body, peer).await else { return Ok(Next::Close) };
     let unread = body.settle().await == Afterwards::Linger;
     let asked = head.minor == 0
         || head.header("connection").is_some_and(|value| value.to_ascii_lowercase().contains("close"));
-    let close = unread || asked || *stopping.borrow();
+    let close = unread || asked || *told.borrow() != Told::Serve;
     let written = reply.write(&mut body, &head.method, inner.clock.now_precise(), close).await?;
     if written == Written::Short {
         return Ok(Next::Close);

@@ -89,7 +89,8 @@ impl Inner {
     }
 
     fn actions(&self, project: &str, who: &Who) -> Vec<String> {
-        let Some(project) = self.world.project(project) else { return Vec::new() };
+        // A database that is down leaves nothing, not even what is public (D1).
+        let Ok(Some(project)) = self.world.look_up_project(project) else { return Vec::new() };
         let allowed = Action::ALL.into_iter().filter(|&action| who.can(action, &project));
         let mut names: Vec<String> = allowed.map(|action| action.name().to_owned()).collect();
         if names.len() == Action::ALL.len() && self.version.grants_star() {

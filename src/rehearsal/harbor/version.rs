@@ -82,6 +82,20 @@ impl Version {
         if self < Self::V2_15_2 { "CSRF token invalid" } else { "CSRF token not found in request" }
     }
 
+    /// D3: whether each answer needs the session in Redis.
+    pub fn needs_redis(self) -> bool {
+        self <= Self::V2_8_4
+    }
+
+    /// D1: what a database that refuses says through core, with its address.
+    pub fn database_refusal(self) -> &'static str {
+        if self < Self::V2_15_2 {
+            "failed to connect to `host=127.0.0.1 user=postgres database=registry`: dial error (dial tcp 127.0.0.1:5432: connect: connection refused)"
+        } else {
+            "failed to connect to `user=postgres database=registry`: 127.0.0.1:5432 (127.0.0.1): dial error: dial tcp 127.0.0.1:5432: connect: connection refused"
+        }
+    }
+
     /// F3: whether anonymous callers read `harbor_version` in the system info.
     pub fn tells_its_number_to_anyone(self) -> bool {
         self < Self::V2_15_2

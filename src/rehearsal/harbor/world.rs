@@ -1,5 +1,6 @@
 //! What all replicas of one Harbor share: its database (users, robots, projects), its Redis (sessions) and its registry.
 
+mod backends;
 mod people;
 mod projects;
 mod sessions;
@@ -12,10 +13,13 @@ use std::{
 
 use super::{memory::MemoryRegistry, registry_client::RegistryAddress};
 use crate::words::clock::Clock;
+pub(super) use backends::{Backend, Backends};
+pub use backends::{Health, OutageTimes};
 pub(super) use people::{Robot, User};
 pub use projects::Role;
-pub(super) use projects::{Action, Member, Project};
+pub(super) use projects::{Action, DatabaseDown, Member, Project};
 use sessions::Sessions;
+use tokio::sync::watch;
 
 /// Where images are kept.
 #[derive(Clone, Debug)]
@@ -32,6 +36,7 @@ pub struct World {
     pub(super) registry: RegistryBackend,
     tables: Mutex<Tables>,
     sessions: Mutex<Sessions>,
+    backends: watch::Sender<Backends>,
     /// Signs CSRF cookies; the same for all replicas (`CSRF_KEY`).
     pub(super) csrf_key: [u8; 32],
     clock: Clock,
@@ -72,6 +77,7 @@ impl World {
             registry,
             tables: Mutex::default(),
             sessions: Mutex::default(),
+            backends: watch::Sender::new(Backends::up()),
             csrf_key,
             clock: Clock::system(),
         };
@@ -111,6 +117,14 @@ impl World {
     /// Remembers that a repository holds an artifact.
     pub(super) fn note_repository(&self, repository: &str) {
         self.tables().repositories.insert(repository.to_owned());
+    }
+
+    /// Forgets a repository with what it holds; false where it held nothing.
+    pub(super) fn forget_repository(&self, repository: &str) -> bool {
+        if let RegistryBackend::Memory(memory) = &self.registry {
+            memory.forget(repository);
+        }
+        self.tables().repositories.remove(repository)
     }
 
     pub(super) fn knows_repository(&self, repository: &str) -> bool {

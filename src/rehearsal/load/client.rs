@@ -1,14 +1,17 @@
 //! Four clients and their habits around credentials (contract P): what each sends at first, which tokens it asks for, and
 //! what it does when its token is refused.
 
-use std::{collections::HashMap, fmt, net::SocketAddr};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header, header::InvalidHeaderValue};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{
     said::{self, Step},
+    site::{Origin, Site},
     wire::{Answer, Call, Content, Wire},
 };
 use crate::{
@@ -31,21 +34,23 @@ pub enum Client {
     Podman,
     /// Pings; takes a new token after a refusal and goes on.
     Crane,
+    /// podman's habits, of the same library. Not among the built-in load.
+    Skopeo,
 }
 
 impl Client {
-    /// All of them.
+    /// Those of the built-in load.
     pub const ALL: [Self; 4] = [Self::Docker, Self::Containerd, Self::Podman, Self::Crane];
 
     /// Whether its log-in asks the registry; the others' only write a file.
     pub(super) fn asks_at_login(self) -> bool {
-        matches!(self, Self::Docker | Self::Podman)
+        matches!(self, Self::Docker | Self::Podman | Self::Skopeo)
     }
 
     /// A user for those at desks, a robot for those in clusters and pipelines.
-    fn credential(self) -> (&'static str, &'static str) {
+    pub(super) fn sample(self) -> (&'static str, &'static str) {
         match self {
-            Self::Docker | Self::Podman => ("dev", SAMPLE_USER_PASSWORD),
+            Self::Docker | Self::Podman | Self::Skopeo => ("dev", SAMPLE_USER_PASSWORD),
             Self::Containerd | Self::Crane => ("robot$ci", SAMPLE_ROBOT_SECRET),
         }
     }
@@ -58,6 +63,7 @@ impl fmt::Display for Client {
             Self::Containerd => "containerd",
             Self::Podman => "podman",
             Self::Crane => "crane",
+            Self::Skopeo => "skopeo",
         })
     }
 }
@@ -66,7 +72,10 @@ impl fmt::Display for Client {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client: Client,
+    pub(super) site: Arc<Site>,
     wire: Wire,
+    /// To the token service, where that is elsewhere.
+    token_wire: Option<Wire>,
     /// Where tokens are had, from the first challenge.
     realm: Option<String>,
     /// The scope of what this command does; empty for a log-in.
@@ -85,10 +94,12 @@ struct Issued {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, front: SocketAddr) -> Self {
+    pub(super) fn new(client: Client, site: &Arc<Site>) -> Self {
         Self {
             client,
-            wire: Wire::to(front),
+            site: Arc::clone(site),
+            wire: Wire::to(site.origin.clone(), site),
+            token_wire: None,
             realm: None,
             scope: String::new(),
             tokens: HashMap::new(),
@@ -122,9 +133,13 @@ impl Session {
         }
     }
 
-    /// Host and port of the registry as this client names it.
-    pub(super) fn host(&self) -> String {
-        self.wire.host()
+    /// What a redirection of a blob leads to (U12), fetched without the credential.
+    pub(super) async fn follow(&self, step: Step, redirection: &Answer) -> Result<Answer, Said> {
+        let whole = redirection.header("location");
+        let (origin, target) =
+            Origin::split(whole).ok_or_else(|| format!("the redirection to {whole} leads nowhere"))?;
+        let answer = Wire::to(origin, &self.site).send(&Call::new(Method::GET, target), None).await;
+        answer.map_err(|cut| said::cut(self.client, step, &cut))
     }
 
     fn authorization(&self) -> Result<Option<HeaderValue>, Said> {
@@ -153,7 +168,7 @@ impl Session {
                 self.take_token().await?;
                 Ok(true)
             }
-            (Client::Docker | Client::Containerd | Client::Podman, _) => Ok(false),
+            (Client::Docker | Client::Containerd | Client::Podman | Client::Skopeo, _) => Ok(false),
         }
     }
 
@@ -166,19 +181,20 @@ impl Session {
 
     async fn take_token(&mut self) -> Result<(), Said> {
         let refused = |client, answer: &Answer| said::refused(client, Step::Token, "", answer);
-        let target = self.token_target()?;
+        let (service, path) = self.token_service()?;
         if self.client == Client::Containerd {
             let form = Content::Whole("grant_type=password&service=harbor-registry".into());
-            let post = Call::new(Method::POST, "/service/token")
+            let post = Call::new(Method::POST, path.clone())
                 .with(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form);
-            let answer = self.token_answer(&post, None).await?;
+            let answer = self.token_answer(&service, &post, None).await?;
             if answer.status.is_server_error() || answer.status == StatusCode::FORBIDDEN {
                 return Err(refused(self.client, &answer));
             }
         }
         let basic = self.basic()?;
-        let answer = self.token_answer(&Call::new(Method::GET, target), Some(&basic)).await?;
+        let get = Call::new(Method::GET, self.token_target(&path));
+        let answer = self.token_answer(&service, &get, Some(&basic)).await?;
         let issued =
             serde_json::from_slice::<Issued>(&answer.body).ok().filter(|issued| !issued.token.is_empty());
         let token = match issued {
@@ -190,37 +206,66 @@ impl Session {
         Ok(())
     }
 
-    async fn token_answer(&mut self, call: &Call, basic: Option<&HeaderValue>) -> Result<Answer, Said> {
-        let answer = self.wire.send(call, basic).await;
+    async fn token_answer(
+        &mut self,
+        service: &Origin,
+        call: &Call,
+        basic: Option<&HeaderValue>,
+    ) -> Result<Answer, Said> {
+        let wire = if *service == self.site.origin {
+            &mut self.wire
+        } else {
+            self.token_wire.get_or_insert_with(|| Wire::to(service.clone(), &self.site))
+        };
+        let answer = wire.send(call, basic).await;
         answer.map_err(|cut| said::cut(self.client, Step::Token, &cut))
     }
 
-    /// Path and query of a token request as this client writes it.
-    fn token_target(&self) -> Result<String, Said> {
+    /// Where the realm is. What came by TLS gives its password to nobody without.
+    fn token_service(&self) -> Result<(Origin, String), Said> {
         let realm = self.realm.as_deref().ok_or("no challenge names a realm")?;
-        let path = realm.strip_prefix(&format!("http://{}", self.host()));
-        let path = path.ok_or_else(|| format!("the realm {realm} is not where this client came in"))?;
-        let (name, _) = self.client.credential();
-        let account = name.replace('$', "%24");
+        let elsewhere = || format!("the realm {realm} is not where this client came in");
+        let (service, path) = Origin::split(realm).ok_or_else(elsewhere)?;
+        let site = &self.site;
+        let is_safe = service.secure || !site.origin.secure;
+        if service == site.origin || site.roams() && is_safe { Ok((service, path)) } else { Err(elsewhere()) }
+    }
+
+    /// Path and query of a token request as this client writes it.
+    fn token_target(&self, path: &str) -> String {
+        let account = match &self.site.account {
+            Some(account) => utf8_percent_encode(&account.name, NON_ALPHANUMERIC).to_string(),
+            None => self.client.sample().0.replace('$', "%24"),
+        };
         let mut target = match self.client {
             Client::Docker => {
                 format!(
                     "{path}?account={account}&client_id=docker&offline_token=true&service=harbor-registry"
                 )
             }
-            Client::Podman => format!("{path}?account={account}&service=harbor-registry"),
+            Client::Podman | Client::Skopeo => format!("{path}?account={account}&service=harbor-registry"),
             Client::Containerd | Client::Crane => format!("{path}?service=harbor-registry"),
         };
         if !self.scope.is_empty() {
             target += "&scope=";
             target += &self.scope.replace(':', "%3A").replace('/', "%2F").replace(',', "%2C");
         }
-        Ok(target)
+        target
     }
 
     fn basic(&self) -> Result<HeaderValue, Said> {
-        let (name, secret) = self.client.credential();
-        let value = format!("Basic {}", STANDARD.encode(format!("{name}:{secret}")));
-        HeaderValue::from_str(&value).map_err(|error| error.to_string())
+        basic(&self.site, self.client).map_err(|error| error.to_string())
     }
+}
+
+/// The credential as `Authorization` carries it.
+pub(super) fn basic(site: &Site, client: Client) -> Result<HeaderValue, InvalidHeaderValue> {
+    let (name, secret) = match &site.account {
+        Some(account) => (account.name.as_str(), account.password.as_str()),
+        None => client.sample(),
+    };
+    let pair = Zeroizing::new(format!("{name}:{secret}"));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair.as_bytes())))?;
+    value.set_sensitive(true);
+    Ok(value)
 }

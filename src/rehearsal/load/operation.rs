@@ -1,7 +1,7 @@
 //! Log-ins, pulls and pushes, step by step as the clients take them.
 
 use std::{
-    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,12 +12,11 @@ use tokio::sync::watch;
 use super::{
     client::{Client, Said, Session},
     image::{Blob, Image, MANIFEST, sha256},
+    place::Place,
     said::{self, Step},
+    site::{Origin, Site},
     wire::{Answer, Call, Content},
 };
-
-/// The tag of every image.
-const TAG: &str = "v1";
 
 /// Keeps an operation in the middle, with its token, until the upgrade is through.
 #[derive(Debug)]
@@ -41,18 +40,19 @@ impl Hold {
 }
 
 /// Logs in: a token without scope, then a look at `/v2/` with it.
-pub(super) async fn login(client: Client, front: SocketAddr) -> Result<(), Said> {
-    let mut session = Session::new(client, front);
+pub(super) async fn login(client: Client, site: &Arc<Site>) -> Result<(), Said> {
+    let mut session = Session::new(client, site);
     session.begin(String::new()).await?;
     let answer = session.call(Step::Login, &Call::new(Method::GET, "/v2/")).await?;
     expect(&session, Step::Login, "", &answer, StatusCode::OK)
 }
 
 /// Pulls an image and checks every digest.
-pub(super) async fn pull(client: Client, front: SocketAddr, repository: &str) -> Result<(), Said> {
-    let mut session = Session::new(client, front);
+pub(super) async fn pull(client: Client, site: &Arc<Site>, place: &Place) -> Result<(), Said> {
+    let Place { repository, tag } = place;
+    let mut session = Session::new(client, site);
     session.begin(format!("repository:{repository}:pull")).await?;
-    let target = format!("/v2/{repository}/manifests/{TAG}");
+    let target = format!("/v2/{repository}/manifests/{tag}");
     let manifest = Call::new(Method::GET, target.clone()).with(header::ACCEPT, MANIFEST);
     if client == Client::Containerd {
         let look = Call::new(Method::HEAD, target).with(header::ACCEPT, MANIFEST);
@@ -66,7 +66,10 @@ pub(super) async fn pull(client: Client, front: SocketAddr, repository: &str) ->
     }
     for digest in blobs_of(&answer).ok_or("the manifest is none")? {
         let blob = Call::new(Method::GET, format!("/v2/{repository}/blobs/{digest}"));
-        let answer = session.call(Step::ReadBlob, &blob).await?;
+        let mut answer = session.call(Step::ReadBlob, &blob).await?;
+        if answer.status.is_redirection() && site.roams() {
+            answer = session.follow(Step::ReadBlob, &answer).await?;
+        }
         expect(&session, Step::ReadBlob, repository, &answer, StatusCode::OK)?;
         if sha256(&answer.body) != digest {
             return Err(said::other_bytes(client, Step::ReadBlob));
@@ -78,12 +81,13 @@ pub(super) async fn pull(client: Client, front: SocketAddr, repository: &str) ->
 /// Pushes an image, and looks that the tag leads to it. After the first layer it may hold its token for a while.
 pub(super) async fn push(
     client: Client,
-    front: SocketAddr,
-    repository: &str,
+    site: &Arc<Site>,
+    place: &Place,
     image: &Image,
     mut hold: Option<&mut Hold>,
 ) -> Result<(), Said> {
-    let mut session = Session::new(client, front);
+    let Place { repository, tag } = place;
+    let mut session = Session::new(client, site);
     session.begin(format!("repository:{repository}:pull,push")).await?;
     for blob in &image.blobs {
         push_blob(&mut session, repository, blob).await?;
@@ -91,7 +95,7 @@ pub(super) async fn push(
             hold.wait().await?;
         }
     }
-    let target = format!("/v2/{repository}/manifests/{TAG}");
+    let target = format!("/v2/{repository}/manifests/{tag}");
     let manifest = Call::new(Method::PUT, target.clone())
         .with(header::CONTENT_TYPE, MANIFEST)
         .body(Content::Whole(image.manifest.bytes.clone()));
@@ -140,8 +144,12 @@ async fn push_blob(session: &mut Session, repository: &str, blob: &Blob) -> Resu
 /// Path and query of where the upload goes on, which must be where the client came in (U1).
 fn location(session: &Session, answer: &Answer) -> Result<String, Said> {
     let whole = answer.header("location");
-    let path = whole.strip_prefix(&format!("http://{}", session.host()));
-    path.map(str::to_owned).ok_or_else(|| format!("the upload goes on at {whole}, where nobody listens"))
+    match Origin::split(whole) {
+        Some((origin, target)) if origin == session.site.origin => Ok(target),
+        Some((origin, _)) => Err(format!("the upload goes on at {origin}, where this client didn't come in")),
+        None if whole.starts_with('/') && session.site.roams() => Ok(whole.to_owned()),
+        None => Err("the upload goes on nowhere".to_owned()),
+    }
 }
 
 fn blobs_of(manifest: &Answer) -> Option<Vec<String>> {

@@ -30,13 +30,15 @@ pub(super) fn refused(client: Client, step: Step, repository: &str, answer: &Ans
     let message = message(answer).map(named);
     let error = distribution(status, message.as_deref());
     match (client, step) {
-        (Client::Podman, Step::Token | Step::Login) if status == StatusCode::UNAUTHORIZED => {
+        (Client::Podman | Client::Skopeo, Step::Token | Step::Login)
+            if status == StatusCode::UNAUTHORIZED =>
+        {
             "logging into \"…\": invalid username/password".to_owned()
         }
-        (Client::Podman, Step::ReadBlob) if status == StatusCode::UNAUTHORIZED => {
+        (Client::Podman | Client::Skopeo, Step::ReadBlob) if status == StatusCode::UNAUTHORIZED => {
             format!("{}unable to retrieve auth token: invalid username/password: {error}", podman(step))
         }
-        (Client::Podman, step) => format!("{}{error}", podman(step)),
+        (Client::Podman | Client::Skopeo, step) => format!("{}{error}", podman(step)),
         (Client::Docker, Step::Login) => {
             format!("Error response from daemon: login attempt to http://…/v2/ failed with status: {status}")
         }
@@ -65,7 +67,7 @@ fn distribution(status: StatusCode, message: Option<&str>) -> String {
 /// No answer came.
 pub(super) fn cut(client: Client, step: Step, cut: &str) -> String {
     match client {
-        Client::Podman => format!("{}{} \"…\": {cut}", podman(step), method(step)),
+        Client::Podman | Client::Skopeo => format!("{}{} \"…\": {cut}", podman(step), method(step)),
         Client::Containerd => format!("{}{} \"…\": {cut}", containerd(step), method(step)),
         Client::Docker | Client::Crane => format!("{} \"…\": {cut}", method(step)),
     }
@@ -75,14 +77,14 @@ pub(super) fn cut(client: Client, step: Step, cut: &str) -> String {
 pub(super) fn other_bytes(client: Client, step: Step) -> String {
     match client {
         Client::Docker => "filesystem layer verification failed for digest …".to_owned(),
-        Client::Podman => format!("{}digest did not match, expected …, got …", podman(step)),
+        Client::Podman | Client::Skopeo => format!("{}digest did not match, expected …, got …", podman(step)),
         Client::Containerd => "unexpected commit digest …, expected …: failed precondition".to_owned(),
         Client::Crane => "error verifying sha256 checksum; got …, want …".to_owned(),
     }
 }
 
 /// distribution's `message` of the first error; what Harbor says twice, with a colon between, once.
-fn message(answer: &Answer) -> Option<String> {
+pub(super) fn message(answer: &Answer) -> Option<String> {
     let body: Value = serde_json::from_slice(&answer.body).ok()?;
     let message = body["errors"][0]["message"].as_str()?;
     let middle = message.len() / 2;

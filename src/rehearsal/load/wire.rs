@@ -1,6 +1,6 @@
 //! A client's connection: kept alive, opened again where the other side has closed it, as Go's transport does.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -9,7 +9,14 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+use super::site::{Origin, Site};
+use crate::edges::tls::ClientTls;
 
 /// docker's patience for a token (contract P); here for each answer of any client.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -98,22 +105,18 @@ impl Answer {
 /// No answer came, in Go's words.
 pub(super) type Cut = String;
 
-/// A connection to a front door.
+/// A connection to a front door, or to where that one leads.
 #[derive(Debug)]
 pub(super) struct Wire {
-    address: SocketAddr,
+    pub(super) origin: Origin,
+    tls: Option<Arc<ClientTls>>,
     sender: Option<SendRequest<Outgoing>>,
     connection: JoinSet<()>,
 }
 
 impl Wire {
-    pub(super) fn to(address: SocketAddr) -> Self {
-        Self { address, sender: None, connection: JoinSet::new() }
-    }
-
-    /// Host and port, as clients name the registry.
-    pub(super) fn host(&self) -> String {
-        self.address.to_string()
+    pub(super) fn to(origin: Origin, site: &Site) -> Self {
+        Self { origin, tls: site.tls.clone(), sender: None, connection: JoinSet::new() }
     }
 
     pub(super) async fn send(
@@ -135,7 +138,7 @@ impl Wire {
     }
 
     async fn exchange(&mut self, call: &Call, authorization: Option<&HeaderValue>) -> io::Result<Answer> {
-        let mut request = call.request(&self.host(), authorization)?;
+        let mut request = call.request(&self.origin.authority(), authorization)?;
         let response = loop {
             let reused = self.sender.is_some();
             match self.sender().await?.try_send_request(request).await {
@@ -162,14 +165,29 @@ impl Wire {
         };
         if !ready {
             self.connection.abort_all();
-            let stream = TcpStream::connect(self.address).await?;
+            let stream = TcpStream::connect((self.origin.name(), self.origin.port)).await?;
             stream.set_nodelay(true)?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-            // How a connection ends is seen by the request that runs on it.
-            self.connection.spawn(async move { drop(connection.await) });
+            let sender = match (&self.tls, self.origin.secure) {
+                (_, false) => self.begin(stream).await?,
+                (Some(tls), true) => {
+                    let stream = tls.connect(self.origin.name(), stream).await?;
+                    self.begin(stream).await?
+                }
+                (None, true) => return Err(io::Error::other("no TLS is set up for https")),
+            };
             self.sender = Some(sender);
         }
         self.sender.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+    }
+
+    async fn begin<S>(&mut self, stream: S) -> io::Result<SendRequest<Outgoing>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // How a connection ends is seen by the request that runs on it.
+        self.connection.spawn(async move { drop(connection.await) });
+        Ok(sender)
     }
 }
 

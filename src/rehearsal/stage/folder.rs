@@ -4,7 +4,11 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// How long a killed program may take to be gone.
+const LAST_WRITES: Duration = Duration::from_millis(200);
 
 /// A new folder, for this user alone, below the system's one for temporary files.
 #[derive(Debug)]
@@ -25,7 +29,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left holds keys that nobody uses.
-        _ = fs::remove_dir_all(&self.0);
+        // A program that was just killed may still write there.
+        let removed = || fs::remove_dir_all(&self.0).is_ok();
+        if !removed() {
+            std::thread::sleep(LAST_WRITES);
+            // What is left holds keys that nobody uses.
+            _ = removed();
+        }
     }
 }

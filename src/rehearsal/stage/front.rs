@@ -34,8 +34,10 @@ pub type StartGate = fn(Wanted) -> Pending<'static, Box<dyn Gate>>;
 pub trait Gate: Send + Sync {
     /// Gives it these endpoints; returns when it serves them and knows their keys.
     fn serve<'a>(&'a self, replicas: &'a [SocketAddr]) -> Pending<'a, ()>;
-    /// Ends it; gives what it counted.
-    fn end(self: Box<Self>) -> Pending<'static, Gated>;
+    /// What it has counted so far.
+    fn counted(&self) -> Pending<'_, Gated>;
+    /// Ends it.
+    fn end(self: Box<Self>) -> Pending<'static, ()>;
 }
 
 /// What a tidegate counted.
@@ -81,9 +83,16 @@ impl Front {
         }
     }
 
-    pub(super) async fn end(self) -> io::Result<Gated> {
+    pub(super) async fn counted(&self) -> io::Result<Gated> {
         match self {
             Self::Nothing | Self::Balancer(_) => Ok(Gated::default()),
+            Self::Gate(gate) => gate.counted().await,
+        }
+    }
+
+    pub(super) async fn end(self) -> io::Result<()> {
+        match self {
+            Self::Nothing | Self::Balancer(_) => Ok(()),
             Self::Gate(gate) => gate.end().await,
         }
     }

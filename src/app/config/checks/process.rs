@@ -19,7 +19,18 @@ pub(super) fn replay(raw: &raw::Replay) -> Replay {
 }
 
 pub(super) fn uploads(c: &mut Checker<'_>, raw: &raw::Uploads) -> Uploads {
-    let uploads = Uploads { head: raw.head.0.bytes(), heads_total: raw.heads_total.0.bytes() };
+    let uploads = Uploads {
+        head: raw.head.0.bytes(),
+        heads_total: raw.heads_total.0.bytes(),
+        memory_total: raw.memory_total.0.bytes(),
+        spool: (!raw.spool.is_empty()).then(|| raw.spool.clone().into()),
+        spool_each: raw.spool_each.0.bytes() as u64,
+        spool_total: raw.spool_total.0.bytes() as u64,
+    };
+    if uploads.spool_each > uploads.spool_total {
+        let keys = ["uploads.spool_total", "uploads.spool_each"];
+        c.fault(&keys, &quoted(&raw.spool_total), "at least uploads.spool_each", "");
+    }
     if uploads.head > uploads.heads_total {
         let keys = ["uploads.heads_total", "uploads.head"];
         c.fault(&keys, &quoted(&raw.heads_total), "at least uploads.head", "");

@@ -46,11 +46,28 @@ pub struct Uploads {
     /// All of them together, shared fairly by address and principal; a body without a share is sent after a question
     /// to its endpoint and can't be taken back.
     pub heads_total: Text<Size>,
+    /// What uploads have sent so far, kept so that they can begin anew when core stops in the middle of one: so much of
+    /// all of them in memory, shared fairly by address and principal. `0B` = nothing is kept.
+    pub memory_total: Text<Size>,
+    /// A folder for more of it: files without a name, mode 0600, sealed, gone with the process. Empty = none; an upload
+    /// that finds no room then fails when core stops.
+    pub spool: String,
+    /// The most of one upload in the folder.
+    pub spool_each: Text<Size>,
+    /// The most of all uploads in the folder.
+    pub spool_total: Text<Size>,
 }
 
 impl Default for Uploads {
     fn default() -> Self {
-        Self { head: Text(Size::kib(320)), heads_total: Text(Size::mib(64)) }
+        Self {
+            head: Text(Size::kib(320)),
+            heads_total: Text(Size::mib(64)),
+            memory_total: Text(Size::mib(256)),
+            spool: String::new(),
+            spool_each: Text(Size::gib(20)),
+            spool_total: Text(Size::gib(100)),
+        }
     }
 }
 

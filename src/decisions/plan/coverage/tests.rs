@@ -114,3 +114,28 @@ fn other_types_and_wild_cards_grant_nothing_here() {
     let catalog = entry("registry", "catalog", &["*"]);
     assert!(!covered(&[catalog], "GET", "/v2/_catalog"), "Basic's alone (C10)");
 }
+
+#[test]
+fn a5_a_token_of_our_own_is_good_for_what_was_asked_for_and_no_more() {
+    let asked = |scopes: &[&str]| asked(&scopes.iter().map(|text| Scope::parse(text)).collect::<Vec<_>>());
+    let pushes = ["repository:p/r:pull,push", "repository:p/base:pull", "repository:q/base:pull"];
+    let rows: [(&[&str], &str, &str, bool); 14] = [
+        (&[], "GET", "/v2/", true),
+        (&[], "GET", "/v2/p/r/manifests/1", false),
+        (&["repository:p/r:pull"], "GET", "/v2/p/r/manifests/1", true),
+        (&["repository:p/r:pull"], "GET", "/v2/p/other/manifests/1", true),
+        (&["repository:p/r:pull"], "GET", "/v2/q/r/manifests/1", false),
+        (&["repository:p/r:pull"], "POST", "/v2/p/r/blobs/uploads/", false),
+        (&["repository:p/r:*"], "DELETE", "/v2/p/r/manifests/1", true),
+        (&pushes, "POST", "/v2/p/r/blobs/uploads/?mount=sha256:ab&from=p/base", true),
+        (&pushes, "POST", "/v2/p/r/blobs/uploads/?mount=sha256:ab&from=q/base", true),
+        (&pushes, "POST", "/v2/q/r/blobs/uploads/", false),
+        (&pushes, "DELETE", "/v2/p/r/manifests/1", false),
+        (&["registry:catalog:*"], "GET", "/v2/_catalog", false),
+        (&["repository:p:pull"], "GET", "/v2/p/r/manifests/1", false),
+        (&["other:p/r:pull"], "GET", "/v2/p/r/manifests/1", false),
+    ];
+    for (scopes, method, target, want) in rows {
+        assert_eq!(covered(&asked(scopes), method, target), want, "{method} {target} with {scopes:?}");
+    }
+}

@@ -95,7 +95,8 @@ fn tried() -> Vec<Vec<Tried>> {
 fn each(check: impl Fn(&Case<'_>, &Plan)) -> usize {
     let (tokens, foreign, known_name) = (tokens(), kid(3), kid(0));
     let mut judged: Vec<Judged<'_>> = tokens.iter().map(Judged::Verified).collect();
-    judged.extend([Judged::Untouched, Judged::Refused(Fault::Signature), Judged::Refused(Fault::Expired)]);
+    judged.extend([Judged::Untouched, Judged::Own]);
+    judged.extend([Judged::Refused(Fault::Signature), Judged::Refused(Fault::Expired)]);
     judged.extend([Judged::Unverified(&foreign), Judged::Unverified(&known_name)]);
     let mut count = 0;
     for endpoint in &endpoints() {
@@ -125,7 +126,7 @@ macro_rules! rule {
 
 #[test]
 fn all_combinations_are_there() {
-    assert_eq!(each(|_, _| ()), 11 * 2 * 4 * 7 * 10 * 4);
+    assert_eq!(each(|_, _| ()), 11 * 2 * 4 * 7 * 11 * 4);
 }
 
 #[test]
@@ -140,7 +141,7 @@ fn replay_needs_a_credential_and_is_not_repeated() {
             "a refused credential is not sent again"
         );
         rule!(case, plan, !replays || plan.counts_on().is_none(), "replay proves no key");
-        let token = matches!(case.judged, Judged::Verified(_) | Judged::Unverified(_));
+        let token = matches!(case.judged, Judged::Verified(_) | Judged::Unverified(_) | Judged::Own);
         rule!(case, plan, !replays || token, "only a token is replaced");
     });
 }
@@ -156,6 +157,16 @@ fn what_has_no_token_is_left_alone_and_what_is_refused_means_nothing() {
             rule!(case, plan, blank, "a refused token never reaches core");
         }
         _ => {}
+    });
+}
+
+#[test]
+fn a11_a_token_of_our_own_never_goes_up_itself() {
+    each(|case, plan| {
+        let Judged::Own = case.judged else { return };
+        let step = if case.replay_is_left() { Step::Replay } else { Step::Blank };
+        rule!(case, plan, *plan.step() == step, "the credential, or a bearer that means nothing");
+        rule!(case, plan, plan.counts_on().is_none(), "whatever core answers is its judgement");
     });
 }
 

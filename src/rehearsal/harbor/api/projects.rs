@@ -1,5 +1,6 @@
 //! Projects and their members.
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{Call, done, forbidden, json_reply, not_found};
@@ -32,6 +33,7 @@ impl Inner {
         }
         match (method, below) {
             ("GET", []) => json_reply(200, &shown(&project)),
+            ("DELETE", ["repositories", name]) => self.delete_repository(call, &project, name),
             _ if !governs(call.who, &project) => forbidden(),
             ("DELETE", []) => self.delete_project(&project),
             ("PUT", []) => {
@@ -84,6 +86,15 @@ impl Inner {
             return Reply::error(412, "PRECONDITION_FAILED", &message);
         }
         done(self.world.remove_project(&project.name), "project")
+    }
+
+    /// A name with slashes comes encoded twice; the first layer is off by now.
+    fn delete_repository(&self, call: &Call<'_>, project: &Project, name: &str) -> Reply {
+        if !call.who.can(Action::Delete, project) {
+            return forbidden();
+        }
+        let repository = format!("{}/{}", project.name, percent_decode_str(name).decode_utf8_lossy());
+        done(self.world.forget_repository(&repository), &format!("repository {repository}"))
     }
 
     fn project_named(&self, named: &str) -> Option<Project> {

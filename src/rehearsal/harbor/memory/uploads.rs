@@ -30,6 +30,8 @@ pub(super) struct Upload {
     tail: BytesMut,
     length: u64,
     hash: Context,
+    /// U9: its bytes are gone, and nothing goes on with it.
+    given_up: bool,
 }
 
 impl fmt::Debug for Upload {
@@ -39,8 +41,13 @@ impl fmt::Debug for Upload {
 }
 
 impl Upload {
-    pub(super) fn length(&self) -> u64 {
-        self.length
+    pub(super) fn is_in(&self, repository: &str) -> bool {
+        self.repository == repository
+    }
+
+    /// What of the registry's room it takes.
+    pub(super) fn held(&self) -> u64 {
+        if self.given_up { 0 } else { self.length }
     }
 
     fn push(&mut self, mut chunk: &[u8]) {
@@ -79,6 +86,7 @@ impl MemoryRegistry {
             tail: BytesMut::new(),
             length: 0,
             hash: Context::new(&SHA256),
+            given_up: false,
         };
         self.store().uploads.insert(id.clone(), Arc::new(Mutex::new(upload)));
         self.at(202, head, repository, &id, 0)
@@ -100,9 +108,11 @@ impl MemoryRegistry {
         let Some(upload) = found.filter(|upload| lock(upload).repository == repository) else {
             return refusal(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry", Value::Null);
         };
-        // U9: more came than the client knows of: the upload is dropped.
+        // U9: more came than the client knows of. docker-registry keeps such an upload and says the same each time.
         if lock(&upload).length != stated {
-            self.drop_upload(id);
+            self.give_up(&upload);
+        }
+        if lock(&upload).given_up {
             return refusal(404, "BLOB_UPLOAD_INVALID", "blob upload invalid", Value::Null);
         }
         match head.method.as_str() {
@@ -137,6 +147,9 @@ impl MemoryRegistry {
         }
         let (repository, length) = {
             let upload = lock(upload);
+            if upload.given_up {
+                return refusal(404, "BLOB_UPLOAD_INVALID", "blob upload invalid", Value::Null);
+            }
             (upload.repository.clone(), upload.length)
         };
         if head.is("PATCH") {
@@ -184,8 +197,18 @@ impl MemoryRegistry {
     fn drop_upload(&self, id: &str) {
         let mut store = self.store();
         if let Some(upload) = store.uploads.remove(id) {
-            store.used = store.used.saturating_sub(lock(&upload).length);
+            store.used = store.used.saturating_sub(lock(&upload).held());
         }
+    }
+
+    /// Forgets an upload's bytes, so that many cut ones take no room.
+    fn give_up(&self, upload: &Mutex<Upload>) {
+        let mut store = self.store();
+        let mut upload = lock(upload);
+        store.used = store.used.saturating_sub(upload.held());
+        upload.given_up = true;
+        upload.pieces = Vec::new();
+        upload.tail = BytesMut::new();
     }
 
     /// Where an upload stands: 202 or 204.

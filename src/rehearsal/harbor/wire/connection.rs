@@ -73,6 +73,17 @@ impl Connection {
         self.stream.read_buf(&mut self.buffer).await
     }
 
+    /// Returns when the peer has ended. Reads ahead meanwhile, but no more than fits: where a long body is on its way,
+    /// its end isn't seen.
+    pub(in super::super) async fn peer_left(&mut self) {
+        while self.buffer.len() < READ {
+            if !self.fill().await.is_ok_and(|read| read > 0) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
     pub(in super::super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
     }

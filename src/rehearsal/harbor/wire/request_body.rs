@@ -72,6 +72,11 @@ impl<'c> RequestBody<'c> {
         self.expects_continue
     }
 
+    /// Returns when the client has ended, as far as that can be seen.
+    pub(in super::super) async fn client_left(&mut self) {
+        self.connection.peer_left().await;
+    }
+
     /// Before the answer's head goes out: reads a short rest, gives up on a long one.
     pub(in super::super) async fn settle(&mut self) -> Afterwards {
         match self.left {

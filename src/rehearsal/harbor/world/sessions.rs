@@ -16,9 +16,12 @@ pub(super) struct Sessions {
 }
 
 impl World {
-    /// A new session of a user, or of nobody; gives its `sid`.
+    /// A new session of a user, or of nobody; gives its `sid`. Without Redis it is kept nowhere (D3).
     pub(in super::super) fn new_session(&self, user: Option<String>) -> String {
         let sid = random::hex(16);
+        if !self.redis_answers() {
+            return sid;
+        }
         let mut sessions = self.sessions();
         sessions.users.insert(sid.clone(), user);
         sessions.oldest_first.push_back(sid.clone());
@@ -32,17 +35,22 @@ impl World {
 
     /// Whether a `sid` is known.
     pub(in super::super) fn knows_session(&self, sid: &str) -> bool {
-        self.sessions().users.contains_key(sid)
+        self.redis_answers() && self.sessions().users.contains_key(sid)
     }
 
     /// Who is logged in under a `sid`.
     pub(in super::super) fn session_user(&self, sid: &str) -> Option<String> {
+        if !self.redis_answers() {
+            return None;
+        }
         self.sessions().users.get(sid).cloned().flatten()
     }
 
     /// Ends a session.
     pub(in super::super) fn end_session(&self, sid: &str) {
-        self.sessions().users.remove(sid);
+        if self.redis_answers() {
+            self.sessions().users.remove(sid);
+        }
     }
 
     /// Forgets all sessions, as an emptied Redis does (D5).

@@ -1,0 +1,139 @@
+//! Tokens of our own, for the time in which core can't sign any (A11). No JWS and of no key that anybody verifies
+//! with: sealed envelopes that this process alone opens, good for nothing but to have their credential sent up in
+//! their place, so that Harbor judges every use.
+
+use std::time::Duration;
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
+    error::Unspecified,
+    rand,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderValue;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{
+    decisions::token::claims,
+    words::{clock::UnixTime, scope::Access},
+};
+
+/// How long a token of ours is good for (A11).
+const LIFE: Duration = Duration::from_mins(5);
+/// What clients are told: less, because they count with clocks of their own, and more than docker's least of 60 s.
+const TOLD: Duration = Duration::from_mins(4);
+/// What every one begins with. It has no point in it, so it is no JWS; the number is the envelope's version.
+const PREFIX: &str = "tidegate1_";
+/// AES-256-GCM's.
+const NONCE: usize = 12;
+/// The key that seals them: made at the start, in memory only. Tokens of another process, and those of before a
+/// restart, mean nothing here.
+pub struct OwnTokens {
+    key: RandomizedNonceKey,
+    bound_to: Vec<u8>,
+}
+
+/// What a token of ours stands for.
+pub struct Own {
+    /// `Authorization: Basic …` as the client sent it, and the user's name; `None` = nobody's.
+    pub credential: Option<(HeaderValue, String)>,
+    /// What was asked for.
+    pub access: Vec<Access>,
+    /// When it ends.
+    pub expires: UnixTime,
+}
+
+/// One of ours, past its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over;
+
+#[derive(Deserialize, Serialize)]
+struct Sealed {
+    exp: i64,
+    sub: Option<String>,
+    credential: Option<String>,
+    access: Vec<Access>,
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.credential);
+    }
+}
+
+impl OwnTokens {
+    /// With a fresh key; an error only where there is no randomness. Its tokens are bound to `deployment` (A10).
+    pub fn new(deployment: &str) -> Result<Self, Unspecified> {
+        let mut key = Zeroizing::new([0; 32]);
+        rand::fill(&mut *key)?;
+        let bound_to = [PREFIX.as_bytes(), deployment.as_bytes()].concat();
+        Ok(Self { key: RandomizedNonceKey::new(&AES_256_GCM, &*key)?, bound_to })
+    }
+
+    /// A token for this credential (its `Authorization` and its user's name), or for nobody; `None` where it would
+    /// be longer than any token that is read.
+    pub fn seal(
+        &self,
+        credential: Option<(&HeaderValue, &str)>,
+        access: Vec<Access>,
+        now: UnixTime,
+    ) -> Option<String> {
+        let sealed = Sealed {
+            exp: now.plus(LIFE).0,
+            sub: credential.map(|(_, name)| name.to_owned()),
+            credential: match credential {
+                Some((value, _)) => Some(value.to_str().ok()?.to_owned()),
+                None => None,
+            },
+            access,
+        };
+        let mut envelope = Zeroizing::new(Vec::with_capacity(claims::LONGEST));
+        serde_json::to_writer(&mut *envelope, &sealed).ok()?;
+        let nonce = self.key.seal_in_place_append_tag(Aad::from(&self.bound_to), &mut *envelope).ok()?;
+        let whole = [nonce.as_ref().as_slice(), &envelope].concat();
+        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(whole));
+        (token.len() <= claims::LONGEST).then_some(token)
+    }
+
+    /// What a token of ours stands for; `None` for anything else, whoever made it.
+    pub fn open(&self, token: &[u8], now: UnixTime) -> Option<Result<Own, Over>> {
+        let encoded = token.strip_prefix(PREFIX.as_bytes()).filter(|_| token.len() <= claims::LONGEST)?;
+        let mut bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).ok()?);
+        let (nonce, envelope) = bytes.split_at_mut_checked(NONCE)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let plain = self.key.open_in_place(nonce, Aad::from(&self.bound_to), envelope).ok()?;
+        let mut sealed: Sealed = serde_json::from_slice(plain).ok()?;
+        let (expires, access) = (UnixTime(sealed.exp), std::mem::take(&mut sealed.access));
+        // A clock that was set back makes none live longer.
+        if expires <= now || expires > now.plus(LIFE) {
+            return Some(Err(Over));
+        }
+        let credential = match (sealed.credential.as_deref(), sealed.sub.take()) {
+            (None, None) => None,
+            (Some(value), Some(name)) => Some((credential(value)?, name)),
+            _ => return None,
+        };
+        Some(Ok(Own { credential, access, expires }))
+    }
+}
+
+fn credential(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Whether a bearer claims to be one of ours; what it is, [`OwnTokens::open`] says.
+pub fn claims_to_be_one(token: &[u8]) -> bool {
+    token.starts_with(PREFIX.as_bytes())
+}
+
+/// The answer to a token request that gives this token, of the same shape as Harbor's own (T1).
+pub fn answer(token: &str, now: UnixTime) -> String {
+    let (left, at) = (TOLD.as_secs(), now.rfc3339());
+    serde_json::json!({"token": token, "access_token": "", "expires_in": left, "issued_at": at}).to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Nothing but what this process sealed, whole and in its time, opens.
+
+use base64::engine::general_purpose::STANDARD;
+
+use super::*;
+use crate::decisions::token::claims;
+
+const NOW: UnixTime = UnixTime(1_000_000);
+const BASIC: HeaderValue = HeaderValue::from_static("Basic cm9ib3QkY2k6c2VjcmV0");
+
+fn tokens(deployment: &str) -> OwnTokens {
+    OwnTokens::new(deployment).expect("randomness")
+}
+
+fn access() -> Vec<Access> {
+    vec![Access { kind: "repository".into(), name: "p/r".into(), actions: vec!["pull".into()] }]
+}
+
+fn sealed(tokens: &OwnTokens) -> String {
+    tokens.seal(Some((&BASIC, "robot$ci")), access(), NOW).expect("a token")
+}
+
+fn open(tokens: &OwnTokens, token: &str, now: UnixTime) -> Option<Result<Own, Over>> {
+    tokens.open(token.as_bytes(), now)
+}
+
+#[test]
+fn a11_what_was_sealed_opens_until_its_end_and_is_for_five_minutes_at_most() {
+    let tokens = tokens("default");
+    let token = sealed(&tokens);
+    let own = open(&tokens, &token, NOW.plus(Duration::from_secs(299))).expect("ours").expect("in its time");
+    let (value, name) = own.credential.expect("somebody's");
+    assert_eq!((value, name.as_str(), own.access), (BASIC, "robot$ci", access()));
+    assert_eq!(own.expires, NOW.plus(Duration::from_mins(5)));
+    for over in [NOW.plus(Duration::from_mins(5)), NOW.minus(Duration::from_secs(1))] {
+        assert_eq!(open(&tokens, &token, over).expect("ours").err(), Some(Over), "{over:?}");
+    }
+    let nobodys = tokens.seal(None, Vec::new(), NOW).expect("a token");
+    assert!(open(&tokens, &nobodys, NOW).expect("ours").is_ok_and(|own| own.credential.is_none()));
+}
+
+#[test]
+fn a11_no_other_process_and_no_other_deployment_opens_it() {
+    let (here, elsewhere) = (tokens("one"), tokens("one"));
+    assert!(open(&elsewhere, &sealed(&here), NOW).is_none(), "another process");
+    let other = OwnTokens { bound_to: tokens("two").bound_to, ..here };
+    let token = sealed(&other);
+    assert!(open(&other, &token, NOW).is_some());
+    let back = OwnTokens { bound_to: elsewhere.bound_to, ..other };
+    assert!(open(&back, &token, NOW).is_none(), "another deployment, the same key");
+}
+
+#[test]
+fn a11_whatever_is_changed_or_cut_gives_nothing() {
+    let tokens = tokens("default");
+    let token = sealed(&tokens);
+    for place in 0..token.len() {
+        let mut forged = token.clone().into_bytes();
+        forged[place] = if forged[place] == b'A' { b'B' } else { b'A' };
+        assert!(tokens.open(&forged, NOW).is_none(), "byte {place}");
+        assert!(tokens.open(&token.as_bytes()[..place], NOW).is_none(), "cut at {place}");
+    }
+    for other in ["", "tidegate1_", "tidegate1_AAAA", "tidegate2_AAAA", "a.b.c", "blank"] {
+        assert!(open(&tokens, other, NOW).is_none(), "{other}");
+    }
+    assert!(open(&tokens, &format!("{PREFIX}{}", "A".repeat(claims::LONGEST)), NOW).is_none());
+}
+
+#[test]
+fn a11_it_is_no_jws_fits_a_header_and_shows_nothing_of_what_is_in_it() {
+    let tokens = tokens("default");
+    let (one, two) = (sealed(&tokens), sealed(&tokens));
+    assert_ne!(one, two, "each has a nonce of its own");
+    assert!(claims::read(&one).is_err(), "no JWS");
+    assert!(one.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'), "{one}");
+    let bytes = URL_SAFE_NO_PAD.decode(one.strip_prefix(PREFIX).expect("ours")).expect("base64url");
+    let basic = BASIC;
+    let secret = basic.to_str().expect("text").strip_prefix("Basic ").expect("Basic");
+    let plain = STANDARD.decode(secret).expect("base64");
+    for shown in [&b"robot"[..], secret.as_bytes(), &plain] {
+        assert!(!bytes.windows(shown.len()).any(|part| part == shown));
+    }
+}
+
+#[test]
+fn a_credential_that_no_token_can_hold_gets_none() {
+    let long = HeaderValue::from_str(&format!("Basic {}", "A".repeat(claims::LONGEST))).expect("a header");
+    assert!(tokens("default").seal(Some((&long, "a")), Vec::new(), NOW).is_none());
+}
+
+#[test]
+fn its_answer_has_the_shape_of_harbors() {
+    let answer: serde_json::Value = serde_json::from_str(&answer("tidegate1_x", NOW)).expect("JSON");
+    let expected = serde_json::json!({
+        "token": "tidegate1_x", "access_token": "", "expires_in": 240, "issued_at": "1970-01-12T13:46:40Z"
+    });
+    assert_eq!(answer, expected);
+}
