@@ -159,6 +159,7 @@ impl Pull {
             headers: self.headers(story),
             body: None,
             sends: Cell::default(),
+            basic_sent: None,
         };
         let owners = (story.worker.clone(), in_flight.downstream.clone());
         let mut told = Story::silent(&story.worker, story.client);

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Limited};
 
 pub use self::{
     answers::{Answers, Flown},
-    wrong::{Asked, LOCK, WrongCredentials},
+    wrong::{Asked, WrongCredentials},
 };
 use self::{inspect::Inspected, query::Query};
 use super::{

@@ -188,7 +188,14 @@ impl Passage<'_> {
         let registry =
             self.registry.as_ref().map(|registry| Registry { kind, repository: registry.repository });
         let ask = Ask {
-            outgoing: Outgoing { method, uri, headers, body, sends: std::cell::Cell::default() },
+            outgoing: Outgoing {
+                method,
+                uri,
+                headers,
+                body,
+                sends: std::cell::Cell::default(),
+                basic_sent: None,
+            },
             registry,
             bearer: self.bearer.clone(),
             within: self.within,

@@ -38,7 +38,7 @@ const TRIES: usize = 1_024;
 /// on when who asked has left.
 const PENDING: usize = 2_048;
 /// Core locks a name for 1.5 s after a wrong password (T8).
-pub const LOCK: Duration = Duration::from_millis(1_600);
+const LOCK: Duration = Duration::from_millis(1_600);
 /// A refusal so soon after a wrong try on the same name may be the lock's.
 const SUSPECT: Duration = Duration::from_secs(2);
 /// Names, secrets and addresses that are remembered.
@@ -296,19 +296,6 @@ impl WrongCredentials {
         }
         self.count_wrong(network_of(client));
         *lock(&name.last_wrong) = Some((Instant::now(), secret));
-    }
-
-    /// What is left of a lock that somebody else's wrong try on this credential's name has caused, as far as we
-    /// have seen one: a refusal under it is evidence of nothing (A7).
-    pub fn lock_of_another(&self, credential: &HeaderValue) -> Option<Duration> {
-        let user = basic_user(credential).unwrap_or_default();
-        let name = self.names.get(&self.keyed(user.as_bytes()))?;
-        let secret = self.keyed(credential.as_bytes());
-        let tried = *lock(&name.trying);
-        if tried.is_some_and(|tried| tried != secret) {
-            return Some(LOCK);
-        }
-        name.lock_of_another(&secret)
     }
 
     fn keyed(&self, bytes: &[u8]) -> Secret {
