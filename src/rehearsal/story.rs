@@ -25,7 +25,7 @@ pub enum Trouble {
 }
 
 /// The troubles that are played.
-pub const PLAYED: &[Trouble] = &[];
+pub const PLAYED: &[Trouble] = &[Trouble::Restarts, Trouble::BrokenKey];
 
 /// A step, when it begins, and what a person calls it.
 #[derive(Clone, Copy, Debug, PartialEq)]
