@@ -87,10 +87,11 @@ impl Alone {
         self.core.lock().expect("no panic").as_ref().expect("a core").address
     }
 
-    /// The core has read something of a body when it is killed, and is back at once.
-    fn restart(&self) {
-        thread::sleep(Duration::from_millis(300));
+    /// The core has begun to read a request when it is killed, and is back at once.
+    fn restart(&self, target: &str) {
         let mut core = self.core.lock().expect("no panic");
+        let present = core.as_ref().expect("a core");
+        waiting::holds("core reads it", SOON, || present.asked().iter().any(|head| head.target == target));
         let address = core.as_ref().expect("a core").address;
         self.stage.kill(core.take().expect("a core"));
         *core = Some(self.stage.replica_at(address, "core", |_| {}));
@@ -114,12 +115,13 @@ fn an_upload_cut_in_the_middle_of_a_chunked_patch_goes_on() {
     let layer = layer(6 << 20);
     let direct = open(alone.address(), &alone.bearer);
     let cut = halting(&chunked("PATCH", &direct, &alone.bearer), &layer, 3 << 20, alone.address(), || {
-        alone.restart();
+        alone.restart(&direct);
     });
     assert!(cut.as_ref().map_or(true, |answer| answer.status != 202), "directly it is lost: {cut:?}");
     let location = open(alone.gate.address, &alone.bearer);
     let ask = chunked("PATCH", &location, &alone.bearer);
-    let patched = halting(&ask, &layer, 3 << 20, alone.gate.address, || alone.restart()).expect("an answer");
+    let patched =
+        halting(&ask, &layer, 3 << 20, alone.gate.address, || alone.restart(&location)).expect("an answer");
     assert_eq!(patched.status, 202, "{}\n{}", patched.text(), alone.gate.tail());
     assert_eq!(patched.header("range"), Some(&*format!("0-{}", layer.len() - 1)));
     is_restarted(&alone.gate, &patched);
@@ -140,7 +142,7 @@ fn an_upload_of_many_steps_begins_anew_with_all_of_them() {
             .bearer(&alone.bearer);
         let patched = halting(&ask, step, step.len() / 2, alone.gate.address, || {
             if number > 0 {
-                alone.restart();
+                alone.restart(&location);
             }
         });
         let patched = patched.expect("an answer");
@@ -192,7 +194,7 @@ fn a24_what_memory_does_not_hold_lies_sealed_in_the_spool_and_is_gone_afterwards
     let patched = halting(&ask, &layer, 20 << 20, alone.gate.address, || {
         waiting::holds("the spool is used", SOON, || spooled(&alone.gate) > 8e6);
         assert_eq!(entries(folder.path()), 0, "a file without a name");
-        alone.restart();
+        alone.restart(&location);
     });
     let patched = patched.expect("an answer");
     assert_eq!(patched.status, 202, "{}\n{}", patched.text(), alone.gate.tail());
@@ -220,11 +222,14 @@ fn a25_an_upload_that_finds_no_room_streams_on_and_fails_cleanly_when_it_is_cut(
     alone.ends_well(&layer, &path_of(&whole));
     let location = open(alone.gate.address, &alone.bearer);
     let ask = chunked("PATCH", &location, &alone.bearer);
-    let cut = halting(&ask, &layer, 3 << 20, alone.gate.address, || alone.restart()).expect("an answer");
+    let cut = halting(&ask, &layer, 3 << 20, alone.gate.address, || {
+        let lost = || alone.gate.metrics().sum("tidegate_uploads_not_kept_total", &[]);
+        waiting::holds("more has passed than is kept", SOON, || lost() >= 2.0);
+        alone.restart(&location);
+    });
+    let cut = cut.expect("an answer");
     assert_eq!(cut.status, 502, "{}", cut.text());
     assert!(cut.text().contains("\"errors\""), "{}", cut.text());
-    let lost = alone.gate.metrics().sum("tidegate_uploads_not_kept_total", &[]);
-    assert!(lost >= 2.0, "{lost}");
     // What a client does then: all of it again.
     assert_eq!(
         push(alone.gate.address, "priv/seed", "again", &layer, |ask| ask.bearer(&alone.bearer)),
@@ -243,8 +248,8 @@ fn a24_nobody_else_goes_on_with_an_upload() {
     let location = path_of(&patch);
     // Harbor lets another principal with the right to push go on; what the first one sent is not theirs to send again.
     let ask = Ask::new("PATCH", &location).body(&*second).bearer(&other);
-    let cut =
-        halting(&ask, &second, second.len() / 2, alone.gate.address, || alone.restart()).expect("an answer");
+    let cut = halting(&ask, &second, second.len() / 2, alone.gate.address, || alone.restart(&location))
+        .expect("an answer");
     assert_eq!(cut.status, 502, "{}", cut.text());
     let done = put(alone.gate.address, &other, &location, &whole, b"");
     assert_ne!(done.status, 201, "never a hole");
