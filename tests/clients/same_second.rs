@@ -11,6 +11,7 @@ use crate::support::{
 use std::{
     fmt,
     net::SocketAddr,
+    path::Path,
     sync::Barrier,
     thread,
     time::{Duration, Instant},
@@ -18,7 +19,8 @@ use std::{
 
 /// What is asked for.
 const SEED: &str = "priv/seed:v1";
-/// With long durations: how long the slowest but one in a hundred may wait.
+/// With long durations: how long the slowest but one in a hundred may wait, in the middle one of three rounds. A machine
+/// that others share is now and then twice as slow for a second.
 const LONGEST: Duration = Duration::from_secs(1);
 
 #[test]
@@ -29,16 +31,22 @@ fn tokens_of_the_former_key_in_the_same_second_cost_one_signature_each_and_none_
     let core = harbor.replica("only");
     core.seed(SEED, &Image::generate(5, 1));
     let gate = Gate::start(&gate::configuration(&[core.address], "auto", &[&core.key_file]));
-    let tokens: Vec<String> = (0..clients).map(|_| harbor::token(core.address, SEED)).collect();
-    let signing = harbor::replace_key(&core.key_file);
+    let mut slowest: Vec<Duration> = (0..if settings::long() { 3 } else { 1 })
+        .map(|_| come_back(&gate, core.address, &core.key_file, clients))
+        .collect();
+    slowest.sort();
+    assert!(!settings::long() || slowest[slowest.len() / 2] < LONGEST, "p99 {slowest:?}");
+}
+
+/// One replaced key under so many tokens; how long the slowest but one in a hundred waited.
+fn come_back(gate: &Gate, core: SocketAddr, key_file: &Path, clients: usize) -> Duration {
+    let tokens: Vec<String> = (0..clients).map(|_| harbor::token(core, SEED)).collect();
+    let signing = harbor::replace_key(key_file);
     gate.wait_for("the replaced key file is read", |metrics| {
         metrics.sum("tidegate_key_state", &[("kid", &signing), ("state", "signing")]) > 0.5
     });
-    assert_eq!(
-        harbor::use_token(&mut Connection::open(core.address).expect("core"), &tokens[0], SEED),
-        401,
-        "directly"
-    );
+    let direct = harbor::use_token(&mut Connection::open(core).expect("core"), &tokens[0], SEED);
+    assert_eq!(direct, 401, "directly");
     let before = gate.metrics().sum("tidegate_signatures_total", &[]);
     let first = Burst::of(gate.address, &tokens);
     let signatures = gate.metrics().sum("tidegate_signatures_total", &[]) - before;
@@ -48,7 +56,7 @@ fn tokens_of_the_former_key_in_the_same_second_cost_one_signature_each_and_none_
     );
     assert_eq!((first.failed, second.failed), (0, 0), "{}", gate.refusals());
     assert_eq!(signatures.round() as usize, clients, "one signature a token");
-    assert!(!settings::long() || first.p99 < LONGEST, "p99 {:?}", first.p99);
+    first.p99
 }
 
 /// What came of one use of each token, all at once.
