@@ -212,7 +212,7 @@ fn meaning(reason: &str) -> &'static str {
         "second_plan" => "planned again after a refusal",
         "clock" => "made valid for a clock that is behind",
         "other_endpoint" => "sent to another replica",
-        "own_token" => "a token of tidegate's own, while core could sign none",
+        "own_token" => "tidegate's own token, while core signed none",
         "park" => "waited for a replica to come back",
         "pull_resumed" => "went on where a replica broke it off",
         "push_restarted" => "began anew with all that had been sent",
