@@ -99,7 +99,8 @@ impl SpoolFile {
             made.set_permissions(Permissions::from_mode(0o600))?;
             self.file.get_or_init(|| made)
         };
-        let mut sealed = block.to_vec();
+        let mut sealed = Vec::with_capacity(block.len() + TAG as usize);
+        sealed.extend_from_slice(block);
         self.key
             .seal_in_place_append_tag(nonce(place.number), Aad::empty(), &mut sealed)
             .map_err(|_| io::Error::other("a block can't be sealed"))?;

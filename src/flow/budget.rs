@@ -1,5 +1,5 @@
-//! How much of what is scarce each client and each principal may hold (A25): bytes of kept heads, places and bytes
-//! of requests that wait.
+//! How much of what is scarce each client and each principal may hold (A25): bytes of kept heads and
+//! of kept uploads, places and bytes of requests that wait.
 
 use std::{
     collections::HashMap,
