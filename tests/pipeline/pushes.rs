@@ -1,21 +1,12 @@
 //! Core stops in the middle of a push: another upload session gets all that was sent, and the client notices nothing.
 
 use crate::{
+    cutter::{Cutter, Until},
     stage::{DEV, ROBOT, Replica, SCOPE, Setup, Stage, manifest, path_of, push, sha256, story, token},
     support::{gate::Gate, waiting},
     talk::{Answer, Ask, Line, chunks},
 };
-use std::{
-    io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    thread,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::Path, sync::Mutex, time::Duration};
 
 const SOON: Duration = Duration::from_secs(20);
 const OPEN: &str = "/v2/priv/seed/blobs/uploads/";
@@ -255,65 +246,15 @@ fn a24_nobody_else_goes_on_with_an_upload() {
     assert_ne!(done.status, 201, "never a hole");
 }
 
-/// Passes connections on to a core, and cuts the one that carries the next request of a method: before its answer.
-struct Cutter {
-    address: SocketAddr,
-    armed: Arc<Mutex<Option<&'static str>>>,
-    cut: Arc<AtomicBool>,
+/// A gate before one core, by a wire that can lose answers.
+fn behind(cutter: &Cutter, key_file: &Path) -> Gate {
+    let source = format!("{{ file = \"{}\" }}", key_file.display());
+    Setup::default().endpoint(&cutter.url()).source(&source).start()
 }
 
-impl Cutter {
-    fn before(core: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let (armed, cut) = (Arc::<Mutex<Option<&'static str>>>::default(), Arc::<AtomicBool>::default());
-        let (to_arm, was_cut) = (armed.clone(), cut.clone());
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(core) else { continue };
-                let (armed, cut) = (to_arm.clone(), was_cut.clone());
-                let doomed = Arc::new(AtomicBool::new(false));
-                let (up, down) = (doomed.clone(), doomed);
-                let (mut from, mut to) =
-                    (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
-                thread::spawn(move || {
-                    pass(&mut from, &mut to, |bytes| {
-                        let mut armed = armed.lock().expect("no panic");
-                        if armed.is_some_and(|method| bytes.starts_with(method.as_bytes())) {
-                            *armed = None;
-                            up.store(true, SeqCst);
-                        }
-                        true
-                    });
-                });
-                let (mut from, mut to) = (server, client);
-                thread::spawn(move || {
-                    pass(&mut from, &mut to, |_| {
-                        let doomed = down.load(SeqCst);
-                        cut.fetch_or(doomed, SeqCst);
-                        !doomed
-                    });
-                });
-            }
-        });
-        Self { address, armed, cut }
-    }
-
-    fn arm(&self, method: &'static str) {
-        self.cut.store(false, SeqCst);
-        *self.armed.lock().expect("no panic") = Some(method);
-    }
-}
-
-fn pass(from: &mut TcpStream, to: &mut TcpStream, mut look: impl FnMut(&[u8]) -> bool) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if !look(&buffer[..read]) || to.write_all(&buffer[..read]).is_err() {
-            break;
-        }
-    }
-    _ = from.shutdown(Shutdown::Both);
-    _ = to.shutdown(Shutdown::Both);
+/// The next answer is lost before its first byte.
+fn lose(cutter: &Cutter) {
+    cutter.next(|_| Until::Head(0));
 }
 
 #[test]
@@ -321,20 +262,16 @@ fn a_last_step_whose_answer_is_lost_is_done_again() {
     let stage = Stage::new();
     let core = stage.replica("core", |_| {});
     core.seed();
-    let cutter = Cutter::before(core.address);
-    let gate = Setup::default()
-        .endpoint(&format!("http://{}", cutter.address))
-        .source(&format!("{{ file = \"{}\" }}", core.key_file.display()))
-        .start();
+    let cutter = Cutter::start(core.address);
+    let gate = behind(&cutter, &core.key_file);
     let bearer = token(gate.address, DEV, SCOPE);
     let layer = layer(2 << 20);
     let location = open(gate.address, &bearer);
-    cutter.arm("PATCH");
+    lose(&cutter);
     let patched = Ask::new("PATCH", &location).body(&*layer).bearer(&bearer).at(gate.address);
     assert_eq!(patched.status, 202, "{}\n{}", patched.text(), gate.tail());
-    assert!(cutter.cut.load(SeqCst));
     is_restarted(&gate, &patched);
-    cutter.arm("PUT");
+    lose(&cutter);
     let done = put(gate.address, &bearer, &path_of(&patched), &layer, b"");
     assert_eq!(
         (done.status, done.header("docker-content-digest")),
@@ -342,7 +279,6 @@ fn a_last_step_whose_answer_is_lost_is_done_again() {
         "{}",
         gate.tail()
     );
-    assert!(cutter.cut.load(SeqCst));
     is_restarted(&gate, &done);
 }
 
@@ -351,11 +287,8 @@ fn a22_a_manifest_whose_answer_is_lost_is_looked_for_and_never_put_twice() {
     let stage = Stage::new();
     let core = stage.replica("core", |_| {});
     core.seed();
-    let cutter = Cutter::before(core.address);
-    let gate = Setup::default()
-        .endpoint(&format!("http://{}", cutter.address))
-        .source(&format!("{{ file = \"{}\" }}", core.key_file.display()))
-        .start();
+    let cutter = Cutter::start(core.address);
+    let gate = behind(&cutter, &core.key_file);
     let bearer = token(gate.address, DEV, SCOPE);
     let text = manifest(b"{}", b"a layer of priv/seed");
     let ask = |at: SocketAddr| {
@@ -365,9 +298,8 @@ fn a22_a_manifest_whose_answer_is_lost_is_looked_for_and_never_put_twice() {
             .bearer(&bearer)
             .at(at)
     };
-    cutter.arm("PUT");
+    lose(&cutter);
     let done = ask(gate.address);
-    assert!(cutter.cut.load(SeqCst));
     let direct = ask(core.address);
     assert_eq!(done.status, 201, "{}\n{}", done.text(), gate.tail());
     for name in ["docker-content-digest", "location"] {
