@@ -17,6 +17,8 @@ use crate::{
 
 /// The longest time that a request with an unknown `kid` waits for a look for new keys.
 const LOOK: Duration = Duration::from_millis(250);
+/// Within it such a request sees what it was not told of, because it came just before the request listened.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// One snapshot of keys and time, and the bearer as judged by it: what one plan, and its signature, go by (A19).
 pub(super) struct Moment {
@@ -32,18 +34,30 @@ impl Passage<'_> {
     /// Judges the bearer: by the connection's last token, by memory, by its signature.
     pub(super) async fn judge(&mut self) -> Moment {
         let moment = self.moment();
-        let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return moment };
-        let held = self.worker.shared.fleet.snapshot();
-        let somewhere = held.statuses.iter().any(|s| s.held.kids().any(|kid| kid == unverified_kid));
-        if somewhere || self.journey.rounds > 0 || !self.may_look() {
+        if !self.is_strange(&moment) || self.journey.rounds > 0 || !self.may_look() {
             return moment;
         }
-        self.worker.shared.keys.look_soon();
-        self.worker.shared.probe_now.notify_one();
-        let known = self.worker.shared.fleet.changed_within(LOOK);
-        let listed = self.worker.shared.keys.looked_within(LOOK);
-        tokio::select! { () = known => {}, () = listed => {} }
+        let shared = &self.worker.shared;
+        shared.keys.look_soon();
+        shared.probe_now.notify_one();
+        // Looks and probes that had begun before end too, and tell nothing of this key.
+        let learned = async {
+            while self.is_strange(&self.moment()) {
+                tokio::select! {
+                    () = shared.fleet.changed_within(GLANCE) => {}
+                    () = shared.keys.looked_within(GLANCE) => {}
+                }
+            }
+        };
+        tokio::time::timeout(LOOK, learned).await.ok();
         self.moment()
+    }
+
+    /// Whether the bearer is of a key that is neither in the ring nor held by an endpoint.
+    fn is_strange(&self, moment: &Moment) -> bool {
+        let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return false };
+        let fleet = self.worker.shared.fleet.snapshot();
+        !fleet.statuses.iter().any(|status| status.held.kids().any(|kid| kid == unverified_kid))
     }
 
     /// Keys and time as they are now, and the bearer judged by them.
