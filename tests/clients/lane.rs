@@ -1,16 +1,17 @@
 //! The two lanes that every scenario has, and the table of what came of each.
 
 use crate::support::{
-    client::{Account, Client},
+    client::{self, Account, Client, skopeo::Skopeo},
     gate::Gate,
     harbor,
     image::Image,
-    process::Failure,
+    process::{self, Failure},
 };
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, fs,
     net::SocketAddr,
+    process::Command,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -62,7 +63,18 @@ impl fmt::Display for Operation {
 
 /// Every operation of a scenario and how it ended.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<Vec<Entry>>);
+pub struct Ledger {
+    entries: Mutex<Vec<Entry>>,
+    acknowledged: Mutex<Vec<Pushed>>,
+}
+
+/// A push through tidegate that its client was told had succeeded.
+#[derive(Debug)]
+struct Pushed {
+    client: &'static str,
+    repository: String,
+    diff_id: String,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -87,7 +99,13 @@ impl Ledger {
     }
 
     pub fn push(&self, lane: &Lane, client: &dyn Client, image: &Image, repository: &str) -> bool {
-        self.note(lane, client, Operation::Push, || client.push(&lane.account, image, repository))
+        let pushed =
+            self.note(lane, client, Operation::Push, || client.push(&lane.account, image, repository));
+        if pushed && lane.side == Side::Through {
+            let (client, repository, diff_id) = (client.name(), repository.to_owned(), image.diff_id.clone());
+            held(&self.acknowledged).push(Pushed { client, repository, diff_id });
+        }
+        pushed
     }
 
     /// Pushes an image that the registry has never seen, of so many MiB, to a repository of its own.
@@ -125,6 +143,20 @@ impl Ledger {
         );
     }
 
+    /// Pulls every acknowledged push straight from a core, and asserts that each is what was sent.
+    pub fn verify_pushes(&self, core: SocketAddr) {
+        let (skopeo, account, pushed) = (Skopeo::new(), harbor::account(core), held(&self.acknowledged));
+        skopeo.login(&account).unwrap_or_else(|failure| panic!("{failure}"));
+        let wrong = pushed.iter().filter_map(|pushed| {
+            let Pushed { client, repository, diff_id } = pushed;
+            let fault = stored_as_sent(&skopeo, &account, repository, diff_id).err()?;
+            Some(format!("{client} {repository}: {fault}"))
+        });
+        let wrong: Vec<String> = wrong.collect();
+        println!("  {} acknowledged pushes pulled from core, {} wrong", pushed.len(), wrong.len());
+        assert!(wrong.is_empty(), "acknowledged and not what was sent:\n{}", wrong.join("\n"));
+    }
+
     /// All that the failed commands said.
     pub fn said(&self) -> String {
         let entries = self.entries();
@@ -149,8 +181,31 @@ impl Ledger {
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.entries)
     }
+}
+
+fn held<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is stored is what was sent: every blob, as skopeo pulls it, has the digest in the manifest, and the layer,
+/// decompressed, the one that the image's maker knows.
+pub fn stored_as_sent(
+    skopeo: &Skopeo,
+    account: &Account,
+    repository: &str,
+    diff_id: &str,
+) -> Result<(), String> {
+    let folder = skopeo.fetch(account, repository).map_err(|failure| failure.to_string())?;
+    let files =
+        fs::read_dir(folder.path()).expect("the image's files").map(|file| file.expect("a file").path());
+    let layer = files.max_by_key(|path| path.metadata().map(|data| data.len()).unwrap_or_default());
+    let mut command = Command::new("sh");
+    command.args(["-c", "gzip -dc <\"$0\" | sha256sum"]).arg(layer.expect("a layer"));
+    let digest = process::run(&mut command, client::patience()).map_err(|failure| failure.to_string())?;
+    let digest = format!("sha256:{}", digest.split_whitespace().next().unwrap_or_default());
+    if digest == diff_id { Ok(()) } else { Err(format!("{digest}, not {diff_id}")) }
 }
 
 /// A row for each client and operation with the failures of each lane, then the clients' own words.

@@ -8,12 +8,15 @@
 mod support;
 
 mod balancers;
+mod big;
 mod chunked_push;
 mod core_dies;
+mod crew;
 mod key_file;
 mod lane;
 mod mixed_keys;
 mod parting;
+mod restarts;
 mod rolling_upgrade;
 mod same_second;
 mod smoke;

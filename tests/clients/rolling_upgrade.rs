@@ -2,13 +2,11 @@
 //! and stops when its last request has ended.
 
 use crate::{
+    crew::{Crew, LAYER, SEED, StopAtEnd},
     lane::{Lane, Ledger},
     support::{
         balancer::{Balancer, Choice},
-        client::{
-            Client, containerd::Containerd, crane::Crane, docker::Docker, podman::Podman, regctl::Regctl,
-            skopeo::Skopeo,
-        },
+        client::skopeo::Skopeo,
         gate::{self, Gate},
         harbor::{self, Harbor, Replica},
         image::Image,
@@ -18,38 +16,23 @@ use crate::{
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
 
-/// Layers of the images that are pushed and pulled, MiB.
-const LAYER: u64 = 64;
-/// skopeo's large layer with long durations, MiB.
-const LONG_LAYER: u64 = 1024;
-/// How many of skopeo's pushes have one large layer among them: more would fill the disk.
-const LARGE_EVERY: u32 = 6;
 /// How long one phase may take to see each client's operations, beyond its duration.
 const PATIENCE: Duration = Duration::from_mins(10);
-/// What is pulled.
-const SEED: &str = "priv/seed:v1";
-
-type Clients = Vec<Box<dyn Client>>;
 
 #[test]
 fn nothing_fails_while_a_replica_with_a_new_key_takes_over() {
-    let busy = || -> Clients { vec![Box::new(Skopeo::new()), Box::new(Containerd::two())] };
-    let once = || -> Clients {
-        let (docker, podman) = (Box::new(Docker::new()), Box::new(Podman::new()));
-        vec![docker, podman, Box::new(Containerd::one()), Box::new(Crane::new()), Box::new(Regctl::new())]
-    };
-    Upgrade::begin(true, busy, once).run("rolling upgrade with a new key");
+    Upgrade::begin(true, Crew::of_all).run("rolling upgrade with a new key");
 }
 
 #[test]
 fn nothing_fails_while_a_replica_with_a_new_key_takes_over_and_tidegate_has_none() {
-    let skopeo = || -> Clients { vec![Box::new(Skopeo::new())] };
-    Upgrade::begin(false, skopeo, Vec::new).run("rolling upgrade with a new key, no key material");
+    let skopeo = |lane| Crew::new(lane, vec![Box::new(Skopeo::new())], Vec::new());
+    Upgrade::begin(false, skopeo).run("rolling upgrade with a new key, no key material");
 }
 
 /// Both lanes before the upgrade.
@@ -68,15 +51,8 @@ struct Fronts {
     known: Option<PathBuf>,
 }
 
-/// Clients of one lane: those that push and pull all the time, and those that do it once while both keys live.
-struct Crew {
-    lane: Lane,
-    busy: Clients,
-    once: Clients,
-}
-
 impl Upgrade {
-    fn begin(with_key: bool, busy: impl Fn() -> Clients, once: impl Fn() -> Clients) -> Self {
+    fn begin(with_key: bool, crew: impl Fn(Lane) -> Crew) -> Self {
         let harbor = Harbor::start();
         let leaving = harbor.replica("leaving");
         let known = with_key.then(|| harbor.key_path("known-to-tidegate"));
@@ -86,7 +62,7 @@ impl Upgrade {
         let gate = Gate::start(&configuration(&[leaving.address], known.as_deref()));
         let balancer = Balancer::nginx(Choice::RoundRobin, &[leaving.address]);
         let ledger = Ledger::default();
-        let crews = Lane::both(balancer.address, gate.address).map(|lane| Crew::new(lane, busy(), once()));
+        let crews = Lane::both(balancer.address, gate.address).map(crew);
         for (lane, client) in crews.iter().flat_map(Crew::everybody) {
             assert!(ledger.login(lane, client), "{ledger}");
         }
@@ -99,9 +75,8 @@ impl Upgrade {
         let (ledger, crews, stop) = (&ledger, &crews, AtomicBool::new(false));
         thread::scope(|scope| {
             let _stopped = StopAtEnd(&stop);
-            for (lane, client) in crews.iter().flat_map(Crew::busy) {
-                let stop = &stop;
-                scope.spawn(move || work(ledger, lane, client, stop));
+            for crew in crews {
+                crew.work(scope, ledger, &stop);
             }
             phase("the former key alone", ledger, crews);
             let joining = harbor.replica("joining");
@@ -135,44 +110,6 @@ impl Fronts {
     }
 }
 
-impl Crew {
-    /// With long durations everybody is busy.
-    fn new(lane: Lane, mut busy: Clients, mut once: Clients) -> Self {
-        if settings::long() {
-            busy.append(&mut once);
-        }
-        Self { lane, busy, once }
-    }
-
-    fn busy(&self) -> impl Iterator<Item = (&Lane, &dyn Client)> {
-        self.busy.iter().map(|client| (&self.lane, client.as_ref()))
-    }
-
-    fn everybody(&self) -> impl Iterator<Item = (&Lane, &dyn Client)> {
-        self.busy().chain(self.once.iter().map(|client| (&self.lane, client.as_ref())))
-    }
-
-    fn take_part_once(&self, ledger: &Ledger) {
-        for client in &self.once {
-            push_and_pull(ledger, &self.lane, client.as_ref(), LAYER);
-        }
-    }
-
-    /// Login, push and pull have ended.
-    fn has_taken_part(&self, ledger: &Ledger) -> bool {
-        self.once.iter().all(|client| ledger.count(self.lane.side, client.name()) >= 3)
-    }
-}
-
-/// Ends the workers also when an assertion ends the test in between.
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 fn configuration(replicas: &[SocketAddr], known: Option<&Path>) -> String {
     gate::configuration(replicas, "auto", known.as_slice())
 }
@@ -192,19 +129,4 @@ fn phase(name: &str, ledger: &Ledger, crews: &[Crew]) {
         began.elapsed().as_secs_f64(),
         counts().iter().sum::<usize>()
     );
-}
-
-/// Pushes new images and pulls the seed, in turn.
-fn work(ledger: &Ledger, lane: &Lane, client: &dyn Client, stop: &AtomicBool) {
-    let skopeo = client.name().starts_with("skopeo");
-    let mut turns = 0_u32..;
-    while let (false, Some(turn)) = (stop.load(Ordering::Relaxed), turns.next()) {
-        let large = settings::long() && skopeo && turn.is_multiple_of(LARGE_EVERY);
-        push_and_pull(ledger, lane, client, if large { LONG_LAYER } else { LAYER });
-    }
-}
-
-fn push_and_pull(ledger: &Ledger, lane: &Lane, client: &dyn Client, mebibytes: u64) {
-    ledger.push_new(lane, client, mebibytes);
-    ledger.pull(lane, client, SEED);
 }

@@ -11,6 +11,7 @@ mod bearer;
 mod broken_key;
 mod clocks;
 mod core;
+mod crowd;
 mod cutter;
 mod draining;
 mod key_overlap;

@@ -1,11 +1,12 @@
 //! The only replica is gone for a while: what would have failed waits and is served when it is back.
 
 use crate::{
+    crowd::Crowd,
     stage::{
         DEV, MANIFEST, SCOPE, Setup, Stage, ask_token, manifest, path_of, pull, sha256, spare_key, story,
         token,
     },
-    support::{gate::Gate, waiting},
+    support::{gate::Gate, ports, process::peak_memory, waiting},
     talk::Ask,
 };
 use std::{
@@ -20,9 +21,9 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Waits until so many requests wait.
 fn parked(gate: &Gate, count: f64) {
-    waiting::holds("the requests wait", SOON, || {
-        gate.metrics().sum("tidegate_parked_requests", &[]) >= count
-    });
+    let waiting = || gate.metrics().sum("tidegate_parked_requests", &[]);
+    let wait = waiting::until(SOON, || (waiting() >= count).then_some(()));
+    assert!(wait.is_some(), "{} of {count} requests wait\n{}", waiting(), gate.tail());
 }
 
 #[test]
@@ -132,4 +133,85 @@ fn a_client_that_leaves_waits_no_more() {
     parked(&gate, 1.0);
     drop(left);
     waiting::holds("nobody waits", SOON, || gate.metrics().sum("tidegate_parked_requests", &[]) < 0.5);
+}
+
+/// Requests of the crowd, and how many of them find a place: one address has half.
+const CROWD: usize = 10_000;
+const PLACES: usize = 2_000;
+/// So many come at a time, so that their order is known.
+const WAVE: usize = 250;
+/// `park.bytes`, MiB, and what streams, answers and their connections take beside it.
+const PARKED: u64 = 32;
+const BESIDE: u64 = 96;
+
+#[test]
+fn a25_of_ten_thousand_requests_on_a_dead_core_some_wait_in_order_and_the_rest_get_503_at_once() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let http2 = ports::free();
+    let park = format!(
+        "[park]\ntimeout = \"60s\"\nrequests = {}\nbytes = \"{PARKED}MiB\"\n\n\
+         [[listener]]\naddress = \"{http2}\"\nhttp2 = true\n",
+        2 * PLACES
+    );
+    let gate = Setup::before(&[&core], &[]).rest(&park).start();
+    let crowd = Crowd::open(http2, 100, &token(gate.address, DEV, SCOPE));
+    let numbered = format!("{MANIFEST}?number=");
+    let before = peak_memory(gate.id());
+    let address = core.address;
+    stage.kill(core);
+    assert!(TcpStream::connect(address).is_err(), "directly every one of them fails");
+
+    let waves = (0..PLACES).step_by(WAVE).map(|first| {
+        let asked = crowd.ask(&numbered, first..first + WAVE);
+        parked(&gate, (first + WAVE) as f64);
+        asked
+    });
+    let waves: Vec<_> = waves.collect();
+    let refused = crowd.outcomes(crowd.ask(&numbered, PLACES..CROWD));
+    let peak = peak_memory(gate.id());
+
+    let back = stage.replica_at(address, "core", |_| {});
+    let listens = Instant::now();
+    let fresh = pull(MANIFEST).bearer(&token(gate.address, DEV, SCOPE)).at(gate.address);
+    let recovered = listens.elapsed();
+    let waited: Vec<_> = waves.into_iter().flat_map(|wave| crowd.outcomes(wave)).collect();
+    let since = |at: Instant| at.saturating_duration_since(listens);
+    let first = waited.iter().map(|outcome| since(outcome.at)).min().unwrap_or_default();
+    let last = waited.iter().map(|outcome| since(outcome.at)).max().unwrap_or_default();
+    let mut slow: Vec<_> = refused.iter().map(|outcome| outcome.took).collect();
+    slow.sort();
+    println!(
+        "503 after {:.0?} (median), {:.0?} (last of {}); {} MiB before, {} MiB at most; core back: a new request served \
+         after {recovered:.0?}, the first of {} that waited after {first:.0?}, the last after {last:.0?}",
+        slow[slow.len() / 2],
+        slow[slow.len() - 1],
+        slow.len(),
+        before >> 20,
+        peak >> 20,
+        waited.len(),
+    );
+    assert!(waited.iter().all(|outcome| outcome.status == 200), "{}", gate.tail());
+    assert!(refused.iter().all(|outcome| outcome.status == 503), "{}", gate.tail());
+    assert!(refused.iter().all(|outcome| outcome.retry_after.as_deref() == Some("1")));
+    // As fast as they can be read and answered; who waits, waits for a minute.
+    assert!(slow[slow.len() - 1] < Duration::from_secs(30), "at once");
+    assert!(peak < before + ((PARKED + BESIDE) << 20), "{before} grew to {peak}");
+    assert_eq!(fresh.status, 200, "{}", fresh.text());
+    assert!(recovered < Duration::from_secs(1), "{recovered:?}");
+    assert!(first < Duration::from_secs(1), "{first:?}");
+    in_order(&back.asked().iter().filter_map(|head| number(&head.target)).collect::<Vec<_>>());
+}
+
+fn number(target: &str) -> Option<usize> {
+    target.split_once("?number=")?.1.parse().ok()
+}
+
+/// Those of one wave, and those that are on their way up together, come in any order; nobody else overtakes.
+fn in_order(numbers: &[usize]) {
+    assert_eq!(numbers.len(), PLACES, "each was sent once");
+    for (place, number) in numbers.iter().enumerate() {
+        assert!((place / WAVE).abs_diff(number / WAVE) <= 2, "number {number} came as {place}");
+    }
 }

@@ -67,7 +67,7 @@ pub fn all() -> Vec<Box<dyn Client>> {
 
 /// How long one operation may take.
 pub fn patience() -> Duration {
-    Duration::from_secs(if settings::long() { 600 } else { 120 })
+    Duration::from_secs(if settings::long() { 1800 } else { 120 })
 }
 
 /// A client's own home: its credentials and storage touch nothing else on the machine.

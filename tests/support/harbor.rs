@@ -78,6 +78,12 @@ impl Harbor {
         self.registry.as_ref().map_or(0, |registry| registry.stored_of_upload(repository, id))
     }
 
+    /// Removes what the docker-registry has on disk of a repository's open uploads, which it never does by itself;
+    /// while no core runs, nobody goes on with them.
+    pub fn forget_uploads(&self, repository: &str) {
+        self.registry.iter().for_each(|registry| registry.forget_uploads(repository));
+    }
+
     /// What the replicas share, to have their database or Redis fail.
     pub fn world(&self) -> &World {
         &self.world

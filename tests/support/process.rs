@@ -46,6 +46,13 @@ pub fn run(command: &mut Command, deadline: Duration) -> Result<String, Failure>
     }
 }
 
+/// The most resident memory that a running process ever had, bytes.
+pub fn peak_memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("its status");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak memory");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
+}
+
 /// A program in the background, ended when dropped.
 #[derive(Debug)]
 pub struct Program {

@@ -55,6 +55,13 @@ impl Registry {
         fs::metadata(data).map_or(0, |data| data.len())
     }
 
+    /// Removes what is on disk of a repository's open uploads.
+    pub fn forget_uploads(&self, repository: &str) {
+        let uploads = format!("storage/docker/registry/v2/repositories/{repository}/_uploads");
+        // It makes the folder with the first upload.
+        let _ = fs::remove_dir_all(self.folder.path().join(uploads));
+    }
+
     /// What it has written so far.
     pub fn log(&self) -> String {
         self.program.output()

@@ -3,7 +3,10 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -22,6 +25,7 @@ pub struct Tap {
     /// Where it listens.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
+    passed: Arc<AtomicU64>,
 }
 
 struct State {
@@ -40,19 +44,30 @@ impl std::fmt::Debug for State {
 }
 
 impl Tap {
+    /// Passes on to `to` and only counts.
+    pub fn counting(to: SocketAddr) -> Self {
+        Self::start(to, Moment::Inside("GET", u64::MAX), || {})
+    }
+
     /// Passes on to `to`, and calls `act` at `moment`. Its threads end with the connections.
     pub fn start(to: SocketAddr, moment: Moment, act: impl FnOnce() + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(Mutex::new(State { moment, act: Some(Box::new(act)), heads: Vec::new() }));
-        let shared = Arc::clone(&state);
+        let passed = Arc::new(AtomicU64::new(0));
+        let (shared, counted) = (Arc::clone(&state), Arc::clone(&passed));
         thread::spawn(move || {
             for downstream in listener.incoming().map_while(Result::ok) {
                 let Ok(upstream) = TcpStream::connect(to) else { continue };
-                pass(&downstream, &upstream, &shared);
+                pass(&downstream, &upstream, &shared, &counted);
             }
         });
-        Self { address, state }
+        Self { address, state, passed }
+    }
+
+    /// Bytes that were passed on so far, both ways.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
     }
 
     /// Whether the moment came.
@@ -71,20 +86,21 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// Both directions of one connection, each on a thread.
-fn pass(downstream: &TcpStream, upstream: &TcpStream, state: &Arc<Mutex<State>>) {
+fn pass(downstream: &TcpStream, upstream: &TcpStream, state: &Arc<Mutex<State>>, passed: &Arc<AtomicU64>) {
     let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle");
     let (mut from, mut to) = (clone(downstream), clone(upstream));
-    let state = Arc::clone(state);
+    let (state, counted) = (Arc::clone(state), Arc::clone(passed));
     thread::spawn(move || {
         let mut request = Request::default();
-        copy(&mut from, &mut to, |bytes| request.watch(bytes, &state));
+        copy(&mut from, &mut to, &counted, |bytes| request.watch(bytes, &state));
     });
     let (mut from, mut to) = (clone(upstream), clone(downstream));
-    thread::spawn(move || copy(&mut from, &mut to, |_| {}));
+    let counted = Arc::clone(passed);
+    thread::spawn(move || copy(&mut from, &mut to, &counted, |_| {}));
 }
 
 /// Copies until the end, which it passes on as a half-close; a failed write ends the reading side too.
-fn copy(from: &mut TcpStream, to: &mut TcpStream, mut watch: impl FnMut(&[u8])) {
+fn copy(from: &mut TcpStream, to: &mut TcpStream, passed: &AtomicU64, mut watch: impl FnMut(&[u8])) {
     let mut chunk = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut chunk) {
         watch(&chunk[..read]);
@@ -92,6 +108,7 @@ fn copy(from: &mut TcpStream, to: &mut TcpStream, mut watch: impl FnMut(&[u8])) 
             let _ = from.shutdown(Shutdown::Read);
             break;
         }
+        passed.fetch_add(read as u64, Ordering::Relaxed);
     }
     let _ = to.shutdown(Shutdown::Write);
 }

@@ -1,0 +1,119 @@
+//! The clients of one lane: those that push and pull all the time, and those that do it once.
+
+use crate::{
+    lane::{Lane, Ledger},
+    support::{
+        client::{
+            Client, containerd::Containerd, crane::Crane, docker::Docker, podman::Podman, regctl::Regctl,
+            skopeo::Skopeo,
+        },
+        settings,
+    },
+};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread::Scope,
+};
+
+/// Layers of the images that are pushed and pulled where nothing else is said, MiB.
+pub const LAYER: u64 = 64;
+/// skopeo's large layer with long durations, MiB.
+const LONG_LAYER: u64 = 1024;
+/// How many of skopeo's pushes have one large layer among them: more would fill the disk.
+const LARGE_EVERY: u32 = 6;
+/// What is pulled.
+pub const SEED: &str = "priv/seed:v1";
+
+pub type Clients = Vec<Box<dyn Client>>;
+
+/// Clients of one lane.
+pub struct Crew {
+    pub lane: Lane,
+    busy: Clients,
+    once: Clients,
+    layer: u64,
+}
+
+impl Crew {
+    /// With long durations everybody is busy.
+    pub fn new(lane: Lane, mut busy: Clients, mut once: Clients) -> Self {
+        if settings::long() {
+            busy.append(&mut once);
+        }
+        Self { lane, busy, once, layer: LAYER }
+    }
+
+    /// The same with layers of another size, MiB.
+    pub fn with_layers(self, layer: u64) -> Self {
+        Self { layer, ..self }
+    }
+
+    /// skopeo and containerd busy, every other client once.
+    pub fn of_all(lane: Lane) -> Self {
+        let (docker, podman) = (Box::new(Docker::new()), Box::new(Podman::new()));
+        let once: Clients = vec![
+            docker,
+            podman,
+            Box::new(Containerd::one()),
+            Box::new(Crane::new()),
+            Box::new(Regctl::new()),
+        ];
+        Self::new(lane, vec![Box::new(Skopeo::new()), Box::new(Containerd::two())], once)
+    }
+
+    pub fn busy(&self) -> impl Iterator<Item = (&Lane, &dyn Client)> {
+        self.busy.iter().map(|client| (&self.lane, client.as_ref()))
+    }
+
+    pub fn everybody(&self) -> impl Iterator<Item = (&Lane, &dyn Client)> {
+        self.busy().chain(self.once.iter().map(|client| (&self.lane, client.as_ref())))
+    }
+
+    /// Each client pushes new images and pulls the seed, in turn, until `stop`.
+    pub fn work<'a>(&'a self, scope: &'a Scope<'a, '_>, ledger: &'a Ledger, stop: &'a AtomicBool) {
+        for client in &self.busy {
+            scope.spawn(|| work(ledger, &self.lane, client.as_ref(), self.layer, stop));
+        }
+    }
+
+    pub fn take_part_once(&self, ledger: &Ledger) {
+        for client in &self.once {
+            push_and_pull(ledger, &self.lane, client.as_ref(), self.layer);
+        }
+    }
+
+    /// The same, every client at once.
+    pub fn take_part_at_once<'a>(&'a self, scope: &'a Scope<'a, '_>, ledger: &'a Ledger) {
+        for client in &self.once {
+            scope.spawn(|| push_and_pull(ledger, &self.lane, client.as_ref(), self.layer));
+        }
+    }
+
+    /// Login, push and pull have ended.
+    pub fn has_taken_part(&self, ledger: &Ledger) -> bool {
+        self.once.iter().all(|client| ledger.count(self.lane.side, client.name()) >= 3)
+    }
+}
+
+/// Ends the workers also when an assertion ends the test in between.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn work(ledger: &Ledger, lane: &Lane, client: &dyn Client, layer: u64, stop: &AtomicBool) {
+    let skopeo = client.name().starts_with("skopeo");
+    let mut turns = 0_u32..;
+    while let (false, Some(turn)) = (stop.load(Ordering::Relaxed), turns.next()) {
+        let large = settings::long() && skopeo && turn.is_multiple_of(LARGE_EVERY);
+        push_and_pull(ledger, lane, client, if large { LONG_LAYER } else { layer });
+    }
+}
+
+fn push_and_pull(ledger: &Ledger, lane: &Lane, client: &dyn Client, mebibytes: u64) {
+    ledger.push_new(lane, client, mebibytes);
+    ledger.pull(lane, client, SEED);
+}
