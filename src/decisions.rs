@@ -2,6 +2,7 @@
 
 pub mod key;
 pub mod manifest;
+pub mod outage;
 pub mod plan;
 pub mod refusal;
 pub mod resume;

@@ -7,6 +7,7 @@ pub mod context;
 pub mod headers;
 pub mod kept;
 pub mod known;
+pub mod outages;
 pub mod own_token;
 pub mod park;
 pub mod refused;

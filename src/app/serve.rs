@@ -106,6 +106,9 @@ async fn serve(
     let served = shared.clone();
     let open = async move { served.fleet.watch(|snapshot| served.lot.tell(serves(snapshot))).await };
     background.spawn(stop_at(open, stopped.clone()));
+    let served = shared.clone();
+    let outages = async move { served.outages.watch(&served.fleet).await };
+    background.spawn(stop_at(outages, stopped.clone()));
     background.spawn(key_source::run(
         shared.keys.clone(),
         clock.clone(),

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::{
     budget::Budget,
     known::{Known, KnownTokens},
+    outages::Outages,
     own_token::OwnTokens,
     park::Lot,
     refused::Checks,
@@ -102,6 +103,8 @@ pub struct Shared {
     pub uploads: Uploads,
     /// Requests that wait for an endpoint.
     pub lot: Arc<Lot>,
+    /// Whether cores reach their database, and requests that wait for it.
+    pub outages: Outages,
     /// The time.
     pub clock: Clock,
     /// Asks for a round of probes at once.

@@ -113,6 +113,7 @@ fn refuse(reason: Reason, story: &mut Story) -> Response<DownBody> {
     story.rescue = None;
     story.outcome = match reason {
         Reason::NoEndpoint
+        | Reason::Outage
         | Reason::UpstreamBroke
         | Reason::UploadLost
         | Reason::UpstreamSlow

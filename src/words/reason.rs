@@ -126,6 +126,8 @@ closed_list! {
         WrongCredentials = "wrong_credentials",
         /// No endpoint could be reached.
         NoEndpoint = "no_endpoint",
+        /// Core can't reach its database; Harbor's own answer hid it, or told its address.
+        Outage = "outage",
         /// The endpoint broke off before its answer, and the request must not be sent twice.
         UpstreamBroke = "upstream_broke",
         /// The endpoint broke off in the middle of an upload, and Harbor did not let it begin anew.

@@ -30,6 +30,7 @@ use crate::{
         context::{Policy, Shared},
         kept::Stores,
         known::KnownTokens,
+        outages::Outages,
         own_token::OwnTokens,
         park::Lot,
         replay::Replays,
@@ -68,6 +69,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
     let random = SystemRandom::new();
     let fresh_key = || hmac::Key::generate(hmac::HMAC_SHA256, &random).context("no randomness");
     let limits = &settings.limits;
+    let lot = Arc::new(Lot::new(settings.park.requests, settings.park.bytes));
     let shared = Arc::new(Shared {
         deployment: settings.deployment.clone().into(),
         keys,
@@ -85,7 +87,8 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         signer: Signer::start(SIGNERS).context("the signing threads did not start")?,
         heads: Arc::new(Budget::new(settings.uploads.heads_total)),
         uploads: Uploads::new(stores(&settings.uploads)?),
-        lot: Arc::new(Lot::new(settings.park.requests, settings.park.bytes)),
+        outages: Outages::new(Lot::beside(&lot)),
+        lot,
         clock: clock.clone(),
         probe_now: Arc::default(),
         lifetime_seen: AtomicU64::new(0),
