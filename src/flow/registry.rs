@@ -245,7 +245,7 @@ impl Passage<'_> {
         let Journey { waits, held, outlasted, doubted, .. } = self.journey;
         let (wait_until, sent_before) = (self.journey.wait_until, self.outgoing.sends.get());
         self.journey =
-            Journey { tried, held, outlasted, doubted, waits, wait_until, sent_before, ..Journey::default() };
+            Journey { tried, held, outlasted, waits, wait_until, sent_before, doubted, ..Journey::default() };
     }
 
     fn sends(&self) -> usize {

@@ -39,19 +39,15 @@ impl Passage<'_> {
         let (head, body) = self.keep_whole(answered).await;
         let outages = &self.worker.shared.outages;
         let told = if refused { outage::told_by(&body) } else { None };
-        let outage = match told {
-            Some(told) => {
-                if told {
-                    outages.note(&endpoint);
-                }
-                told
+        let outage = if let Some(told) = told {
+            if told {
+                outages.note(&endpoint);
             }
-            None => {
-                let before = outages.was_recently(&endpoint);
-                // It may have ended since.
-                !outages.is_well(&endpoint, Instant::now()).await
-                    || (before && !refused && self.doubts_once())
-            }
+            told
+        } else {
+            let before = outages.was_recently(&endpoint);
+            // It may have ended since.
+            !outages.is_well(&endpoint, Instant::now()).await || (before && !refused && self.doubts_once())
         };
         if outage {
             return self.leave_outage(&endpoint, refused).map(|()| None);
