@@ -1,5 +1,6 @@
 //! Decisions: pure functions on data, `now` as an argument, tested by tables.
 
+pub mod grace;
 pub mod key;
 pub mod manifest;
 pub mod outage;

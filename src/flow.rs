@@ -4,6 +4,7 @@ pub mod body;
 pub mod budget;
 pub mod connection;
 pub mod context;
+pub mod grace;
 pub mod headers;
 pub mod kept;
 pub mod known;

@@ -305,6 +305,7 @@ fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&Bearer>, stor
 fn forget(worker: &Worker, ended: Ended) {
     if ended >= Ended::Answers {
         worker.shared.answers.forget_all();
+        worker.shared.graces.forget_all();
     }
     if ended >= Ended::Credentials {
         worker.shared.replays.forget_all();

@@ -64,6 +64,8 @@ closed_list! {
         OtherEndpoint = "other_endpoint",
         /// It waited until an endpoint took it.
         Park = "park",
+        /// Harbor could not answer: its client got what Harbor granted it before, for a short while.
+        Grace = "grace",
         /// Its endpoint stopped in the middle of a push; what was sent went up again, to another upload session.
         PushRestarted = "push_restarted",
         /// Its answer broke off; the rest was asked for again and joined to what the client had.

@@ -9,10 +9,11 @@ use tidegate::rehearsal::harbor::{Health, Version};
 
 use crate::{
     stage::{
-        DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, manifest, path_of, pull, sha256, story, token,
+        ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, manifest, path_of, pull, sha256,
+        story, token,
     },
     support::{gate::Gate, waiting},
-    talk::{Answer, Ask},
+    talk::{Answer, Ask, claims},
 };
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -185,4 +186,153 @@ fn requests_wait_while_the_redis_of_2_8_refuses() {
     });
     assert_eq!(answer.status, 200, "{}", gate.tail());
     assert_eq!(story(&gate, &answer)[2], "park");
+}
+
+const OTHER: &str = "repository:priv/other:pull";
+const PUBLIC: &str = "repository:library/seed:pull";
+const WRONG: (&str, &str) = ("dev", "guessed");
+const SHORT_PARK: &str = "[park]\ntimeout = \"1s\"\n";
+
+/// What nobody can tell now: 503, and nothing of a wrong password.
+fn is_unavailable(gate: &Gate, answer: &Answer, name: &str) {
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{name}: {}", gate.tail());
+    assert_eq!(answer.header("www-authenticate"), None, "{name}");
+    assert_eq!(story(gate, answer)[2], "outage", "{name}");
+    tells_nothing(answer);
+}
+
+#[test]
+fn token_requests_wait_while_the_database_refuses() {
+    let (stage, core, gate) = scene(Version::V2_10_2, "");
+    // Secrets that were never accepted go one by one (A7).
+    assert_eq!(ask_token(OTHER).basic(DEV).at(gate.address).subject(), "dev");
+    stage.world.set_database(Health::Refusing);
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(core.address).subject(), "", "directly: a wrong password");
+    let asks =
+        || [("dev", ask_token(SCOPE).basic(DEV)), ("dev", ask_token("").basic(DEV)), ("", ask_token(PUBLIC))];
+    let to = gate.address;
+    let answers = thread::scope(|scope| {
+        let waiting: Vec<_> =
+            asks().into_iter().map(|(name, ask)| (name, scope.spawn(move || ask.at(to)))).collect();
+        parked(&gate, waiting.len() as f64);
+        stage.world.set_database(Health::Up);
+        waiting.into_iter().map(|(name, ask)| (name, ask.join().expect("no panic"))).collect::<Vec<_>>()
+    });
+    for (name, answer) in &answers {
+        assert_eq!(answer.subject(), *name, "{}", gate.tail());
+        assert_eq!(story(&gate, answer), ["rescued", "as_came", "park"]);
+    }
+    assert_eq!(claims(&answers[2].1.token())["access"][0]["actions"], serde_json::json!(["pull"]));
+}
+
+#[test]
+fn a15_grace_gives_what_was_granted_before_for_exactly_this_scope() {
+    let (stage, core, gate) = scene(Version::V2_10_2, SHORT_PARK);
+    let before = claims(&token(gate.address, DEV, SCOPE));
+    assert_eq!(ask_token("").basic(DEV).at(gate.address).subject(), "dev");
+    assert_eq!(ask_token(PUBLIC).at(gate.address).subject(), "");
+    stage.world.set_database(Health::Refusing);
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(core.address).subject(), "", "directly: a wrong password");
+    assert_eq!(ask_token("").basic(DEV).at(core.address).status, 401, "docker login, directly");
+
+    let answer = ask_token(SCOPE).basic(DEV).at(gate.address);
+    let after = claims(&answer.token());
+    assert_eq!(story(&gate, &answer), ["rescued", "as_came", "grace"]);
+    for name in ["iss", "sub", "aud", "iat", "nbf", "jti", "access"] {
+        assert_eq!(after[name], before[name], "{name}");
+    }
+    let lives = |claims: &serde_json::Value| claims["exp"].as_i64().expect("exp");
+    assert!(lives(&after) < lives(&before), "{after}");
+    let login = ask_token("").basic(DEV).at(gate.address);
+    assert_eq!(story(&gate, &login)[2], "grace");
+    let ping = Ask::get("/v2/").bearer(&login.token()).at(gate.address);
+    assert_eq!(ping.status, 200, "docker login goes on: {}", ping.text());
+
+    for (name, ask) in [
+        ("another scope", ask_token(OTHER).basic(DEV)),
+        ("a wrong password", ask_token(SCOPE).basic(WRONG)),
+        ("nobody", ask_token(PUBLIC)),
+        ("a login with a wrong password", ask_token("").basic(WRONG)),
+    ] {
+        is_unavailable(&gate, &ask.at(gate.address), name);
+    }
+    stage.world.set_database(Health::Up);
+    let pulled = pull(MANIFEST).bearer(&answer.token()).at(gate.address);
+    assert_eq!(pulled.status, 200, "{}", gate.tail());
+    assert_eq!(story(&gate, &ask_token(SCOPE).basic(DEV).at(gate.address)), ["forwarded", "as_came", ""]);
+}
+
+#[test]
+fn a15_a_refusal_while_all_was_healthy_suspends_what_was_granted() {
+    let (stage, _core, gate) = scene(Version::V2_10_2, SHORT_PARK);
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev");
+    stage.world.add_user("dev", "Another12345", false);
+    let refused = ask_token(OTHER).basic(DEV).at(gate.address);
+    assert_eq!((refused.subject().as_str(), &*story(&gate, &refused)[2]), ("", "credential_refused"));
+    stage.world.set_database(Health::Refusing);
+    is_unavailable(&gate, &ask_token(SCOPE).basic(DEV).at(gate.address), "a former password");
+}
+
+#[test]
+fn a15_a_write_through_us_and_a_window_of_nothing_end_grace() {
+    let (stage, core, gate) = scene(Version::V2_10_2, SHORT_PARK);
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev");
+    let made = Ask::new("POST", "/api/v2.0/projects")
+        .header("Content-Type", "application/json")
+        .body("{\"project_name\":\"fresh\"}")
+        .basic(ADMIN)
+        .at(gate.address);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let off = Setup::before(&[&core], &[&core.key_file])
+        .rest(SHORT_PARK)
+        .rest("[grace]\nwindow = \"0s\"\n")
+        .start();
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(off.address).subject(), "dev");
+    stage.world.set_database(Health::Refusing);
+    is_unavailable(&gate, &ask_token(SCOPE).basic(DEV).at(gate.address), "after a write");
+    is_unavailable(&off, &ask_token(PUBLIC).at(off.address), "without a window");
+}
+
+#[test]
+fn a8_a_token_of_grace_outlives_the_lifetime_that_harbors_tokens_have_and_no_other_does() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| options.token_expiration = Duration::from_mins(1));
+    core.seed();
+    let setup = Setup::before(&[&core], &[&core.key_file]).keys("token_lifetime = \"1m\"").rest(SHORT_PARK);
+    let (gate, other) = (
+        setup.rest("[token]\ncache = \"0s\"").start(),
+        Setup::before(&[&core], &[&core.key_file]).keys("token_lifetime = \"1m\"").start(),
+    );
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev");
+    stage.world.set_database(Health::Refusing);
+    let answer = ask_token(SCOPE).basic(DEV).at(gate.address);
+    assert_eq!(story(&gate, &answer)[2], "grace");
+    stage.world.set_database(Health::Up);
+    assert_eq!(pull(MANIFEST).bearer(&answer.token()).at(gate.address).status, 200, "{}", gate.tail());
+    let elsewhere = pull(MANIFEST).bearer(&answer.token()).at(other.address);
+    assert_eq!((elsewhere.status, &*story(&other, &elsewhere)[2]), (401, "token_lives_too_long"));
+}
+
+#[test]
+fn a_database_that_hangs_is_noticed_by_time_outs_of_ours() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let gate = Setup::before(&[&core], &[&core.key_file])
+        .upstream("timeouts = { token = \"1s\" }")
+        .rest("[token]\ncache = \"0s\"")
+        .rest(SHORT_PARK)
+        .start();
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev");
+    stage.world.set_database(Health::Hanging);
+    let began = Instant::now();
+    let answers = [ask_token(SCOPE).basic(DEV), ask_token(OTHER).basic(DEV)].map(|ask| {
+        let answer = ask.at(gate.address);
+        assert!(began.elapsed() < Duration::from_secs(28), "docker waits 15 s for each");
+        answer
+    });
+    assert_eq!(story(&gate, &answers[0])[2], "grace", "{}", gate.tail());
+    is_unavailable(&gate, &answers[1], "another scope");
+    stage.world.set_database(Health::Up);
+    assert_eq!(ask_token(OTHER).basic(DEV).at(gate.address).subject(), "dev");
 }

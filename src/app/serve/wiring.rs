@@ -28,6 +28,7 @@ use crate::{
         budget::Budget,
         connection::Door,
         context::{Policy, Shared},
+        grace::Graces,
         kept::Stores,
         known::KnownTokens,
         outages::Outages,
@@ -78,6 +79,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
+        graces: Graces::new(fresh_key()?, ANSWERS),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,
@@ -147,6 +149,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         between_looks: settings.limits.unknown_kids.per / settings.limits.unknown_kids.count.get(),
         park: settings.park.timeout,
         answer_cache: settings.token.cache,
+        grace: settings.grace.window,
     }
 }
 
