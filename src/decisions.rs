@@ -1,7 +1,9 @@
 //! Decisions: pure functions on data, `now` as an argument, tested by tables.
 
+pub mod grace;
 pub mod key;
 pub mod manifest;
+pub mod outage;
 pub mod plan;
 pub mod refusal;
 pub mod resume;

@@ -106,6 +106,7 @@ async fn serve(
     let served = shared.clone();
     let open = async move { served.fleet.watch(|snapshot| served.lot.tell(serves(snapshot))).await };
     background.spawn(stop_at(open, stopped.clone()));
+    background.spawn(stop_at(watch_outages(shared.clone()), stopped.clone()));
     background.spawn(key_source::run(
         shared.keys.clone(),
         clock.clone(),
@@ -200,6 +201,10 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
         })
     };
     settings.listeners.iter().enumerate().map(bind).collect()
+}
+
+async fn watch_outages(shared: Arc<Shared>) {
+    shared.outages.watch(&shared.fleet).await;
 }
 
 async fn stop_at(task: impl Future<Output = ()>, mut stopped: watch::Receiver<bool>) {

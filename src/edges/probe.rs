@@ -55,13 +55,26 @@ pub async fn ask(
     sid: Option<&str>,
     within: Duration,
 ) -> Result<Answer, AskFault> {
-    tokio::time::timeout(within, exchange(endpoint, target, sid)).await.map_err(|_| AskFault::Slow)?
+    ask_as(endpoint, target, (None, sid), within).await
 }
 
-async fn exchange(endpoint: &Endpoint, target: &str, sid: Option<&str>) -> Result<Answer, AskFault> {
+/// The same with an `Authorization`.
+pub async fn ask_as(
+    endpoint: &Endpoint,
+    target: &str,
+    (authorization, sid): (Option<&HeaderValue>, Option<&str>),
+    within: Duration,
+) -> Result<Answer, AskFault> {
+    let mut request = question(endpoint, target, sid);
+    if let Some(authorization) = authorization {
+        request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+    }
+    tokio::time::timeout(within, exchange(endpoint, request)).await.map_err(|_| AskFault::Slow)?
+}
+
+async fn exchange(endpoint: &Endpoint, request: Request<Empty<Bytes>>) -> Result<Answer, AskFault> {
     let stream = pool::connect(endpoint).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(AskFault::Http)?;
-    let request = question(endpoint, target, sid);
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(AskFault::Http)?;
         let (head, body) = answer.into_parts();

@@ -13,9 +13,12 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::decisions::{
-    key::Key,
-    token::resign::{Change, ResignFault, resign},
+use crate::{
+    decisions::{
+        key::Key,
+        token::resign::{Change, ResignFault, grant_again, resign},
+    },
+    words::clock::UnixTime,
 };
 
 /// A signature that was asked for.
@@ -28,6 +31,8 @@ pub struct Job {
     pub audience: Option<Arc<str>>,
     /// How far `nbf` goes back.
     pub not_before_back: Duration,
+    /// What Harbor issued is granted again until then, without any other change.
+    pub again_until: Option<UnixTime>,
 }
 
 /// Why there is no signature.
@@ -109,6 +114,9 @@ impl Signer {
 }
 
 fn work(job: &Job) -> Result<String, ResignFault> {
+    if let Some(expires) = job.again_until {
+        return grant_again(&job.token, &job.key, expires);
+    }
     let change = Change { audience: job.audience.as_deref(), not_before_back: job.not_before_back };
     resign(&job.token, &job.key, &change)
 }

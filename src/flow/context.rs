@@ -19,7 +19,9 @@ use tokio::sync::Notify;
 
 use super::{
     budget::Budget,
+    grace::Graces,
     known::{Known, KnownTokens},
+    outages::Outages,
     own_token::OwnTokens,
     park::Lot,
     refused::Checks,
@@ -72,6 +74,8 @@ pub struct Policy {
     pub park: Duration,
     /// How long a token answer may be given again; zero = never.
     pub answer_cache: Duration,
+    /// How long after Harbor last granted it something may be granted again while Harbor can't answer; zero = never.
+    pub grace: Duration,
 }
 
 /// The state of the process.
@@ -90,6 +94,8 @@ pub struct Shared {
     pub replays: Replays,
     /// Tokens of our own.
     pub own: OwnTokens,
+    /// What grace may grant again.
+    pub graces: Graces,
     /// Token answers.
     pub answers: Arc<Answers>,
     /// Limits on wrong credentials.
@@ -102,6 +108,8 @@ pub struct Shared {
     pub uploads: Uploads,
     /// Requests that wait for an endpoint.
     pub lot: Arc<Lot>,
+    /// Whether cores reach their database, and requests that wait for it.
+    pub outages: Outages,
     /// The time.
     pub clock: Clock,
     /// Asks for a round of probes at once.

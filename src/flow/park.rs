@@ -69,6 +69,12 @@ impl Lot {
         }
     }
 
+    /// Another line for other waits, in the same room.
+    pub fn beside(other: &Self) -> Self {
+        let line = Line { width: FIRST, ..Line::default() };
+        Self { places: other.places.clone(), bytes: other.bytes.clone(), line: Mutex::new(line) }
+    }
+
     /// Room for a request of so many bytes; `None` where there is none left for its client.
     pub fn enter(self: &Arc<Self>, client: IpAddr, principal: &Arc<str>, bytes: usize) -> Option<Place> {
         let place = self.places.take(1, client, principal.clone())?;

@@ -2,6 +2,7 @@
 
 mod conclude;
 mod credential;
+mod disguise;
 mod dispatch;
 mod judge;
 mod manifest;
@@ -108,6 +109,10 @@ struct Journey {
     wait_until: Option<Instant>,
     /// Sends before it began: it has its own budget of them.
     sent_before: usize,
+    /// Whether all of it may be sent again after an outage.
+    again: bool,
+    /// Whether it was sent again on the mere doubt that an outage had failed it.
+    doubted: bool,
     /// Whether an endpoint had no connection left for it.
     full: bool,
     /// To replay; had after a wait, for the plan that follows.
@@ -223,8 +228,13 @@ impl Passage<'_> {
     async fn recover(&mut self, reason: Reason) -> Result<Recovered, Reason> {
         let manifest = self.registry.as_ref().is_some_and(|registry| registry.kind == Kind::Manifest);
         match (reason, &self.push) {
-            (Reason::UpstreamBroke, Some(_)) if manifest => self.manifest_again(reason).await,
-            (Reason::UpstreamBroke, Some(_)) => self.begin_again(reason).await.map(|()| Recovered::Again),
+            (Reason::Outage, _) if self.journey.again => self.await_database().await.map(Recovered::Turn),
+            (Reason::UpstreamBroke | Reason::Outage, Some(_)) if manifest => {
+                self.manifest_again(reason).await
+            }
+            (Reason::UpstreamBroke | Reason::Outage, Some(_)) => {
+                self.begin_again(reason).await.map(|()| Recovered::Again)
+            }
             _ => self.park(reason).await.map(Recovered::Turn),
         }
     }
@@ -232,10 +242,10 @@ impl Passage<'_> {
     /// All is open again, for as many sends as at first.
     fn start_over(&mut self) {
         let tried = self.journey.tried.drain(..).filter(|tried| *tried == Tried::Replay).collect();
-        let Journey { waits, held, outlasted, .. } = self.journey;
+        let Journey { waits, held, outlasted, doubted, .. } = self.journey;
         let (wait_until, sent_before) = (self.journey.wait_until, self.outgoing.sends.get());
         self.journey =
-            Journey { tried, held, outlasted, waits, wait_until, sent_before, ..Journey::default() };
+            Journey { tried, held, outlasted, waits, wait_until, sent_before, doubted, ..Journey::default() };
     }
 
     fn sends(&self) -> usize {

@@ -47,6 +47,9 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         Reason::NoEndpoint => {
             (S::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry can't be reached; try again")
         }
+        Reason::Outage => {
+            (S::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry's database can't be reached; try again")
+        }
         Reason::CannotSign => {
             (S::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry can't issue tokens; tell the operator")
         }

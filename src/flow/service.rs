@@ -113,6 +113,7 @@ fn refuse(reason: Reason, story: &mut Story) -> Response<DownBody> {
     story.rescue = None;
     story.outcome = match reason {
         Reason::NoEndpoint
+        | Reason::Outage
         | Reason::UpstreamBroke
         | Reason::UploadLost
         | Reason::UpstreamSlow
@@ -313,6 +314,7 @@ fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&Bearer>, stor
 fn forget(worker: &Worker, ended: Ended) {
     if ended >= Ended::Answers {
         worker.shared.answers.forget_all();
+        worker.shared.graces.forget_all();
     }
     if ended >= Ended::Credentials {
         worker.shared.replays.forget_all();

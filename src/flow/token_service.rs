@@ -2,6 +2,7 @@
 //! short while. Harbor stays the judge of every credential and every scope.
 
 mod answers;
+mod grace;
 mod inspect;
 mod instead;
 mod query;
@@ -11,7 +12,7 @@ use std::{
     cell::Cell,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
@@ -25,6 +26,7 @@ use self::{inspect::Inspected, query::Query};
 use super::{
     body::DownBody,
     context::{Policy, Worker},
+    park::Turn,
     registry::{self, Ask},
     send::{Outgoing, origin_form},
     story::Story,
@@ -33,7 +35,7 @@ use crate::{
     decisions::token::claims,
     words::{
         credential::{Credential, basic_user},
-        reason::{Outcome, Reason},
+        reason::{Outcome, Reason, Rescue},
     },
 };
 
@@ -159,6 +161,7 @@ const SENDS: usize = 4;
 
 impl Flight {
     async fn fly(self) -> Flown {
+        let until = Instant::now() + PATIENCE;
         let name = self.basic.as_ref().and_then(basic_user).unwrap_or_default();
         let wrong = &self.worker.shared.wrong;
         let from = (self.client, self.bytes());
@@ -172,14 +175,30 @@ impl Flight {
         };
         let mut flown = Flown::failed(Reason::NoEndpoint);
         let (mut waited, mut doubted) = (false, false);
+        let mut turn = None;
         for left in (0..SENDS).rev() {
             flown = self.send().await.unwrap_or_else(Flown::failed).after(&flown);
+            if let Some(turn) = turn.take().filter(|_| flown.failure.is_none()) {
+                Turn::answered(turn);
+            }
             let mut inspected = self.inspect(&mut flown);
             if inspected == Inspected::CannotSign {
                 inspected = match self.unsigned(&mut flown, left, &mut doubted).await {
                     Some(inspected) => self.instead(&mut flown, inspected).await,
                     None => continue,
                 };
+            }
+            if self.is_failed_by_an_outage(&flown, inspected, until).await {
+                if left > 0 {
+                    turn = self.await_database(until).await;
+                }
+                if turn.is_some() {
+                    flown.rescue = Some(Rescue::Park);
+                    continue;
+                }
+                // Boxed: rare.
+                Box::pin(self.in_grace(&mut flown)).await;
+                break;
             }
             if inspected == Inspected::Refused {
                 // Once for an unknown secret. One that was accepted before is not given up to a stranger's
@@ -190,6 +209,12 @@ impl Flight {
                 {
                     waited = true;
                     continue;
+                }
+            }
+            if inspected == Inspected::Refused {
+                flown.rescue = None;
+                if let Some(basic) = &self.basic {
+                    self.worker.shared.graces.suspend(basic);
                 }
             }
             if let Some(admission) = &admission {
@@ -275,6 +300,7 @@ impl Flight {
         shared.lifetime_seen.fetch_max(issued.lifetime().as_secs(), Relaxed);
         flown.subject = issued.subject.as_deref().map(Arc::from);
         flown.kid = Some(issued.kid.clone());
+        flown.grants_nothing = inspected == Inspected::Anonymous && issued.grants_nothing();
         if let (Inspected::Granted, Some(basic)) = (inspected, &self.basic) {
             self.remember(&issued, basic);
             let all_granted = self.query.as_ref().is_some_and(|q| q.granted_by(&issued.access));
@@ -289,10 +315,17 @@ impl Flight {
 
     fn remember(&self, issued: &inspect::Issued, basic: &HeaderValue) {
         let shared = &self.worker.shared;
-        if !self.policy.replay || shared.answers.generation() != self.generation {
+        let name = issued.subject.as_deref().unwrap_or_default();
+        if shared.answers.generation() != self.generation {
             return;
         }
-        let name = issued.subject.as_deref().unwrap_or_default();
+        if let Some(place) = self.place {
+            let granted = (&*issued.token, name, &*issued.access);
+            shared.graces.accepted(place, basic, granted, (shared.clock.now(), self.policy.grace));
+        }
+        if !self.policy.replay {
+            return;
+        }
         let at_once = shared.replays_of(&self.policy, name);
         let digest = shared.known.digest(&issued.token);
         let life = (shared.clock.now(), issued.expires);

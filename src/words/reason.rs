@@ -64,6 +64,8 @@ closed_list! {
         OtherEndpoint = "other_endpoint",
         /// It waited until an endpoint took it.
         Park = "park",
+        /// Harbor could not answer: its client got what Harbor granted it before, for a short while.
+        Grace = "grace",
         /// Its endpoint stopped in the middle of a push; what was sent went up again, to another upload session.
         PushRestarted = "push_restarted",
         /// Its answer broke off; the rest was asked for again and joined to what the client had.
@@ -126,6 +128,8 @@ closed_list! {
         WrongCredentials = "wrong_credentials",
         /// No endpoint could be reached.
         NoEndpoint = "no_endpoint",
+        /// Core can't reach its database; Harbor's own answer hid it, or told its address.
+        Outage = "outage",
         /// The endpoint broke off before its answer, and the request must not be sent twice.
         UpstreamBroke = "upstream_broke",
         /// The endpoint broke off in the middle of an upload, and Harbor did not let it begin anew.

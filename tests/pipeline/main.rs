@@ -25,6 +25,7 @@ mod monitoring;
 mod names;
 mod observing;
 mod operating;
+mod outages;
 mod parking;
 mod plans;
 mod pulls;

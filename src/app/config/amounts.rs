@@ -28,6 +28,10 @@ impl Span {
         Self { count, unit: &TIMES[2] }
     }
 
+    pub const fn hours(count: u64) -> Self {
+        Self { count, unit: &TIMES[3] }
+    }
+
     pub fn duration(self) -> Duration {
         Duration::from_millis(self.count.saturating_mul(self.unit.1))
     }

@@ -50,6 +50,7 @@ pub fn settings(
         replay: process::replay(&root.replay),
         uploads: process::uploads(&mut c, &root.uploads),
         park: process::park(&root.park),
+        grace: process::grace(&root.grace),
         limits: process::limits(&mut c, &root.limits),
         timeouts: process::timeouts(&mut c, &root.timeouts),
         admin: process::admin(&mut c, root.admin),

@@ -1,9 +1,12 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 11] = [
+const LATER: [(&str, &str); 14] = [
     ("peers", "the exchange of keys between replicas"),
-    ("grace", "answers while Harbor or the provider can't"),
+    ("grace.on_refusal", "upgrade windows"),
+    ("grace.windows", "upgrade windows"),
+    ("grace.bridge", "bridges for lost OIDC sessions"),
+    ("grace.admin", "bridges for lost OIDC sessions"),
     ("store", "the shared store"),
     ("oidc", "OIDC sessions"),
     ("traces", "traces by OTLP"),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     keys::{KeySource, Keys, Overlap, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
-    process::{Admin, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
+    process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
     upstream::{Endpoint, Opaque, Probe, Upstream, UpstreamTls},
 };
 use super::{address::EndpointUrl, written::Text};
@@ -43,6 +43,7 @@ pub struct Root {
     pub replay: Replay,
     pub uploads: Uploads,
     pub park: Park,
+    pub grace: Grace,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub admin: Admin,

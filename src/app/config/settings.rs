@@ -30,6 +30,7 @@ pub struct Settings {
     pub replay: Replay,
     pub uploads: Uploads,
     pub park: Park,
+    pub grace: Grace,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub admin: Admin,
@@ -249,6 +250,12 @@ pub struct Park {
     /// At least 1.
     pub requests: usize,
     pub bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Grace {
+    /// Zero = off.
+    pub window: Duration,
 }
 
 /// Sizes in bytes.

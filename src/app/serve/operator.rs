@@ -64,7 +64,7 @@ impl Operator for Process {
                 .collect(),
             signatures: self.shared.signer.signatures(),
             signing_delay: self.shared.signer.delay().as_secs_f64(),
-            parked: self.shared.lot.waiting(),
+            parked: self.shared.lot.waiting() + self.shared.outages.waiting(),
             uploads_not_kept: self.shared.uploads.stores.given_up.load(std::sync::atomic::Ordering::Relaxed),
             spooled: self.shared.uploads.stores.spool.as_ref().map_or(0, |spool| spool.used()),
             answers: self.shared.answers.count(),

@@ -28,8 +28,10 @@ use crate::{
         budget::Budget,
         connection::Door,
         context::{Policy, Shared},
+        grace::Graces,
         kept::Stores,
         known::KnownTokens,
+        outages::Outages,
         own_token::OwnTokens,
         park::Lot,
         replay::Replays,
@@ -68,6 +70,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
     let random = SystemRandom::new();
     let fresh_key = || hmac::Key::generate(hmac::HMAC_SHA256, &random).context("no randomness");
     let limits = &settings.limits;
+    let lot = Arc::new(Lot::new(settings.park.requests, settings.park.bytes));
     let shared = Arc::new(Shared {
         deployment: settings.deployment.clone().into(),
         keys,
@@ -76,6 +79,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
+        graces: Graces::new(fresh_key()?, ANSWERS),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,
@@ -85,7 +89,8 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         signer: Signer::start(SIGNERS).context("the signing threads did not start")?,
         heads: Arc::new(Budget::new(settings.uploads.heads_total)),
         uploads: Uploads::new(stores(&settings.uploads)?),
-        lot: Arc::new(Lot::new(settings.park.requests, settings.park.bytes)),
+        outages: Outages::new(Lot::beside(&lot)),
+        lot,
         clock: clock.clone(),
         probe_now: Arc::default(),
         lifetime_seen: AtomicU64::new(0),
@@ -144,6 +149,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         between_looks: settings.limits.unknown_kids.per / settings.limits.unknown_kids.count.get(),
         park: settings.park.timeout,
         answer_cache: settings.token.cache,
+        grace: settings.grace.window,
     }
 }
 

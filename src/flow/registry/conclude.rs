@@ -35,6 +35,9 @@ use crate::{
 /// The realm that docker-registry has when core's password for it is wrong (contract L, H21057).
 const REGISTRY_REALM: &str = "harbor-registry-basic-realm";
 
+/// What is said of an endpoint that answers nothing else.
+const STUMBLES: &str = "it answers 502, 503 or 504, also to a question about its key";
+
 impl Passage<'_> {
     /// Reads the answer's head and decides what becomes of it.
     pub(super) async fn conclude(&mut self, sent: Sent) -> Result<Round, Reason> {
@@ -43,6 +46,14 @@ impl Passage<'_> {
             // 101 to a request whose Upgrade was taken away: nobody speaks that protocol here.
             return Err(Reason::UpstreamBroke);
         }
+        if self.may_hide_an_outage(head) {
+            return Box::pin(self.after_disguise(sent)).await;
+        }
+        if self.is_refused_password(&sent) {
+            // Boxed: rare.
+            Box::pin(self.doubt_refusal(&sent)).await?;
+        }
+        let head = &sent.answered.response;
         if let Some(sent_at) = &self.outgoing.basic_sent {
             let kind = self.registry.as_ref().map(|registry| registry.kind);
             let asked = Asked::of(kind, self.outgoing.uri.path());
@@ -109,7 +120,11 @@ impl Passage<'_> {
             self.story.rescued(Rescue::OtherEndpoint);
             return Ok(None);
         }
-        refused::learn_held(self.worker, &endpoint).await;
+        let answers = refused::learn_held(self.worker, &endpoint).await.is_some();
+        if !answers {
+            // So does core of 2.8 to everything while Redis refuses (D3).
+            self.eject(&endpoint, STUMBLES);
+        }
         let fleet = self.worker.shared.fleet.snapshot();
         let well = fleet.by_id(endpoint.id).is_some_and(|status| status.standing == Standing::Healthy);
         if well {
@@ -216,6 +231,12 @@ impl Passage<'_> {
 
     /// Reads a refusal whole, so that its connection can be asked again and it can still be handed on.
     pub(super) async fn keep(&self, answered: Answered) -> Response<DownBody> {
+        let (head, body) = self.keep_whole(answered).await;
+        Response::from_parts(head, DownBody::whole(body))
+    }
+
+    /// The same in its parts.
+    pub(super) async fn keep_whole(&self, answered: Answered) -> (response::Parts, bytes::Bytes) {
         let Answered { response, lease } = answered;
         let (mut head, live) = response.into_parts();
         let body = Limited::new(live, LONGEST_ANSWER).collect().await;
@@ -230,7 +251,7 @@ impl Passage<'_> {
             head.headers.remove(header::CONTENT_LENGTH);
             bytes::Bytes::new()
         };
-        Response::from_parts(head, DownBody::whole(bytes))
+        (head, bytes)
     }
 }
 

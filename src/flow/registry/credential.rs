@@ -35,7 +35,10 @@ impl Passage<'_> {
         let Sent { answered, endpoint, .. } = sent;
         let answer = self.keep(answered).await;
         match self.standing(&endpoint, issued).await {
-            Standing::Refused => issued.end(),
+            Standing::Refused => {
+                self.worker.shared.graces.suspend(issued.credential());
+                issued.end();
+            }
             Standing::Accepted { outlasted: true }
                 if restartable && !self.journey.outlasted && self.may_send_again() =>
             {

@@ -25,22 +25,33 @@ impl Passage<'_> {
     /// (A22); else gives the reason back. What follows is planned anew (A19).
     pub(super) async fn park(&mut self, reason: Reason) -> Result<Turn, Reason> {
         let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
-        let nothing_done = reason == Reason::NoEndpoint && restartable;
-        if !nothing_done || self.portal || self.park.is_zero() || self.journey.waits >= WAITS {
+        if reason != Reason::NoEndpoint || !restartable {
             return Err(reason);
         }
-        self.journey.turn = None;
+        let until = self.waits_until(reason)?;
         let shared = &self.worker.shared;
-        let until = *self.journey.wait_until.get_or_insert_with(|| Instant::now() + self.park);
-        let headers = &self.outgoing.headers;
-        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        let principal = self.story.principal.clone().unwrap_or_default();
-        let place = shared.lot.enter(self.story.client, &principal, EACH + bytes).ok_or(Reason::Busy)?;
+        let (bytes, principal) = (self.waiting_bytes(), self.story.principal.clone().unwrap_or_default());
+        let place = shared.lot.enter(self.story.client, &principal, bytes).ok_or(Reason::Busy)?;
         shared.lot.tell(serves(&shared.fleet.snapshot()));
         shared.probe_now.notify_one();
         let turn = place.turn(until).await.ok_or(reason)?;
         self.journey.waits += 1;
         self.start_over();
         Ok(turn)
+    }
+
+    /// Until when it may wait, all its waits together; `reason` where it may not wait any more.
+    pub(super) fn waits_until(&mut self, reason: Reason) -> Result<Instant, Reason> {
+        if self.portal || self.park.is_zero() || self.journey.waits >= WAITS {
+            return Err(reason);
+        }
+        self.journey.turn = None;
+        Ok(*self.journey.wait_until.get_or_insert_with(|| Instant::now() + self.park))
+    }
+
+    /// What it takes while it waits.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        let headers = self.outgoing.headers.iter();
+        EACH + headers.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
     }
 }

@@ -55,6 +55,8 @@ pub struct Flown {
     pub kid: Option<Kid>,
     /// Whom the token is for.
     pub subject: Option<Arc<str>>,
+    /// Whether it grants nobody nothing of some repository: it is private, or core could not look it up.
+    pub grants_nothing: bool,
     /// Why there is no answer.
     pub failure: Option<Reason>,
 }

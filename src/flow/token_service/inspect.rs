@@ -60,6 +60,11 @@ impl Issued {
         self.expires.since(self.at)
     }
 
+    /// Whether some repository was asked for of which nothing is granted.
+    pub fn grants_nothing(&self) -> bool {
+        self.access.iter().any(|access| access.kind == "repository" && access.actions.is_empty())
+    }
+
     /// Until when the answer may be given again: `most` from now, never past half the token's life.
     pub fn cached_until(&self, now: UnixTime, most: Duration) -> UnixTime {
         now.plus(most).min(self.at.plus(self.lifetime() / 2))

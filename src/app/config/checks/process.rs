@@ -5,7 +5,7 @@ use crate::app::config::{
     address::Host,
     amounts::{Size, Span},
     raw,
-    settings::{Admin, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
+    settings::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
     written::{Text, Written as _},
 };
 
@@ -40,6 +40,10 @@ pub(super) fn uploads(c: &mut Checker<'_>, raw: &raw::Uploads) -> Uploads {
 
 pub(super) fn park(raw: &raw::Park) -> Park {
     Park { timeout: raw.timeout.0.duration(), requests: raw.requests.get(), bytes: raw.bytes.0.bytes() }
+}
+
+pub(super) fn grace(raw: &raw::Grace) -> Grace {
+    Grace { window: raw.window.0.duration() }
 }
 
 pub(super) fn limits(c: &mut Checker<'_>, raw: &raw::Limits) -> Limits {

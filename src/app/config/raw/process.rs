@@ -91,6 +91,21 @@ impl Default for Park {
     }
 }
 
+/// Tokens while Harbor can't answer: what it granted a credential before, for exactly the same scope, once more.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grace {
+    /// How long after Harbor last accepted the credential. Each such token lives five minutes at most; `0s` switches
+    /// grace off.
+    pub window: Text<Span>,
+}
+
+impl Default for Grace {
+    fn default() -> Self {
+        Self { window: Text(Span::hours(12)) }
+    }
+}
+
 /// What one client, and all of them, may use.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -1,0 +1,196 @@
+//! What Harbor last granted each credential, by exact scope, in memory: what grace may grant again (A15).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use aws_lc_rs::hmac;
+use http::HeaderValue;
+use moka::sync::Cache;
+
+use super::{
+    known::Digest,
+    remembered::{self, Remembered},
+};
+use crate::{
+    decisions::grace,
+    words::{clock::UnixTime, scope::Access},
+};
+
+/// A keyed hash of credential, service and scopes; one of a credential alone.
+type Place = [u8; 32];
+
+/// Bytes of all records together, at most.
+const BYTES: u64 = 128 << 20;
+/// What a record takes beside its token and its access.
+const FRAME: usize = 512;
+/// Tokens of grace that are known as such: those that live.
+const GIVEN: u64 = 100_000;
+/// How much longer than it lives a token of grace is known as one: clocks differ.
+const SLACK: Duration = Duration::from_mins(1);
+
+/// All of them.
+pub struct Graces {
+    key: hmac::Key,
+    records: Cache<Place, Arc<Granted>>,
+    /// Whether each credential is suspended; one for all its records.
+    credentials: Cache<Place, Arc<AtomicBool>>,
+    given: Cache<Digest, ()>,
+}
+
+/// What Harbor granted a credential for one question.
+pub struct Granted {
+    /// The token that Harbor issued.
+    pub token: Box<str>,
+    /// Whom it is for.
+    pub subject: Arc<str>,
+    /// What it grants.
+    pub access: Vec<Access>,
+    accepted: UnixTime,
+    suspended: Arc<AtomicBool>,
+    life: Duration,
+}
+
+impl Remembered for Granted {
+    fn bytes(&self) -> usize {
+        FRAME + 2 * self.token.len()
+    }
+
+    fn life(&self) -> Duration {
+        self.life
+    }
+}
+
+impl Granted {
+    /// What is decided by.
+    pub fn record(&self) -> grace::Record {
+        grace::Record { accepted: self.accepted, suspended: self.suspended.load(SeqCst) }
+    }
+}
+
+impl Graces {
+    /// Room for `capacity` records, and for 128 MiB of them.
+    pub fn new(key: hmac::Key, capacity: u64) -> Self {
+        let life = grace::LIFE + SLACK;
+        Self {
+            key,
+            records: remembered::cache(capacity, BYTES),
+            credentials: Cache::builder().max_capacity(capacity).build(),
+            given: Cache::builder().max_capacity(GIVEN).time_to_live(life).build(),
+        }
+    }
+
+    /// Harbor has just granted this for `credential` at `place`; kept for `window`.
+    pub fn accepted(
+        &self,
+        place: Place,
+        credential: &HeaderValue,
+        (token, subject, access): (&str, &str, &[Access]),
+        (now, window): (UnixTime, Duration),
+    ) {
+        if window.is_zero() {
+            return;
+        }
+        let secret = self.keyed(credential);
+        let suspended = match self.credentials.get(&secret) {
+            Some(known) if !known.load(SeqCst) => known,
+            // What was granted before it was refused stays over.
+            _ => {
+                let fresh = Arc::<AtomicBool>::default();
+                self.credentials.insert(secret, fresh.clone());
+                fresh
+            }
+        };
+        let (token, subject, access) = (token.into(), subject.into(), access.to_vec());
+        let granted = Granted { token, subject, access, accepted: now, suspended, life: window };
+        self.records.insert(place, Arc::new(granted));
+    }
+
+    /// Harbor has refused this credential, and nothing was the matter with Harbor.
+    pub fn suspend(&self, credential: &HeaderValue) {
+        if let Some(known) = self.credentials.get(&self.keyed(credential)) {
+            known.store(true, SeqCst);
+        }
+    }
+
+    /// What was granted last at `place`.
+    pub fn find(&self, place: &Place) -> Option<Arc<Granted>> {
+        self.records.get(place)
+    }
+
+    /// Notes a token of grace by its digest.
+    pub fn gave(&self, digest: Digest) {
+        self.given.insert(digest, ());
+    }
+
+    /// Whether this is one: it may live longer after its `iat` than Harbor's own tokens do.
+    pub fn has_given(&self, digest: &Digest) -> bool {
+        self.given.contains_key(digest)
+    }
+
+    /// A write may have changed what any credential may do.
+    pub fn forget_all(&self) {
+        // Those that are in somebody's hands, too.
+        self.credentials.iter().for_each(|(_, suspended)| suspended.store(true, SeqCst));
+        self.credentials.invalidate_all();
+        self.records.invalidate_all();
+        self.given.invalidate_all();
+    }
+
+    fn keyed(&self, credential: &HeaderValue) -> Place {
+        let tag = hmac::sign(&self.key, credential.as_bytes());
+        let mut place = [0; 32];
+        place.copy_from_slice(tag.as_ref());
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASIC: HeaderValue = HeaderValue::from_static("Basic ZGV2OnNlY3JldA==");
+    const NOW: UnixTime = UnixTime(1_000_000);
+    const WINDOW: Duration = Duration::from_hours(12);
+
+    fn graces() -> Graces {
+        Graces::new(hmac::Key::new(hmac::HMAC_SHA256, b"a test's own"), 100)
+    }
+
+    fn accept(graces: &Graces, place: u8, window: Duration) {
+        graces.accepted([place; 32], &BASIC, ("a.b.c", "dev", &[]), (NOW, window));
+    }
+
+    fn suspended(graces: &Graces, place: u8) -> Option<bool> {
+        graces.find(&[place; 32]).map(|granted| granted.record().suspended)
+    }
+
+    #[test]
+    fn a15_a_refusal_suspends_every_scope_until_harbor_accepts_that_one_again() {
+        let graces = graces();
+        accept(&graces, 1, WINDOW);
+        accept(&graces, 2, WINDOW);
+        graces.suspend(&HeaderValue::from_static("Basic other"));
+        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(false); 2], "another's refusal");
+        graces.suspend(&BASIC);
+        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(true); 2]);
+        accept(&graces, 2, WINDOW);
+        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(true), Some(false)]);
+    }
+
+    #[test]
+    fn a_write_ends_them_and_nothing_is_kept_where_grace_is_off() {
+        let graces = graces();
+        accept(&graces, 1, WINDOW);
+        graces.gave([7; 32]);
+        let held = graces.find(&[1; 32]).expect("a record");
+        graces.forget_all();
+        assert!(held.record().suspended && graces.find(&[1; 32]).is_none() && !graces.has_given(&[7; 32]));
+        accept(&graces, 3, Duration::ZERO);
+        assert!(graces.find(&[3; 32]).is_none());
+    }
+}

@@ -1,0 +1,130 @@
+//! Token requests that an outage of core's database has failed, in words that mean something else (D1), or with none at
+//! all (D2): they wait, and then get what was granted before, or 503; never "wrong password".
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{Flight, Flown, inspect::Inspected};
+use crate::{
+    decisions::{
+        grace::{Decision, decide},
+        plan::Standing,
+    },
+    edges::{fleet::Endpoint, signer::Job},
+    flow::{grace::Granted, own_token, park::Turn},
+    words::{
+        clock::UnixTime,
+        reason::{Reason, Rescue},
+    },
+};
+
+/// What a question takes that waits, beside its headers.
+const EACH: usize = 4 * 1024;
+
+/// For our own question at least: a request that has waited for its turn for long is no evidence.
+const LEAST: Duration = Duration::from_secs(2);
+
+impl Flight {
+    /// Whether core could not look up what it was asked for: a refusal, a token that grants nobody nothing, or silence,
+    /// while our own question finds no database. A time-out is evidence only together with that.
+    pub(super) async fn is_failed_by_an_outage(
+        &self,
+        flown: &Flown,
+        inspected: Inspected,
+        until: Instant,
+    ) -> bool {
+        let doubtful = match inspected {
+            Inspected::Refused => true,
+            Inspected::Anonymous => flown.grants_nothing,
+            Inspected::Other => {
+                flown.failure == Some(Reason::UpstreamSlow)
+                    || flown.failure.is_none() && flown.status.is_server_error()
+            }
+            Inspected::Granted | Inspected::CannotSign | Inspected::TooLong => false,
+        };
+        if !doubtful {
+            return false;
+        }
+        let Some(endpoint) = flown.endpoint.clone().or_else(|| self.any_endpoint()) else { return false };
+        let now = Instant::now();
+        let asked = self.worker.shared.outages.is_well(&endpoint, now);
+        !tokio::time::timeout_at(until.max(now + LEAST).into(), asked).await.unwrap_or(false)
+    }
+
+    fn any_endpoint(&self) -> Option<Arc<Endpoint>> {
+        let fleet = self.worker.shared.fleet.snapshot();
+        let healthy = fleet.statuses.iter().find(|status| status.standing == Standing::Healthy);
+        healthy.map(|status| status.endpoint.clone())
+    }
+
+    /// Waits for the database, for as long as the client has patience.
+    pub(super) async fn await_database(&self, until: Instant) -> Option<Turn> {
+        let until = until.min(Instant::now() + self.policy.park);
+        let outages = &self.worker.shared.outages;
+        let client = (self.client, &Arc::default());
+        outages.wait(client, EACH + self.bytes(), until, Reason::Outage).await.ok()
+    }
+
+    /// Grants again what Harbor granted this credential for exactly this scope, or says that nobody can tell now.
+    pub(super) async fn in_grace(&self, flown: &mut Flown) {
+        let (shared, now) = (&self.worker.shared, self.worker.shared.clock.now());
+        let place = self.place.filter(|_| self.basic.is_some());
+        let granted = place.and_then(|place| shared.graces.find(&place));
+        let record = granted.as_ref().map(|granted| granted.record());
+        if let (Some(granted), Decision::Grace { expires }) =
+            (granted, decide(record, self.policy.grace, now))
+            && let Some(token) = self.grant_again(&granted, flown.endpoint.as_deref(), (now, expires)).await
+        {
+            let json = HeaderValue::from_static("application/json; charset=utf-8");
+            flown.headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
+            flown.status = StatusCode::OK;
+            flown.body = own_token::answer(&token, now).into();
+            flown.subject = Some(granted.subject.clone());
+            (flown.rescue, flown.refusal, flown.failure) = (Some(Rescue::Grace), None, None);
+            return;
+        }
+        let (sends, endpoint) = (flown.sends, flown.endpoint.clone());
+        *flown = Flown { sends, endpoint, ..Flown::failed(Reason::Outage) };
+    }
+
+    /// A token with the same claims and another end, by the key that the endpoint holds; where nobody here can sign
+    /// with that, one of our own for the same access, which Harbor judges at each use (A11).
+    async fn grant_again(
+        &self,
+        granted: &Granted,
+        endpoint: Option<&Endpoint>,
+        (now, expires): (UnixTime, UnixTime),
+    ) -> Option<String> {
+        let shared = &self.worker.shared;
+        let (ring, fleet) = (shared.keys.ring(), shared.fleet.snapshot());
+        let one = endpoint.and_then(|endpoint| fleet.by_id(endpoint.id));
+        let mut held = one.into_iter().chain(&fleet.statuses).flat_map(|status| status.held.kids());
+        let basic = self.basic.as_ref()?;
+        let Some(key) = held.find_map(|kid| ring.signer(kid.as_str())) else {
+            let access = granted.access.clone();
+            return shared
+                .own
+                .seal(Some((basic, &granted.subject)), access, now)
+                .filter(|_| self.policy.replay);
+        };
+        let job = Job {
+            token: granted.token.clone(),
+            key: key.clone(),
+            audience: None,
+            not_before_back: Duration::ZERO,
+            again_until: Some(expires),
+        };
+        let token = shared.signer.sign(job).await.ok()?;
+        let digest = shared.known.digest(&token);
+        shared.graces.gave(digest);
+        if self.policy.replay {
+            let principal = (&*granted.subject, shared.replays_of(&self.policy, &granted.subject));
+            shared.replays.remember(digest, basic, granted.access.clone(), (now, expires), principal);
+        }
+        Some(token)
+    }
+}
