@@ -11,6 +11,7 @@ pub mod known;
 pub mod outages;
 pub mod own_token;
 pub mod park;
+pub mod pings;
 pub mod refused;
 pub mod registry;
 pub mod relay;

@@ -24,6 +24,7 @@ use super::{
     outages::Outages,
     own_token::OwnTokens,
     park::Lot,
+    pings::Pings,
     refused::Checks,
     relay::UpBody,
     replay::Replays,
@@ -96,6 +97,8 @@ pub struct Shared {
     pub own: OwnTokens,
     /// What grace may grant again.
     pub graces: Graces,
+    /// Challenges for when no endpoint gives one.
+    pub pings: Pings,
     /// Token answers.
     pub answers: Arc<Answers>,
     /// Limits on wrong credentials.

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -37,9 +37,17 @@ const SLACK: Duration = Duration::from_mins(1);
 pub struct Graces {
     key: hmac::Key,
     records: Cache<Place, Arc<Granted>>,
-    /// Whether each credential is suspended; one for all its records.
-    credentials: Cache<Place, Arc<AtomicBool>>,
+    /// What is known of each credential; one for all its records.
+    credentials: Cache<Place, Arc<Standing>>,
     given: Cache<Digest, ()>,
+}
+
+/// What is known of a credential, whatever it asked for.
+#[derive(Debug, Default)]
+struct Standing {
+    suspended: AtomicBool,
+    /// When Harbor last accepted it, Unix seconds.
+    accepted: AtomicI64,
 }
 
 /// What Harbor granted a credential for one question.
@@ -51,7 +59,7 @@ pub struct Granted {
     /// What it grants.
     pub access: Vec<Access>,
     accepted: UnixTime,
-    suspended: Arc<AtomicBool>,
+    standing: Arc<Standing>,
     life: Duration,
 }
 
@@ -68,7 +76,7 @@ impl Remembered for Granted {
 impl Granted {
     /// What is decided by.
     pub fn record(&self) -> grace::Record {
-        grace::Record { accepted: self.accepted, suspended: self.suspended.load(SeqCst) }
+        grace::Record { accepted: self.accepted, suspended: self.standing.suspended.load(SeqCst) }
     }
 }
 
@@ -96,25 +104,33 @@ impl Graces {
             return;
         }
         let secret = self.keyed(credential);
-        let suspended = match self.credentials.get(&secret) {
-            Some(known) if !known.load(SeqCst) => known,
+        let standing = match self.credentials.get(&secret) {
+            Some(known) if !known.suspended.load(SeqCst) => known,
             // What was granted before it was refused stays over.
             _ => {
-                let fresh = Arc::<AtomicBool>::default();
+                let fresh = Arc::<Standing>::default();
                 self.credentials.insert(secret, fresh.clone());
                 fresh
             }
         };
+        standing.accepted.store(now.0, SeqCst);
         let (token, subject, access) = (token.into(), subject.into(), access.to_vec());
-        let granted = Granted { token, subject, access, accepted: now, suspended, life: window };
+        let granted = Granted { token, subject, access, accepted: now, standing, life: window };
         self.records.insert(place, Arc::new(granted));
     }
 
     /// Harbor has refused this credential, and nothing was the matter with Harbor.
     pub fn suspend(&self, credential: &HeaderValue) {
         if let Some(known) = self.credentials.get(&self.keyed(credential)) {
-            known.store(true, SeqCst);
+            known.suspended.store(true, SeqCst);
         }
+    }
+
+    /// When Harbor last accepted this credential, for whatever it was.
+    pub fn known(&self, credential: &HeaderValue) -> Option<grace::Record> {
+        let standing = self.credentials.get(&self.keyed(credential))?;
+        let accepted = UnixTime(standing.accepted.load(SeqCst));
+        Some(grace::Record { accepted, suspended: standing.suspended.load(SeqCst) })
     }
 
     /// What was granted last at `place`.
@@ -135,7 +151,7 @@ impl Graces {
     /// A write may have changed what any credential may do.
     pub fn forget_all(&self) {
         // Those that are in somebody's hands, too.
-        self.credentials.iter().for_each(|(_, suspended)| suspended.store(true, SeqCst));
+        self.credentials.iter().for_each(|(_, standing)| standing.suspended.store(true, SeqCst));
         self.credentials.invalidate_all();
         self.records.invalidate_all();
         self.given.invalidate_all();
@@ -178,8 +194,12 @@ mod tests {
         assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(false); 2], "another's refusal");
         graces.suspend(&BASIC);
         assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(true); 2]);
+        assert_eq!(graces.known(&BASIC).map(|record| record.suspended), Some(true));
         accept(&graces, 2, WINDOW);
         assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(true), Some(false)]);
+        let record = grace::Record { accepted: NOW, suspended: false };
+        assert_eq!(graces.known(&BASIC), Some(record), "whatever it asked for");
+        assert_eq!(graces.known(&HeaderValue::from_static("Basic other")), None);
     }
 
     #[test]

@@ -74,6 +74,18 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
     }
 }
 
+/// Harbor's own answer to a ping without a credential (C1).
+pub fn challenge(value: HeaderValue) -> Response<DownBody> {
+    let body = error_body::registry("UNAUTHORIZED", "unauthorized: unauthorized");
+    let mut response = Response::new(DownBody::whole(body));
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    headers.insert(header::WWW_AUTHENTICATE, value);
+    response
+}
+
 /// The answer for a reason.
 pub fn reject(reason: Reason, request_id: &HeaderValue) -> Response<DownBody> {
     let (status, code, message) = answer_to(reason);

@@ -16,6 +16,7 @@ use super::{
     body::DownBody,
     context::{Downstream, InFlight, Policy, Worker},
     headers::{self, Origin, REQUEST_ID},
+    pings::Ping,
     registry::{self, Ask, Bearer},
     relay::Relay,
     respond::reject,
@@ -267,6 +268,7 @@ async fn pass(
     }
     let (bearer, observed) =
         if policy.enforce { (bearer, None) } else { (None, bearer.zip(registry.clone())) };
+    let ping = policy.enforce.then(|| Ping::of(&parts.method, path, &parts.headers)).flatten();
     let relay = (!body.is_end_stream())
         .then(|| Relay::new(body, (downstream.pulse.clone(), in_flight.waits.clone())));
     let outgoing = Outgoing {
@@ -277,13 +279,21 @@ async fn pass(
         sends: Cell::default(),
         basic_sent: basic.then(|| Cell::new(Instant::now())),
     };
-    let park = if policy.enforce { policy.park } else { Duration::ZERO };
+    let pings = &worker.shared.pings;
+    let park = match &ping {
+        Some(ping) if pings.know(ping) => policy.park.min(token_service::PATIENCE),
+        _ if policy.enforce => policy.park,
+        _ => Duration::ZERO,
+    };
     let ask = Ask { outgoing, registry, bearer, within, park, portal, of_client: true };
     let result = registry::forward(worker, Some(downstream), policy, ask, story).await;
     if let Some(relay) = relay {
         story.bytes_in = relay.passed();
     }
-    let response = result?;
+    let response = match ping {
+        Some(ping) => pings.settle(ping, result, story),
+        None => result,
+    }?;
     if let Some((bearer, registry)) = observed {
         let answer = (response.status(), response.headers());
         let asked = story.endpoint.as_deref();

@@ -41,8 +41,8 @@ use crate::{
 
 /// Bytes of a token answer at most: a token for many scopes grows with each.
 const LONGEST: usize = 1024 * 1024;
-/// docker gives a token 15 s, its way there and back among them.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// docker gives a token, and a ping, 15 s, their way there and back among them.
+pub const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Answers a token request in enforce mode.
 pub async fn answer(
@@ -189,7 +189,8 @@ impl Flight {
                 };
             }
             if self.is_failed_by_an_outage(&flown, inspected, until).await {
-                if left > 0 {
+                // What no endpoint took has waited already.
+                if left > 0 && flown.failure != Some(Reason::NoEndpoint) {
                     turn = self.await_database(until).await;
                 }
                 if turn.is_some() {

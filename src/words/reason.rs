@@ -64,7 +64,8 @@ closed_list! {
         OtherEndpoint = "other_endpoint",
         /// It waited until an endpoint took it.
         Park = "park",
-        /// Harbor could not answer: its client got what Harbor granted it before, for a short while.
+        /// Harbor could not answer: its client got what Harbor granted it before, for a short while; a ping without a
+        /// credential got Harbor's last challenge.
         Grace = "grace",
         /// Its endpoint stopped in the middle of a push; what was sent went up again, to another upload session.
         PushRestarted = "push_restarted",

@@ -13,6 +13,7 @@ mod clocks;
 mod core;
 mod crowd;
 mod cutter;
+mod dead_core;
 mod draining;
 mod key_overlap;
 mod key_states;

@@ -34,6 +34,7 @@ use crate::{
         outages::Outages,
         own_token::OwnTokens,
         park::Lot,
+        pings::Pings,
         replay::Replays,
         token_service::{Answers, WrongCredentials},
         uploads::Uploads,
@@ -80,6 +81,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
         graces: Graces::new(fresh_key()?, ANSWERS),
+        pings: Pings::default(),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,

@@ -15,7 +15,7 @@ use crate::{
         plan::Standing,
     },
     edges::{fleet::Endpoint, signer::Job},
-    flow::{grace::Granted, own_token, park::Turn},
+    flow::{grace::Granted, own_token, park::Turn, registry::serves},
     words::{
         clock::UnixTime,
         reason::{Reason, Rescue},
@@ -30,13 +30,17 @@ const LEAST: Duration = Duration::from_secs(2);
 
 impl Flight {
     /// Whether core could not look up what it was asked for: a refusal, a token that grants nobody nothing, or silence,
-    /// while our own question finds no database. A time-out is evidence only together with that.
+    /// while our own question finds no database. A time-out is evidence only together with that; that there is no core
+    /// at all, only where our probes find none either.
     pub(super) async fn is_failed_by_an_outage(
         &self,
         flown: &Flown,
         inspected: Inspected,
         until: Instant,
     ) -> bool {
+        if flown.failure == Some(Reason::NoEndpoint) {
+            return !serves(&self.worker.shared.fleet.snapshot());
+        }
         let doubtful = match inspected {
             Inspected::Refused => true,
             Inspected::Anonymous => flown.grants_nothing,
@@ -88,6 +92,10 @@ impl Flight {
             return;
         }
         let (sends, endpoint) = (flown.sends, flown.endpoint.clone());
+        if flown.failure == Some(Reason::NoEndpoint) {
+            self.for_later(flown);
+            return;
+        }
         *flown = Flown { sends, endpoint, ..Flown::failed(Reason::Outage) };
     }
 

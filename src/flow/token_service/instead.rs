@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use super::{Flight, Flown, inspect::Inspected};
 use crate::{
-    decisions::plan::{Held, Standing, coverage},
+    decisions::{
+        grace::{self, Decision},
+        plan::{Held, Standing, coverage},
+    },
     edges::fleet::Endpoint,
     flow::{own_token, refused},
     words::{
@@ -119,7 +122,7 @@ impl Flight {
     async fn own_token(&self, flown: &mut Flown) -> Inspected {
         let Some(query) = &self.query else { return Inspected::CannotSign };
         let Some(basic) = &self.basic else {
-            let nobody = !self.headers.contains_key(header::AUTHORIZATION) && !query.scopes.is_empty();
+            let nobody = self.is_nobodys() && !query.scopes.is_empty();
             let given = nobody && self.give(flown, None);
             return if given { Inspected::Anonymous } else { Inspected::CannotSign };
         };
@@ -141,6 +144,30 @@ impl Flight {
             StatusCode::UNAUTHORIZED => self.refuse(flown, query.scopes.is_empty()),
             _ => Inspected::CannotSign,
         }
+    }
+
+    /// While there is no core: a token of our own for a credential that Harbor accepted within grace's window, for
+    /// whatever scope, or for nobody. It grants nothing; Harbor judges it where it is used (A11), which may wait longer
+    /// than this request. An unknown credential gets none: nobody can tell whether it is right.
+    pub(super) fn for_later(&self, flown: &mut Flown) {
+        let (shared, now) = (&self.worker.shared, self.worker.shared.clock.now());
+        let Some(query) = &self.query else { return };
+        let given = match &self.basic {
+            Some(basic) => {
+                let known = grace::decide(shared.graces.known(basic), self.policy.grace, now);
+                let name = basic_user(basic).filter(|name| !name.is_empty() && self.policy.replay);
+                let sound = matches!(known, Decision::Grace { .. });
+                sound && name.is_some_and(|name| self.give(flown, Some((basic, &name))))
+            }
+            None => self.is_nobodys() && !query.scopes.is_empty() && self.give(flown, None),
+        };
+        if given {
+            flown.failure = None;
+        }
+    }
+
+    fn is_nobodys(&self) -> bool {
+        !self.headers.contains_key(header::AUTHORIZATION)
     }
 
     /// A wrong credential gets nobody's token, or 401 where it asks for no scope (T8, T9).
