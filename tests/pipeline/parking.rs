@@ -1,7 +1,7 @@
 //! The only replica is gone for a while: what would have failed waits and is served when it is back.
 
 use crate::{
-    crowd::Crowd,
+    crowd::{Crowd, Outcome},
     stage::{
         DEV, MANIFEST, SCOPE, Setup, Stage, ask_token, manifest, path_of, pull, sha256, spare_key, story,
         token,
@@ -176,15 +176,23 @@ fn a25_of_ten_thousand_requests_on_a_dead_core_some_wait_in_order_and_the_rest_g
     let listens = Instant::now();
     let fresh = pull(MANIFEST).bearer(&token(gate.address, DEV, SCOPE)).at(gate.address);
     let recovered = listens.elapsed();
-    let waited: Vec<_> = waves.into_iter().flat_map(|wave| crowd.outcomes(wave)).collect();
-    let since = |at: Instant| at.saturating_duration_since(listens);
-    let first = waited.iter().map(|outcome| since(outcome.at)).min().unwrap_or_default();
-    let last = waited.iter().map(|outcome| since(outcome.at)).max().unwrap_or_default();
+    let waves: Vec<_> = waves.into_iter().map(|wave| crowd.outcomes(wave)).collect();
+    let since = |outcome: &Outcome| outcome.at.saturating_duration_since(listens);
+    let head = waves[0].iter().map(since).min().unwrap_or_default();
+    let waited = waves.concat();
+    let last = waited.iter().map(since).max().unwrap_or_default();
+    in_order(&back.asked().iter().filter_map(|asked| number(&asked.target)).collect::<Vec<_>>());
+    // As many at once, with nobody in their way: what gate and core can do here.
+    let again = Instant::now();
+    let unhindered = crowd.outcomes(crowd.ask(&numbered, 0..PLACES));
+    let pace = again.elapsed();
+    assert!(unhindered.iter().all(|outcome| outcome.status == 200), "{}", gate.tail());
     let mut slow: Vec<_> = refused.iter().map(|outcome| outcome.took).collect();
     slow.sort();
     println!(
         "503 after {:.0?} (median), {:.0?} (last of {}); {} MiB before, {} MiB at most; core back: a new request served \
-         after {recovered:.0?}, the first of {} that waited after {first:.0?}, the last after {last:.0?}",
+         after {recovered:.0?}, the head of the line after {head:.0?}, the last of {} after {last:.0?}; as many take \
+         {pace:.0?} when all is well",
         slow[slow.len() / 2],
         slow[slow.len() - 1],
         slow.len(),
@@ -200,18 +208,24 @@ fn a25_of_ten_thousand_requests_on_a_dead_core_some_wait_in_order_and_the_rest_g
     assert!(peak < before + ((PARKED + BESIDE) << 20), "{before} grew to {peak}");
     assert_eq!(fresh.status, 200, "{}", fresh.text());
     assert!(recovered < Duration::from_secs(1), "{recovered:?}");
-    assert!(first < Duration::from_secs(1), "{first:?}");
-    in_order(&back.asked().iter().filter_map(|head| number(&head.target)).collect::<Vec<_>>());
+    assert!(head < Duration::from_secs(1), "{head:?}");
+    // They go as fast as core completes them, which begins slowly: see `Lot`.
+    assert!(last < Duration::from_secs(2) + 4 * pace, "{last:?}, and {pace:?} when all is well");
 }
 
 fn number(target: &str) -> Option<usize> {
     target.split_once("?number=")?.1.parse().ok()
 }
 
-/// Those of one wave, and those that are on their way up together, come in any order; nobody else overtakes.
+/// Those of one wave, and those that are on their way up together, come in any order; nobody else overtakes. A busy
+/// machine may keep a thread waiting that has been let go, and what is on it comes late.
 fn in_order(numbers: &[usize]) {
     assert_eq!(numbers.len(), PLACES, "each was sent once");
+    let waves = |at: usize| at / WAVE;
+    let mut late = 0;
     for (place, number) in numbers.iter().enumerate() {
-        assert!((place / WAVE).abs_diff(number / WAVE) <= 2, "number {number} came as {place}");
+        assert!(waves(*number) <= waves(place) + 2, "number {number} came as {place}: before its turn");
+        late += usize::from(waves(*number) + 2 < waves(place));
     }
+    assert!(late <= PLACES / 10, "{late} came late");
 }
