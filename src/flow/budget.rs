@@ -54,6 +54,13 @@ impl Budget {
         Some(Share { budget: self.clone(), bytes, holders })
     }
 
+    /// Whether three times as much is free as this client, and this principal, hold: alone, up to a quarter of all.
+    pub fn is_ample(&self, client: IpAddr, principal: Arc<str>) -> bool {
+        let held = self.held();
+        let holders = [Holder::Address(network_of(client)), Holder::Principal(principal)];
+        holders.iter().all(|holder| held.by.get(holder).is_none_or(|holds| 3 * holds <= held.free))
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,6 +126,18 @@ mod tests {
         drop((first, second, third));
         assert_eq!(took(&budget, "192.0.2.4", "a").len(), 5, "what was given back is there again");
         assert!(budget.held().by.is_empty(), "nobody is remembered who holds nothing");
+    }
+
+    #[test]
+    fn it_is_ample_up_to_a_quarter_of_what_others_leave() {
+        let budget = Arc::new(Budget::new(100));
+        let client: IpAddr = "192.0.2.1".parse().expect("an address");
+        let ample = |principal: &str| budget.is_ample(client, principal.into());
+        let _some = budget.take(20, client, "a".into());
+        assert!(ample("a"));
+        let _more = budget.take(10, client, "a".into());
+        assert!(!ample("a") && !ample("b"), "nor for another principal there");
+        assert!(budget.is_ample("192.0.2.2".parse().expect("an address"), "b".into()));
     }
 
     #[test]

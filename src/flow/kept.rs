@@ -124,7 +124,9 @@ impl Kept {
         }
         while self.tail.len() + chunk.len() > self.tail_room {
             let (client, principal) = self.holder.clone();
-            let more = self.tail_room.clamp(SMALLEST, BLOCK);
+            // No more than a block, and the chunk that closes it.
+            let most = (BLOCK + SMALLEST).saturating_sub(self.tail_room).max(SMALLEST);
+            let more = self.tail_room.clamp(SMALLEST, BLOCK).min(most);
             let Some(share) = self.stores.memory.take(more, client, principal) else {
                 return self.lose(None);
             };
@@ -205,7 +207,10 @@ impl Kept {
         let (bytes, shares) =
             (std::mem::take(&mut self.tail).freeze(), std::mem::take(&mut self.tail_shares));
         self.tail_room = 0;
-        let Some(spool) = self.stores.spool.clone().filter(|_| self.in_memory >= IN_MEMORY) else {
+        let (client, principal) = self.holder.clone();
+        // What stays in memory leaves room for the blocks that others of this client's are filling.
+        let stays = self.in_memory < IN_MEMORY && self.stores.memory.is_ample(client, principal);
+        let Some(spool) = self.stores.spool.clone().filter(|_| !stays) else {
             self.in_memory += bytes.len() as u64;
             self.blocks.push(Block { start, held: Held::Memory { bytes, _shares: shares } });
             return;
@@ -256,5 +261,37 @@ impl Kept {
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kept").field("length", &self.length).field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const CHUNK: usize = 64 * 1024;
+
+    /// So many uploads of one principal, 20 MiB each, a chunk of each in turn; how many of them are still whole.
+    async fn whole(uploads: usize, spool: bool) -> usize {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = spool.then(|| Arc::new(Spool::new(folder.path().to_owned(), 1 << 30, 1 << 30)));
+        let memory = Arc::new(Budget::new(64 * BLOCK));
+        let stores = Arc::new(Stores { memory, spool, given_up: AtomicU64::new(0) });
+        let mut all: Vec<_> =
+            (0..uploads).map(|_| Kept::new(stores.clone(), CLIENT, Arc::from("robot$ci"))).collect();
+        for _ in 0..20 * BLOCK / CHUNK {
+            for kept in &mut all {
+                std::future::poll_fn(|cx| kept.poll_room(cx)).await;
+                kept.push(&[7; CHUNK]);
+            }
+        }
+        all.iter().filter(|kept| kept.is_whole()).count()
+    }
+
+    #[tokio::test]
+    async fn a25_many_uploads_of_one_principal_at_once_are_kept_where_there_is_a_spool() {
+        assert_eq!(whole(6, true).await, 6);
+        assert_eq!(whole(1, false).await, 1, "one has half of the memory");
+        assert_eq!(whole(6, false).await, 1, "and without a spool that is all there is");
     }
 }
