@@ -36,22 +36,27 @@ fn a_pull_and_a_push_of_5_gib_go_on_while_core_is_killed_at_random_moments() {
     let scene = Scene::begin();
     let image = Image::generate(seed, mebibytes);
     let ledger = Ledger::default();
-    for side in [Side::Direct, Side::Through] {
+    let lanes = [Side::Direct, Side::Through].map(|side| {
         let tap = Tap::counting(scene.front(side));
-        let lane = &Lane::both(tap.address, tap.address)[side as usize];
+        let lane = Lane::both(tap.address, tap.address)[side as usize].clone();
         let skopeo = Skopeo::new();
-        assert!(ledger.login(lane, &skopeo), "{ledger}");
-        let repository = format!("priv/big-{side:?}:v1").to_lowercase();
-        let moments = moments(seed, kills, mebibytes * MIB);
-        // The last one when all of the layer has left its client, and core makes a blob of it.
-        let with_end = [&moments[..], &[mebibytes * MIB]].concat();
-        let pushed = scene.killed(&tap, &with_end, || ledger.push(lane, &skopeo, &image, &repository));
-        if side == Side::Direct {
-            scene.core.seed(&repository, &image);
-        }
-        let pulled = scene.killed(&tap, &moments, || ledger.pull(lane, &skopeo, &repository));
-        println!("  {side:?}: {pushed} kills while it was pushed, {pulled} while it was pulled");
-        assert!(side == Side::Direct || pushed >= kills && pulled == kills, "it was over too soon");
+        assert!(ledger.login(&lane, &skopeo), "{ledger}");
+        (side, tap, lane, skopeo)
+    });
+    let moments = moments(seed, kills, mebibytes * MIB);
+    // The last one when all of the layer has left its client, and core makes a blob of it.
+    let with_end = [&moments[..], &[mebibytes * MIB]].concat();
+    for (side, tap, lane, skopeo) in &lanes {
+        let repository = format!("{}:v1", repository(*side));
+        let pushed = scene.killed(tap, &with_end, || ledger.push(lane, skopeo, &image, &repository));
+        println!("  {side:?}: {pushed} kills while it was pushed");
+        assert!(*side == Side::Direct || pushed >= kills, "it was over too soon");
+    }
+    for (side, tap, lane, skopeo) in &lanes {
+        let repository = format!("{}:v1", repository(Side::Through));
+        let pulled = scene.killed(tap, &moments, || ledger.pull(lane, skopeo, &repository));
+        println!("  {side:?}: {pulled} kills while it was pulled");
+        assert!(*side == Side::Direct || pulled == kills, "it was over too soon");
     }
     scene.gate.wait_for("nothing is in the spool", |metrics| metrics.sum(SPOOLED, &[]) < 0.5);
     let peak = peak_memory(scene.gate.id());
@@ -64,6 +69,11 @@ fn a_pull_and_a_push_of_5_gib_go_on_while_core_is_killed_at_random_moments() {
 
 /// The metric of the spool's bytes.
 const SPOOLED: &str = "tidegate_spool_bytes";
+
+/// Where a lane pushes.
+fn repository(side: Side) -> &'static str {
+    if side == Side::Direct { "priv/big-direct" } else { "priv/big-through" }
+}
 
 /// One core, and tidegate with a spool before it.
 struct Scene {
@@ -79,7 +89,7 @@ impl Scene {
     fn begin() -> Self {
         let harbor = Harbor::start();
         let mut core = harbor.replica("only");
-        core.start_delay = Duration::from_secs(1);
+        core.start_delay = Duration::from_millis(500);
         let spool = tempfile::tempdir().expect("a temporary folder");
         let gate = Gate::start(&format!(
             "{}\n[uploads]\nmemory_total = \"{KEPT}MiB\"\nspool = \"{}\"\n",
@@ -112,8 +122,8 @@ impl Scene {
                 } else {
                     self.core.kill();
                 }
-                for repository in ["priv/big-direct", "priv/big-through"] {
-                    self.harbor.forget_uploads(repository);
+                for side in [Side::Direct, Side::Through] {
+                    self.harbor.forget_uploads(repository(side));
                 }
                 self.core.start_again();
                 true

@@ -12,7 +12,8 @@ use crate::{
 };
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    thread::Scope,
+    thread::{self, Scope},
+    time::Duration,
 };
 
 /// Layers of the images that are pushed and pulled where nothing else is said, MiB.
@@ -21,6 +22,8 @@ pub const LAYER: u64 = 64;
 const LONG_LAYER: u64 = 1024;
 /// How many of skopeo's pushes have one large layer among them: more would fill the disk.
 const LARGE_EVERY: u32 = 6;
+/// Between a failure and the next try, as jobs do that try again: a client that fails at once would do nothing else.
+const BREATH: Duration = Duration::from_millis(500);
 /// What is pulled.
 pub const SEED: &str = "priv/seed:v1";
 
@@ -32,6 +35,8 @@ pub struct Crew {
     busy: Clients,
     once: Clients,
     layer: u64,
+    /// Whether skopeo pushes a large layer now and then.
+    large: bool,
 }
 
 impl Crew {
@@ -40,12 +45,12 @@ impl Crew {
         if settings::long() {
             busy.append(&mut once);
         }
-        Self { lane, busy, once, layer: LAYER }
+        Self { lane, busy, once, layer: LAYER, large: settings::long() }
     }
 
-    /// The same with layers of another size, MiB.
+    /// The same with layers of another size alone, MiB.
     pub fn with_layers(self, layer: u64) -> Self {
-        Self { layer, ..self }
+        Self { layer, large: false, ..self }
     }
 
     /// skopeo and containerd busy, every other client once.
@@ -72,20 +77,22 @@ impl Crew {
     /// Each client pushes new images and pulls the seed, in turn, until `stop`.
     pub fn work<'a>(&'a self, scope: &'a Scope<'a, '_>, ledger: &'a Ledger, stop: &'a AtomicBool) {
         for client in &self.busy {
-            scope.spawn(|| work(ledger, &self.lane, client.as_ref(), self.layer, stop));
+            scope.spawn(|| self.work_as(ledger, client.as_ref(), stop));
+        }
+    }
+
+    fn work_as(&self, ledger: &Ledger, client: &dyn Client, stop: &AtomicBool) {
+        let skopeo = client.name().starts_with("skopeo");
+        let mut turns = 0_u32..;
+        while let (false, Some(turn)) = (stop.load(Ordering::Relaxed), turns.next()) {
+            let large = self.large && skopeo && turn.is_multiple_of(LARGE_EVERY);
+            push_and_pull(ledger, &self.lane, client, if large { LONG_LAYER } else { self.layer });
         }
     }
 
     pub fn take_part_once(&self, ledger: &Ledger) {
         for client in &self.once {
             push_and_pull(ledger, &self.lane, client.as_ref(), self.layer);
-        }
-    }
-
-    /// The same, every client at once.
-    pub fn take_part_at_once<'a>(&'a self, scope: &'a Scope<'a, '_>, ledger: &'a Ledger) {
-        for client in &self.once {
-            scope.spawn(|| push_and_pull(ledger, &self.lane, client.as_ref(), self.layer));
         }
     }
 
@@ -104,16 +111,11 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-fn work(ledger: &Ledger, lane: &Lane, client: &dyn Client, layer: u64, stop: &AtomicBool) {
-    let skopeo = client.name().starts_with("skopeo");
-    let mut turns = 0_u32..;
-    while let (false, Some(turn)) = (stop.load(Ordering::Relaxed), turns.next()) {
-        let large = settings::long() && skopeo && turn.is_multiple_of(LARGE_EVERY);
-        push_and_pull(ledger, lane, client, if large { LONG_LAYER } else { layer });
-    }
-}
-
 fn push_and_pull(ledger: &Ledger, lane: &Lane, client: &dyn Client, mebibytes: u64) {
-    ledger.push_new(lane, client, mebibytes);
-    ledger.pull(lane, client, SEED);
+    if !ledger.push_new(lane, client, mebibytes) {
+        thread::sleep(BREATH);
+    }
+    if !ledger.pull(lane, client, SEED) {
+        thread::sleep(BREATH);
+    }
 }

@@ -11,10 +11,11 @@ use std::{
     collections::BTreeMap,
     fmt, fs,
     net::SocketAddr,
+    ops::Range,
     process::Command,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,12 +32,14 @@ pub enum Side {
 pub struct Lane {
     pub side: Side,
     pub account: Account,
+    /// Once set, what a client of this lane still does is ended, and counts as nothing: some try again for minutes.
+    pub over: Arc<AtomicBool>,
 }
 
 impl Lane {
     /// Both lanes, as the developer of project `priv`.
     pub fn both(direct: SocketAddr, through: SocketAddr) -> [Self; 2] {
-        let lane = |side, address| Self { side, account: harbor::account(address) };
+        let lane = |side, address| Self { side, account: harbor::account(address), over: Arc::default() };
         [lane(Side::Direct, direct), lane(Side::Through, through)]
     }
 }
@@ -82,7 +85,15 @@ struct Entry {
     client: &'static str,
     operation: Operation,
     failure: Option<Failure>,
+    began: Instant,
     took: Duration,
+}
+
+impl Entry {
+    /// Whether it ran at any time of that.
+    fn met(&self, time: &Range<Instant>) -> bool {
+        self.began < time.end && self.began + self.took > time.start
+    }
 }
 
 impl Ledger {
@@ -118,6 +129,13 @@ impl Ledger {
     /// How many operations of that client on that side have ended.
     pub fn count(&self, side: Side, client: &str) -> usize {
         self.entries().iter().filter(|entry| entry.side == side && entry.client == client).count()
+    }
+
+    /// How many of these operations of that client have ended and ran during any of these times.
+    pub fn met(&self, side: Side, client: &str, operation: Operation, times: &[Range<Instant>]) -> usize {
+        let entries = self.entries();
+        let of_it = |entry: &&Entry| (entry.side, entry.client, entry.operation) == (side, client, operation);
+        entries.iter().filter(of_it).filter(|entry| times.iter().any(|time| entry.met(time))).count()
     }
 
     /// How many operations of that side failed.
@@ -172,11 +190,13 @@ impl Ledger {
         act: impl FnOnce() -> Result<(), Failure>,
     ) -> bool {
         let began = Instant::now();
-        let failure = act().err();
+        let failure = process::until_end_of(&lane.over, act).err();
         let failed = failure.is_some();
-        let entry =
-            Entry { side: lane.side, client: client.name(), operation, failure, took: began.elapsed() };
-        self.entries().push(entry);
+        if failed && lane.over.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (side, client, took) = (lane.side, client.name(), began.elapsed());
+        self.entries().push(Entry { side, client, operation, failure, began, took });
         !failed
     }
 

@@ -2,38 +2,51 @@
 //! back after a while.
 
 use crate::{
-    crew::{Clients, Crew, LAYER, SEED, StopAtEnd},
-    lane::{Lane, Ledger, Side},
+    crew::{Clients, Crew, SEED, StopAtEnd},
+    lane::{Lane, Ledger, Operation, Side},
     support::{
         balancer::{Balancer, Choice},
         client::{containerd::Containerd, docker::Docker, podman::Podman, skopeo::Skopeo},
         gate::{self, Gate},
         harbor::{Harbor, Replica},
         image::Image,
+        process::peak_memory,
         settings,
     },
 };
-use std::{sync::atomic::AtomicBool, thread, time::Duration};
+use std::{
+    fmt::Write as _,
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
 
-/// Layers with short durations, MiB.
-const SMALL: u64 = 32;
+const MIB: u64 = 1 << 20;
+/// Layers with short durations, and with long ones, MiB.
+const LAYERS: [u64; 2] = [8, 32];
 /// Kills at most, however slow the clients are.
 const MOST: usize = 100;
+/// `uploads.memory_total`, and what tidegate may take beside that: itself, its connections and what is on their way,
+/// MiB.
+const KEPT: u64 = 64;
+const BESIDE: u64 = 96;
 
 #[test]
 fn nothing_fails_while_replicas_are_killed_in_turn() {
     // Every 20 s for three minutes.
-    let (up, kills) = if settings::long() { (18_500, 9) } else { (3_500, 4) };
-    let (up, gone) = (Duration::from_millis(up), Duration::from_millis(1_500));
+    let (up, gone, kills) = if settings::long() { (18_500, 1_500, 9) } else { (1_500, 1_000, 4) };
+    let [up, gone] = [up, gone].map(Duration::from_millis);
     Scene::begin(2, gone).run("replicas killed in turn", &Kills { up, least: kills });
 }
 
 #[test]
 fn nothing_fails_while_the_only_replica_is_gone() {
-    let (up, gone) = if settings::long() { (40, 20) } else { (5, 6) };
-    let (up, gone) = (Duration::from_secs(up), Duration::from_secs(gone));
-    Scene::begin(1, gone).run("the only replica gone", &Kills { up, least: 2 });
+    // For 20 s each time, for three minutes.
+    let (up, gone, kills) = if settings::long() { (25, 20, 4) } else { (3, 3, 2) };
+    let [up, gone] = [up, gone].map(Duration::from_secs);
+    Scene::begin(1, gone).run("the only replica gone", &Kills { up, least: kills });
 }
 
 /// When replicas end.
@@ -44,17 +57,20 @@ struct Kills {
     least: usize,
 }
 
-/// skopeo and containerd busy; dockerd and podman once, through tidegate alone: directly they try again and again for
-/// minutes. With long durations every client busy in both lanes.
+/// All of them busy: each pushes and pulls in turn.
 fn crew(lane: Lane) -> Crew {
-    if settings::long() {
-        return Crew::of_all(lane);
-    }
-    let mut once: Clients = Vec::new();
-    if lane.side == Side::Through {
-        once = vec![Box::new(Podman::new()), Box::new(Docker::new())];
-    }
-    Crew::new(lane, vec![Box::new(Skopeo::new()), Box::new(Containerd::two())], once).with_layers(SMALL)
+    let clients: Clients = vec![
+        Box::new(Skopeo::new()),
+        Box::new(Docker::new()),
+        Box::new(Podman::new()),
+        Box::new(Containerd::two()),
+    ];
+    Crew::new(lane, clients, Vec::new()).with_layers(layer())
+}
+
+/// MiB.
+fn layer() -> u64 {
+    LAYERS[usize::from(settings::long())]
 }
 
 /// Replicas with one key, and both lanes before them.
@@ -80,44 +96,51 @@ impl Scene {
         let addresses: Vec<_> = replicas.iter().map(|replica| replica.address).collect();
         let spool = tempfile::tempdir().expect("a temporary folder");
         let configuration = gate::configuration(&addresses, "auto", &[&replicas[0].key_file]);
-        let gate =
-            Gate::start(&format!("{configuration}\n[uploads]\nspool = \"{}\"\n", spool.path().display()));
+        let gate = Gate::start(&format!(
+            "{configuration}\n[uploads]\nmemory_total = \"{KEPT}MiB\"\nspool = \"{}\"\n",
+            spool.path().display()
+        ));
         let balancer = Balancer::nginx(Choice::RoundRobin, &addresses);
         let ledger = Ledger::default();
         let crews = Lane::both(balancer.address, gate.address).map(crew);
         for (lane, client) in crews.iter().flat_map(Crew::everybody) {
             assert!(ledger.login(lane, client), "{ledger}");
         }
-        replicas[0].seed(SEED, &Image::generate(2, LAYER));
+        replicas[0].seed(SEED, &Image::generate(2, layer()));
         Self { replicas, crews, ledger, gate, _balancer: balancer, _spool: spool, _harbor: harbor }
     }
 
     fn run(self, title: &str, kills: &Kills) {
         let (ledger, stop) = (&self.ledger, AtomicBool::new(false));
-        thread::scope(|scope| {
+        let gone = thread::scope(|scope| {
             let _stopped = StopAtEnd(&stop);
             for crew in &self.crews {
                 crew.work(scope, ledger, &stop);
-                crew.take_part_at_once(scope, ledger);
             }
-            self.kill(kills);
+            let gone = self.kill(kills);
+            // What goes through tidegate runs to its end, and must not fail.
+            let direct = self.crews.iter().filter(|crew| crew.lane.side == Side::Direct);
+            direct.for_each(|crew| crew.lane.over.store(true, Ordering::Relaxed));
+            gone
         });
+        let peak = peak_memory(self.gate.id());
+        println!("  {} kills; met by:{}", gone.len(), self.met(&gone));
+        println!("  at most {} MiB of memory", peak / MIB);
         ledger.verify_pushes(self.replicas[0].address);
         ledger.judge(title, &self.gate);
+        // Whatever a client would have tried again by itself.
+        assert_eq!(self.gate.refusals(), "", "{title}: what tidegate refused");
+        assert!(peak < (KEPT + BESIDE) * MIB, "{peak} bytes of memory");
     }
 
-    /// Each in turn, first by SIGTERM, then by SIGKILL; until there were enough of both, every client has met some,
-    /// and one was in the middle of something that then failed directly.
-    fn kill(&self, kills: &Kills) {
-        let enough = || {
-            self.ledger.failures(Side::Direct) > 0
-                && self.crews.iter().all(|crew| crew.has_taken_part(&self.ledger))
-        };
-        let count = (0..MOST).find(|count| {
-            if *count >= kills.least && enough() {
-                return true;
-            }
+    /// Each in turn, first by SIGTERM, then by SIGKILL; until there were enough of both, a push and a pull of every
+    /// client through tidegate met some, and something failed directly. From when to when a replica was gone each time.
+    fn kill(&self, kills: &Kills) -> Vec<Range<Instant>> {
+        let mut gone = Vec::new();
+        while gone.len() < kills.least || !self.is_enough(&gone) {
+            assert!(gone.len() < MOST, "not enough after {MOST} kills:{}\n{}", self.met(&gone), self.ledger);
             thread::sleep(kills.up);
+            let (count, since) = (gone.len(), Instant::now());
             let replica = &self.replicas[count % self.replicas.len()];
             if (count / self.replicas.len()).is_multiple_of(2) {
                 replica.terminate();
@@ -125,8 +148,33 @@ impl Scene {
                 replica.kill();
             }
             replica.start_again();
-            false
-        });
-        println!("  {} kills", count.unwrap_or_else(|| panic!("still not enough after {MOST} kills")));
+            gone.push(since..Instant::now());
+        }
+        gone
+    }
+
+    fn is_enough(&self, gone: &[Range<Instant>]) -> bool {
+        let mut met = self.through().flat_map(|name| self.met_by(name, gone));
+        self.ledger.failures(Side::Direct) > 0 && met.all(|count| count > 0)
+    }
+
+    fn through(&self) -> impl Iterator<Item = &'static str> {
+        let crew = self.crews.iter().filter(|crew| crew.lane.side == Side::Through);
+        crew.flat_map(Crew::everybody).map(|(_, client)| client.name())
+    }
+
+    /// Pushes and pulls of a client through tidegate during which a replica was gone.
+    fn met_by(&self, client: &str, gone: &[Range<Instant>]) -> [usize; 2] {
+        [Operation::Push, Operation::Pull]
+            .map(|operation| self.ledger.met(Side::Through, client, operation, gone))
+    }
+
+    fn met(&self, gone: &[Range<Instant>]) -> String {
+        let mut text = String::new();
+        for client in self.through() {
+            let [pushes, pulls] = self.met_by(client, gone);
+            _ = write!(text, " {client} {pushes} pushes, {pulls} pulls;");
+        }
+        text
     }
 }

@@ -2,10 +2,15 @@
 
 use super::waiting;
 use std::{
+    cell::RefCell,
     fmt,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,15 +38,43 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+thread_local! {
+    /// What ends the commands of this thread before their time.
+    static END: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// Has every command that `act` runs on this thread ended as soon as `end` is set, and none begun after that.
+pub fn until_end_of<T>(end: &Arc<AtomicBool>, act: impl FnOnce() -> T) -> T {
+    END.set(Some(Arc::clone(end)));
+    let came = act();
+    END.set(None);
+    came
+}
+
+fn is_over() -> bool {
+    END.with_borrow(|end| end.as_ref().is_some_and(|end| end.load(Ordering::Relaxed)))
+}
+
 /// Runs `command` to its end; what it wrote on both outputs.
 pub fn run(command: &mut Command, deadline: Duration) -> Result<String, Failure> {
+    if is_over() {
+        return Err(Failure {
+            command: said(command),
+            status: "not begun".to_owned(),
+            output: String::new(),
+        });
+    }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut program = Program::start(command, folder.path(), "output");
-    let status = waiting::until(deadline, || program.child.try_wait().expect("a child's status"));
+    let ended = waiting::until(deadline, || {
+        let status = program.child.try_wait().expect("a child's status");
+        (status.is_some() || is_over()).then_some(status)
+    });
     let failure = |status: String| Failure { command: said(command), status, output: program.tail() };
-    match status {
-        Some(status) if status.success() => Ok(program.output()),
-        Some(status) => Err(failure(status.to_string())),
+    match ended {
+        Some(Some(status)) if status.success() => Ok(program.output()),
+        Some(Some(status)) => Err(failure(status.to_string())),
+        Some(None) => Err(failure("ended by us".to_owned())),
         None => Err(failure(format!("not done within {deadline:?}"))),
     }
 }
