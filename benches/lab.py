@@ -1,4 +1,4 @@
-"""What both benches share: keys, a token of a former key, a configuration, and a tidegate that re-signs it.
+"""What the benches share: keys, a token of a former key, a configuration, a tidegate that re-signs it, a backend.
 
 Nothing but Python's standard library and openssl's command line.
 """
@@ -7,8 +7,10 @@ import base64
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -115,3 +117,103 @@ class Gate:
     def stop(self):
         self.process.terminate()
         self.process.wait(60)
+
+
+BODY = b"x" * 200
+# What core answers to the pull of a manifest.
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\n"
+    b"Content-Type: application/vnd.oci.image.manifest.v1+json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n"
+    b"Docker-Content-Digest: sha256:" + b"0" * 64 + b"\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"
+    b'Etag: "sha256:' + b"0" * 64 + b'"\r\nX-Request-Id: 0b0b0b0b-0b0b-0b0b-0b0b-0b0b0b0b0b0b\r\n\r\n%s'
+)
+
+
+class Backend:
+    """Answers as core does where we look, and BODY to anything else; while it `holds`, BODY's answer waits."""
+
+    def __init__(self, token):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port, self.token = listener.getsockname()[1], token
+        self.may_answer, self.held = threading.Event(), 0
+        self.may_answer.set()
+        self.counting = threading.Lock()
+        threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
+
+    def accept(self, listener):
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        pending = b""
+        while True:
+            while b"\r\n\r\n" not in pending:
+                data = connection.recv(65536)
+                if not data:
+                    return
+                pending += data
+            head, pending = pending.split(b"\r\n\r\n", 1)
+            connection.sendall(self.answer(head.split(b" ", 2)[1]))
+
+    def answer(self, target):
+        body = BODY
+        if target.startswith(b"/service/token"):
+            body = b'{"token":"' + self.token.encode() + b'"}'
+        elif target.startswith(b"/api/v2.0/systeminfo"):
+            body = b'{"auth_mode":"db_auth"}'
+        elif not self.may_answer.is_set():
+            with self.counting:
+                self.held += 1
+            self.may_answer.wait(60)
+            with self.counting:
+                self.held -= 1
+        return HEAD % (len(body), body)
+
+
+def request(authorization):
+    return (
+        "GET /v2/project/repository/manifests/latest HTTP/1.1\r\nHost: registry.example\r\n"
+        "User-Agent: docker/28.2.2\r\nAccept: application/vnd.oci.image.manifest.v1+json\r\n"
+        f"Authorization: {authorization}\r\n\r\n"
+    ).encode()
+
+
+def read_answer(connection):
+    answer = b""
+    while not answer.endswith(BODY):
+        data = connection.recv(65536)
+        if not data:
+            raise SystemExit(f"tidegate closed after {answer[:200]!r}")
+        answer += data
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"unexpected answer: {answer[:200]!r}")
+
+
+def requests(port, authorization, count):
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        for _ in range(count):
+            connection.sendall(request(authorization))
+            read_answer(connection)
+
+
+def instructions(binary, folder, upstream, authorization, counts, **settings):
+    """Of one request: the difference of a short and a long list, whatever start and end cost. With what was re-signed."""
+    totals, rescued = [], 0
+    for count in counts:
+        out = Path(folder) / f"callgrind.{free_port()}"
+        prefix = ["taskset", "-c", "0", "valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"]
+        gate = Gate(binary, folder, upstream, prefix=prefix, **settings)
+        requests(gate.port, authorization, count)
+        rescued = gate.rescued("resign")
+        gate.stop()
+        totals.append(int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.M).group(1)))
+    short, long = counts
+    return (totals[1] - totals[0]) / (long - short), rescued
+
+
+PLAIN = dict(mode="observe", keys=[], access_log=False)
+
+
+def whole(*keys):
+    return dict(mode="enforce", keys=list(keys), access_log=True)

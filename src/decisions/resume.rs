@@ -52,13 +52,18 @@ pub enum Misfit {
 }
 
 impl Promise {
-    /// What this head promises; `None` where its rest could not be told from another's: no length, or neither a
-    /// strong `ETag` nor a digest. `ranged`: the client asked for a range.
-    pub fn of(way: Way, ranged: bool, status: StatusCode, headers: &HeaderMap) -> Option<Self> {
-        let length = length_of(headers).filter(|length| *length > 0)?;
+    /// What this head promises, whose body is `length` bytes long; `None` where its rest could not be told from
+    /// another's: no byte of it, or neither a strong `ETag` nor a digest. `ranged`: whether the client asked for a range.
+    pub fn of(
+        way: Way,
+        ranged: impl FnOnce() -> bool,
+        length: u64,
+        (status, headers): (StatusCode, &HeaderMap),
+    ) -> Option<Self> {
         let (at, end, total) = match (way, status) {
+            _ if length == 0 => return None,
             (_, StatusCode::OK) => (0, length, length),
-            (Way::Range, StatusCode::PARTIAL_CONTENT) if ranged => range_of(headers)?,
+            (Way::Range, StatusCode::PARTIAL_CONTENT) if ranged() => range_of(headers)?,
             _ => return None,
         };
         let etag = strong_etag(headers).map(Box::from);
@@ -72,6 +77,11 @@ impl Promise {
             etag,
             digest,
         })
+    }
+
+    /// How its rest is asked for.
+    pub fn way(&self) -> Way {
+        self.way
     }
 
     /// So many bytes more went to the client.

@@ -84,7 +84,7 @@ struct Slot<B> {
 }
 
 struct Parked<B> {
-    connection: Connection<B>,
+    connection: Box<Connection<B>>,
     since: Instant,
 }
 
@@ -110,7 +110,8 @@ impl Drop for Counted {
 
 /// The use of one connection for one exchange. Dropped without [`Lease::give_back`] it closes (A23).
 pub struct Lease<B> {
-    connection: Connection<B>,
+    /// Boxed once in its life: a lease is moved often.
+    connection: Box<Connection<B>>,
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool<B>>,
     share: Share,
@@ -206,7 +207,7 @@ where
         });
         let tasks = [drive, watch];
         let connection =
-            Connection { sender, pulse, held: None, reused: false, _tasks: tasks, _open: counted };
+            Box::new(Connection { sender, pulse, held: None, reused: false, _tasks: tasks, _open: counted });
         let (endpoint, pool) = (endpoint.clone(), self.clone());
         Ok(Lease { connection, endpoint, pool, share, in_line: false })
     }
@@ -245,7 +246,7 @@ where
         part
     }
 
-    fn take_idle(&self, id: u64) -> Option<Connection<B>> {
+    fn take_idle(&self, id: u64) -> Option<Box<Connection<B>>> {
         let mut slots = self.slots.borrow_mut();
         let slot = slot_of(&mut slots, id)?;
         while let Some(parked) = slot.idle.pop() {

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 
 use super::{
@@ -47,9 +47,17 @@ pub struct Pull {
     skip: u64,
     /// When the endpoint's last bytes came.
     heard: Instant,
-    headers: Box<[(HeaderName, HeaderValue)]>,
+    asked: Asked,
     bearer: Option<Bearer>,
     under_way: Option<UnderWay>,
+}
+
+/// The headers that an answer was asked for with.
+enum Asked {
+    /// All of them, while it may come at once.
+    Whole(HeaderMap),
+    /// What its continuation needs.
+    Needed(Box<[(HeaderName, HeaderValue)]>),
 }
 
 /// The answer to a continuation, and its story.
@@ -90,7 +98,7 @@ impl Pull {
         outgoing: &mut Outgoing,
         registry: &Registry<'_>,
         bearer: &mut Option<Bearer>,
-        head: &response::Parts,
+        (head, live): (&response::Parts, &Incoming),
     ) -> Option<Box<Self>> {
         let way = match registry.kind {
             Kind::Blob => Way::Range,
@@ -100,14 +108,15 @@ impl Pull {
         if outgoing.method != Method::GET || outgoing.body.is_some() {
             return None;
         }
-        let ranged = outgoing.headers.contains_key(header::RANGE);
-        let promise = Promise::of(way, ranged, head.status, &head.headers)?;
+        let length = live.size_hint().exact()?;
+        let ranged = || outgoing.headers.contains_key(header::RANGE);
+        let promise = Promise::of(way, ranged, length, (head.status, &head.headers))?;
         Some(Box::new(Self {
             promise,
             tries: Tries::default(),
             skip: 0,
             heard: Instant::now(),
-            headers: needed(std::mem::take(&mut outgoing.headers), way),
+            asked: Asked::Whole(std::mem::take(&mut outgoing.headers)),
             bearer: bearer.take(),
             under_way: None,
         }))
@@ -133,6 +142,9 @@ impl Pull {
         }
         self.promise.kept(new.len() as u64);
         self.tries.brought();
+        if self.left() > 0 {
+            self.asked.settle(self.promise.way());
+        }
         Some(Frame::data(new))
     }
 
@@ -152,6 +164,7 @@ impl Pull {
             // What breaks again and again without a byte is the blob's fault, not the endpoint's.
             self.eject(endpoint, &story.worker);
         }
+        self.asked.settle(self.promise.way());
         let uri = origin_form(&story.uri);
         let outgoing = Outgoing {
             method: Method::GET,
@@ -225,14 +238,25 @@ impl Pull {
     }
 
     fn headers(&self, story: &Story) -> HeaderMap {
-        let mut headers: HeaderMap = HeaderMap::with_capacity(self.headers.len() + 3);
-        for (name, value) in &self.headers {
-            headers.append(name, value.clone());
+        let mut headers = HeaderMap::new();
+        if let Asked::Needed(needed) = &self.asked {
+            for (name, value) in needed {
+                headers.append(name, value.clone());
+            }
         }
         headers.insert(headers::REQUEST_ID, story.id.clone());
         headers::set_real_ip(&mut headers, &story.client_text);
         headers.extend(self.promise.range().map(|range| (header::RANGE, range)));
         headers
+    }
+}
+
+impl Asked {
+    /// Lets go of what no continuation needs. Most answers come whole with their first bytes and never pay for this.
+    fn settle(&mut self, way: Way) {
+        if let Self::Whole(headers) = self {
+            *self = Self::Needed(needed(std::mem::take(headers), way));
+        }
     }
 }
 
@@ -284,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_pull_holds_little_beside_its_headers() {
-        assert!(size_of::<Pull>() <= 256, "{}", size_of::<Pull>());
+        assert!(size_of::<Pull>() <= 288, "{}", size_of::<Pull>());
     }
 
     #[test]

@@ -120,19 +120,26 @@ pub fn plain(path: &str) -> Result<Cow<'_, str>, AmbiguousPath> {
     } else {
         Cow::Borrowed(path)
     };
-    let mut segment = 1;
     let bytes = plain.as_bytes();
-    for end in 1..=bytes.len() {
-        match bytes.get(end) {
-            Some(b'/') | None => {
-                check_segment(&bytes[segment..end], end == bytes.len())?;
-                segment = end + 1;
-            }
-            Some(b'\\' | 0..=31 | 127) => return Err(AmbiguousPath::StrangeByte),
-            Some(_) => {}
-        }
+    // Folded over all bytes, without a way out in between, this takes a few instructions for sixteen of them.
+    let strange = bytes.iter().fold(false, |found, b| found | matches!(b, b'\\' | 0..=31 | 127));
+    if strange {
+        return Err(AmbiguousPath::StrangeByte);
+    }
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    let suspect = pairs.fold(false, |found, (a, b)| found | ((*a == b'/') & ((*b == b'/') | (*b == b'.'))));
+    if suspect {
+        check_segments(bytes)?;
     }
     Ok(plain)
+}
+
+fn check_segments(path: &[u8]) -> Result<(), AmbiguousPath> {
+    let mut segments = path.split(|b| *b == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        check_segment(segment, segments.peek().is_none())?;
+    }
+    Ok(())
 }
 
 fn check_segment(segment: &[u8], last: bool) -> Result<(), AmbiguousPath> {

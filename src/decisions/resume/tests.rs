@@ -15,7 +15,13 @@ fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn promise(way: Way, status: u16, lines: Lines) -> Option<Promise> {
-    Promise::of(way, true, StatusCode::from_u16(status).expect("a status"), &map(lines))
+    let headers = map(lines);
+    Promise::of(
+        way,
+        || true,
+        length_of(&headers)?,
+        (StatusCode::from_u16(status).expect("a status"), &headers),
+    )
 }
 
 #[test]
@@ -44,7 +50,7 @@ fn only_what_has_a_length_and_a_name_can_be_continued() {
         assert_eq!(promise(way, status, lines).map(|p| p.left()), left, "{way:?} {status} {lines:?}");
     }
     let unasked = map(&[("content-length", "4"), ("content-range", "bytes 3-6/10"), D]);
-    assert_eq!(Promise::of(Range, false, StatusCode::PARTIAL_CONTENT, &unasked), None);
+    assert_eq!(Promise::of(Range, || false, 4, (StatusCode::PARTIAL_CONTENT, &unasked)), None);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, Response, StatusCode, header, response};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 
 use super::{Passage, Round, dispatch::Sent};
 use crate::{
@@ -217,16 +218,16 @@ impl Passage<'_> {
             head.headers.remove(header::CONTENT_LENGTH);
             return Response::from_parts(head, DownBody::whole(bytes::Bytes::new()));
         }
-        let pull = self.pull(&head);
+        let pull = self.pull((&head, &live));
         Response::from_parts(head, DownBody::stream(live, lease, self.outgoing.body.clone(), pull))
     }
 
     /// What a client's pull goes on with where its answer breaks off; nothing is continued in observe mode (A27).
-    fn pull(&mut self, head: &response::Parts) -> Option<Box<Pull>> {
+    fn pull(&mut self, answer: (&response::Parts, &Incoming)) -> Option<Box<Pull>> {
         if !self.policy.enforce || self.story.silent {
             return None;
         }
-        Pull::of(&mut self.outgoing, self.registry.as_ref()?, &mut self.bearer, head)
+        Pull::of(&mut self.outgoing, self.registry.as_ref()?, &mut self.bearer, answer)
     }
 
     /// Reads a refusal whole, so that its connection can be asked again and it can still be handed on.
