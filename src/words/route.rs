@@ -127,6 +127,7 @@ pub fn plain(path: &str) -> Result<Cow<'_, str>, AmbiguousPath> {
         return Err(AmbiguousPath::StrangeByte);
     }
     let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    #[expect(clippy::needless_bitwise_bool, reason = "a way out in between would cost the sixteen at once")]
     let suspect = pairs.fold(false, |found, (a, b)| found | ((*a == b'/') & ((*b == b'/') | (*b == b'.'))));
     if suspect {
         check_segments(bytes)?;
