@@ -279,10 +279,11 @@ mod tests {
         let stores = Arc::new(Stores { memory, spool, given_up: AtomicU64::new(0) });
         let mut all: Vec<_> =
             (0..uploads).map(|_| Kept::new(stores.clone(), CLIENT, Arc::from("robot$ci"))).collect();
+        let chunk = vec![7; CHUNK];
         for _ in 0..20 * BLOCK / CHUNK {
             for kept in &mut all {
                 std::future::poll_fn(|cx| kept.poll_room(cx)).await;
-                kept.push(&[7; CHUNK]);
+                kept.push(&chunk);
             }
         }
         all.iter().filter(|kept| kept.is_whole()).count()
