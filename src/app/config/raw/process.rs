@@ -75,8 +75,8 @@ impl Default for Uploads {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Park {
-    /// The longest time that a request waits; a request for a token at most 12 s, because docker waits for 15.
-    /// `0s` = none waits.
+    /// The longest time that a request waits; a request for a token, or a ping without a credential, at most
+    /// 12 s, because docker waits for 15. `0s` = none waits.
     pub timeout: Text<Span>,
     /// Requests that wait side by side, shared fairly by address and principal; what finds no room gets 503.
     pub requests: NonZeroUsize,
@@ -91,7 +91,8 @@ impl Default for Park {
     }
 }
 
-/// Tokens while Harbor can't answer: what it granted a credential before, for exactly the same scope, once more.
+/// Tokens while Harbor can't answer: what it granted a credential before, for exactly the same scope, once more; while
+/// there is no core at all, for another scope a token that Harbor judges where it is used.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grace {
