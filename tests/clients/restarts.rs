@@ -11,6 +11,7 @@ use crate::{
         harbor::{Harbor, Replica},
         image::Image,
         settings,
+        witness::Witness,
     },
 };
 use std::{sync::atomic::AtomicBool, thread, time::Duration};
@@ -65,7 +66,7 @@ struct Scene {
     gate: Gate,
     _balancer: Balancer,
     _spool: TempDir,
-    _harbor: Harbor,
+    harbor: Harbor,
 }
 
 impl Scene {
@@ -80,8 +81,11 @@ impl Scene {
         let addresses: Vec<_> = replicas.iter().map(|replica| replica.address).collect();
         let spool = tempfile::tempdir().expect("a temporary folder");
         let configuration = gate::configuration(&addresses, "auto", &[&replicas[0].key_file]);
-        let gate =
-            Gate::start(&format!("{configuration}\n[uploads]\nspool = \"{}\"\n", spool.path().display()));
+        let gate = Gate::start(&format!(
+            "{configuration}\n[uploads]\nspool = \"{}\"\n{}",
+            spool.path().display(),
+            gate::http2_listener()
+        ));
         let balancer = Balancer::nginx(Choice::RoundRobin, &addresses);
         let ledger = Ledger::default();
         let crews = Lane::both(balancer.address, gate.address).map(crew);
@@ -89,11 +93,12 @@ impl Scene {
             assert!(ledger.login(lane, client), "{ledger}");
         }
         replicas[0].seed(SEED, &Image::generate(2, LAYER));
-        Self { replicas, crews, ledger, gate, _balancer: balancer, _spool: spool, _harbor: harbor }
+        Self { replicas, crews, ledger, gate, _balancer: balancer, _spool: spool, harbor }
     }
 
     fn run(self, title: &str, kills: &Kills) {
         let (ledger, stop) = (&self.ledger, AtomicBool::new(false));
+        let witness = Witness::watch(self.harbor.world(), &self.gate);
         thread::scope(|scope| {
             let _stopped = StopAtEnd(&stop);
             for crew in &self.crews {
@@ -104,6 +109,7 @@ impl Scene {
         });
         ledger.verify_pushes(self.replicas[0].address);
         ledger.judge(title, &self.gate);
+        witness.judge(self.replicas[0].address);
     }
 
     /// Each in turn, first by SIGTERM, then by SIGKILL; until there were enough of both, every client has met some,
