@@ -17,7 +17,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 /// Between two requests of one asker: enough to meet whatever happens, little enough to leave the machine to others.
 const PAUSE: Duration = Duration::from_millis(60);
 /// Every so many turns something is pushed.
-const PUSH_EVERY: u64 = 2;
+const PUSH_EVERY: u64 = 3;
 /// Every so many pushes the body is one that core refuses before it has read it (U2).
 const LARGE_EVERY: u64 = 4;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -132,7 +132,7 @@ impl Asker {
     /// A token for the repository, which says of its own who asked, and for what.
     async fn token(&self, repository: &str) -> Turn<String> {
         let target =
-            format!("/service/token?service=harbor-registry&scope=repository:{repository}:pull,push");
+            format!("/service/token?service=harbor-registry&scope=repository:{repository}:pull,push,delete");
         let reply = self.get(&target, self.basic.as_ref()).await?;
         let answer: Value = serde_json::from_slice(&reply.body)
             .map_err(|_| Fault::Wrong(format!("a token's answer: {}", shown(&reply.body))))?;
