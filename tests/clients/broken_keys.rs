@@ -82,7 +82,7 @@ fn break_file(state: &str, path: &Path, key: &CoreKey) {
         "half written" => KeyForm::HalfWritten,
         "public" => KeyForm::Public,
         "missing" => return fs::remove_file(path).expect("no key file"),
-        _ => return fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("its mode"),
+        _ => return fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("its mode"),
     };
     key.rename_into(path, form).expect("a broken key file");
 }
