@@ -9,7 +9,7 @@ pub mod probe;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod signer;
-mod small_file;
+pub(crate) mod small_file;
 pub mod spool;
 pub mod task;
 pub mod telemetry;

@@ -45,7 +45,14 @@ pub(crate) struct Mode {
     pub(crate) bits: u32,
 }
 
+/// The user and the group that Harbor's core runs as.
+pub(crate) const CORE: u32 = 10_000;
+
 impl Mode {
+    pub(crate) fn of(meta: &Metadata) -> Self {
+        Self { owner: meta.uid(), group: meta.gid(), bits: meta.mode() & 0o777 }
+    }
+
     pub(crate) fn is_world_readable(self) -> bool {
         self.bits & 0o004 != 0
     }
@@ -103,8 +110,7 @@ pub(crate) fn read(path: &Path) -> Result<Read, FileFault> {
     }
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
-    let mode = Mode { owner: meta.uid(), group: meta.gid(), bits: meta.mode() & 0o777 };
-    Ok(Read { bytes, digest: hash, stamp: Stamp::from(&meta), mode })
+    Ok(Read { bytes, digest: hash, stamp: Stamp::from(&meta), mode: Mode::of(&meta) })
 }
 
 fn check(meta: &Metadata) -> Result<(), FileFault> {

@@ -48,6 +48,6 @@ pub use replica::{Core, CoreOptions};
 pub use version::Version;
 pub use wire::head::Head;
 pub use world::{
-    Health, OutageTimes, RegistryBackend, Role, SAMPLE_ADMIN_PASSWORD, SAMPLE_ROBOT_SECRET,
+    Deed, Deeds, Health, OutageTimes, RegistryBackend, Role, SAMPLE_ADMIN_PASSWORD, SAMPLE_ROBOT_SECRET,
     SAMPLE_USER_PASSWORD, World,
 };

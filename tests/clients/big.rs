@@ -11,6 +11,7 @@ use crate::{
         settings,
         tap::Tap,
         waiting,
+        witness::Witness,
     },
 };
 use std::{
@@ -36,6 +37,7 @@ fn a_pull_and_a_push_of_5_gib_go_on_while_core_is_killed_at_random_moments() {
     let scene = Scene::begin();
     let image = Image::generate(seed, mebibytes);
     let ledger = Ledger::default();
+    let witness = Witness::watch(scene.harbor.world(), &scene.gate);
     let lanes = [Side::Direct, Side::Through].map(|side| {
         let tap = Tap::counting(scene.front(side));
         let lane = Lane::both(tap.address, tap.address)[side as usize].clone();
@@ -63,6 +65,7 @@ fn a_pull_and_a_push_of_5_gib_go_on_while_core_is_killed_at_random_moments() {
     println!("  at most {} MiB in the spool, {} MiB of memory", scene.spooled.get() / MIB, peak / MIB);
     ledger.verify_pushes(scene.core.address);
     ledger.judge("one large layer, core killed at random moments", &scene.gate);
+    witness.judge(scene.core.address);
     assert!(scene.spooled.get() > 0, "the spool was used");
     assert!(peak < (KEPT + BESIDE) * MIB, "{peak} bytes of memory");
 }

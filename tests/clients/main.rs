@@ -9,6 +9,7 @@ mod support;
 
 mod balancers;
 mod big;
+mod broken_keys;
 mod chunked_push;
 mod core_dies;
 mod crew;

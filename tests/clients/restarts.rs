@@ -12,6 +12,7 @@ use crate::{
         image::Image,
         process::peak_memory,
         settings,
+        witness::Witness,
     },
 };
 use std::{
@@ -81,7 +82,7 @@ struct Scene {
     gate: Gate,
     _balancer: Balancer,
     _spool: TempDir,
-    _harbor: Harbor,
+    harbor: Harbor,
 }
 
 impl Scene {
@@ -97,8 +98,9 @@ impl Scene {
         let spool = tempfile::tempdir().expect("a temporary folder");
         let configuration = gate::configuration(&addresses, "auto", &[&replicas[0].key_file]);
         let gate = Gate::start(&format!(
-            "{configuration}\n[uploads]\nmemory_total = \"{KEPT}MiB\"\nspool = \"{}\"\n",
-            spool.path().display()
+            "{configuration}\n[uploads]\nmemory_total = \"{KEPT}MiB\"\nspool = \"{}\"\n{}",
+            spool.path().display(),
+            gate::http2_listener()
         ));
         let balancer = Balancer::nginx(Choice::RoundRobin, &addresses);
         let ledger = Ledger::default();
@@ -107,11 +109,12 @@ impl Scene {
             assert!(ledger.login(lane, client), "{ledger}");
         }
         replicas[0].seed(SEED, &Image::generate(2, layer()));
-        Self { replicas, crews, ledger, gate, _balancer: balancer, _spool: spool, _harbor: harbor }
+        Self { replicas, crews, ledger, gate, _balancer: balancer, _spool: spool, harbor }
     }
 
     fn run(self, title: &str, kills: &Kills) {
         let (ledger, stop) = (&self.ledger, AtomicBool::new(false));
+        let witness = Witness::watch(self.harbor.world(), &self.gate);
         let gone = thread::scope(|scope| {
             let _stopped = StopAtEnd(&stop);
             for crew in &self.crews {
@@ -131,6 +134,7 @@ impl Scene {
         // Whatever a client would have tried again by itself.
         assert_eq!(self.gate.refusals(), "", "{title}: what tidegate refused");
         assert!(peak < (KEPT + BESIDE) * MIB, "{peak} bytes of memory");
+        witness.judge(self.replicas[0].address);
     }
 
     /// Each in turn, first by SIGTERM, then by SIGKILL; until there were enough of both, a push and a pull of every

@@ -1,9 +1,19 @@
 //! Core's key file is broken (K7 to K9): core signs nothing and still takes passwords. Robots, users and everybody
 //! go on, by tokens of ours that mean nothing to anybody else (A11).
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use tidegate::rehearsal::harbor::{KeyForm, Version};
+use tidegate::rehearsal::harbor::{KeyForm, Moment, Version};
 
 use crate::{
     operating::{status, with_token},
@@ -317,6 +327,61 @@ fn a_scope_that_core_cannot_read_is_no_broken_key() {
     let token = token(gate.address, DEV, SCOPE);
     let answer = pull(MANIFEST).bearer(&token).at(gate.address);
     assert_eq!(story(&gate, &answer), ["forwarded", "as_came", ""]);
+}
+
+/// Requests of one principal that core has at once, at most, where `per_principal` is so many and nobody could learn
+/// Harbor's mode: then every user's may be a CLI secret.
+fn most_at_once(who: (&str, &str), allowed: usize, wanted: usize) -> usize {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&most);
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| {
+        options.gate = Some(Arc::new(move |moment, head| {
+            if head.target.starts_with("/api/v2.0/systeminfo") {
+                return Some(Box::pin(std::future::pending()));
+            }
+            let waits = moment == Moment::Allowed && head.header("user-agent") == Some("many");
+            waits.then(|| {
+                let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+                Box::pin(async move {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    // All that may come are there before one goes; then any that may not has time to come too.
+                    let full = async {
+                        while most.load(Ordering::SeqCst) < wanted {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    };
+                    tokio::time::timeout(Duration::from_secs(5), full).await.ok();
+                    tokio::time::sleep(HELD).await;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                }) as Pin<Box<dyn Future<Output = ()> + Send>>
+            })
+        }));
+    });
+    core.seed();
+    let replay = format!("[replay]\nper_principal = {allowed}");
+    let gate = Setup::before(&[&core], &[]).upstream("probe = { timeout = \"1s\" }").rest(&replay).start();
+    overwrite(&core.key_file, KeyForm::Empty);
+    let ours = own(&gate, &ask_token(SCOPE).basic(who));
+    let ask = |agent| pull(MANIFEST).header("User-Agent", agent).bearer(&ours).at(gate.address).status;
+    // The first of a principal runs alone.
+    assert_eq!(ask("first"), 200, "{}", gate.tail());
+    thread::scope(|scope| {
+        let asked: Vec<_> = (0..12).map(|_| scope.spawn(|| ask("many"))).collect();
+        for asked in asked {
+            assert_eq!(asked.join().expect("an asker"), 200, "{}", gate.tail());
+        }
+    });
+    counted.load(Ordering::SeqCst)
+}
+
+/// How long core holds each of them then.
+const HELD: Duration = Duration::from_millis(100);
+
+#[test]
+fn no_more_replays_of_a_principal_run_at_once_than_are_configured() {
+    assert_eq!([1, 3].map(|allowed| most_at_once(DEV, allowed, allowed)), [1, 3]);
+    assert_eq!(most_at_once(ROBOT, 1, 8), 8, "a robot's secret never reaches an identity provider");
 }
 
 /// Alarms now, as `subject: cause; remedy`.

@@ -41,4 +41,5 @@ mod tls;
 mod token_service;
 mod upstream;
 mod upstream_tls;
+mod witness;
 mod wrong_passwords;

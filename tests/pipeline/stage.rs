@@ -51,8 +51,12 @@ pub struct Replica {
 
 impl Stage {
     pub fn new() -> Self {
+        Self::of(World::sample())
+    }
+
+    pub fn of(world: World) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        Self { runtime, world: Arc::new(World::sample()), folder: tempfile::tempdir().expect("a folder") }
+        Self { runtime, world: Arc::new(world), folder: tempfile::tempdir().expect("a folder") }
     }
 
     /// A file of this test's own.

@@ -145,6 +145,16 @@ impl Gate {
         self.program.signal(name);
     }
 
+    /// Where it speaks HTTP/2 by prior knowledge, if its configuration has an [`http2_listener`].
+    pub fn http2(&self) -> Option<SocketAddr> {
+        let text = fs::read_to_string(&self.configuration).expect("the configuration is read");
+        let parsed: toml::Table = text.parse().expect("a configuration in TOML");
+        let mut listeners = parsed.get("listener")?.as_array()?.iter();
+        let speaks =
+            |listener: &&toml::Value| listener.get("http2").and_then(toml::Value::as_bool) == Some(true);
+        listeners.find(speaks)?.get("address")?.as_str()?.parse().ok()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.program.id()
@@ -235,6 +245,11 @@ pub fn configuration(endpoints: &[SocketAddr], opaque: &str, keys: &[&Path]) -> 
         endpoints.join(", "),
         sources.join(", ")
     )
+}
+
+/// One more listener, on a free port, that speaks HTTP/2 too.
+pub fn http2_listener() -> String {
+    format!("\n[[listener]]\naddress = \"{}\"\nhttp2 = true\n", ports::free())
 }
 
 fn whole(configuration: &str, address: SocketAddr, admin: SocketAddr) -> String {

@@ -65,6 +65,8 @@ impl Harbor {
             address: ports::free(),
             key_file,
             start_delay: Duration::ZERO,
+            version: Version::V2_15_2,
+            ext_endpoint: String::new(),
             core: Mutex::default(),
             world: Arc::clone(&self.world),
             runtime: self.runtime.handle().clone(),
@@ -103,6 +105,11 @@ pub struct Replica {
     pub key_file: PathBuf,
     /// How long it takes until it listens when it is started again; 1 to 2 s in a real one. Zero at first.
     pub start_delay: Duration,
+    /// What it plays from its next start on. From 2.14 on the realm follows `Host`, so that each lane's clients get their
+    /// tokens through that lane.
+    pub version: Version,
+    /// Where the realm of a version before that points; empty for its own address.
+    pub ext_endpoint: String,
     /// None while it is down.
     core: Mutex<Option<Core>>,
     world: Arc<World>,
@@ -150,13 +157,13 @@ impl Replica {
         self.runtime.block_on(self.running().kill());
     }
 
-    /// Starts it on its address with its key file, after its start delay, and returns when it listens. It plays the
-    /// version whose realm follows `Host`, so that each lane's clients get their tokens through that lane.
+    /// Starts it on its address with its key file, after its start delay, and returns when it listens.
     ///
     /// # Panics
     /// Where it runs.
     pub fn start_again(&self) {
-        let mut options = CoreOptions::new(Version::V2_15_2, &self.key_file, Arc::clone(&self.world), "");
+        let mut options =
+            CoreOptions::new(self.version, &self.key_file, Arc::clone(&self.world), &self.ext_endpoint);
         options.start_delay = self.start_delay;
         let core = self.runtime.block_on(Core::start(self.address, options)).expect("the core listens");
         *self.core.lock().unwrap_or_else(PoisonError::into_inner) = Some(core);

@@ -17,3 +17,4 @@ pub mod registry;
 pub mod settings;
 pub mod tap;
 pub mod waiting;
+pub mod witness;

@@ -11,7 +11,7 @@ use crate::{
         key::{self, Key, KeyFault},
         ring::{Listed, Listing, SourceName},
     },
-    edges::small_file::{self, Mode, Read, Stamp},
+    edges::small_file::{self, CORE, Mode, Read, Stamp},
     words::clock::UnixTime,
 };
 
@@ -50,6 +50,7 @@ struct Seen {
     /// `None` where it couldn't be read; it is tried again at every look.
     stamp: Option<Stamp>,
     digest: [u8; 32],
+    mode: Mode,
     warnings: Vec<Alarm>,
     /// What would keep core from signing with it, if it is core's.
     suspicions: Vec<Alarm>,
@@ -128,6 +129,12 @@ impl Look<'_> {
         let read = match (small_file::read(path).map_err(KeyFault::from), before) {
             (Ok(read), Some(seen)) if seen.digest == read.digest => {
                 seen.stamp = Some(read.stamp);
+                // What it holds is known; who may read it may have changed.
+                if let (true, Ok(keys)) = (seen.mode != read.mode, parse(&read.bytes)) {
+                    seen.mode = read.mode;
+                    seen.warnings = warnings(path, &keys, &read, self.now);
+                    seen.suspicions = suspicions(path, listing, &keys, (read.mode, self.now));
+                }
                 return;
             }
             (read, _) => read,
@@ -141,8 +148,8 @@ impl Look<'_> {
     fn found(&mut self, path: &Path, listing: &Listing, keys: Vec<Key>, read: &Read) {
         let warnings = warnings(path, &keys, read, self.now);
         let suspicions = suspicions(path, listing, &keys, (read.mode, self.now));
-        let (stamp, digest) = (Some(read.stamp), read.digest);
-        self.seen.insert(path.to_owned(), Seen { stamp, digest, warnings, suspicions });
+        let (stamp, digest, mode) = (Some(read.stamp), read.digest, read.mode);
+        self.seen.insert(path.to_owned(), Seen { stamp, digest, mode, warnings, suspicions });
         self.sights.push(Sight { name: name_of(path), listing: Some(listing.clone()), read: Ok(keys) });
     }
 
@@ -150,7 +157,8 @@ impl Look<'_> {
         if self.patience == Patience::UntilTick {
             return;
         }
-        let seen = Seen { stamp: None, digest: [0; 32], warnings: Vec::new(), suspicions: Vec::new() };
+        let (digest, mode) = ([0; 32], Mode { owner: 0, group: 0, bits: 0 });
+        let seen = Seen { stamp: None, digest, mode, warnings: Vec::new(), suspicions: Vec::new() };
         self.seen.insert(path.to_owned(), seen);
         self.sights.push(Sight { name: name_of(path), listing: Some(listing.clone()), read: Err(fault) });
     }
@@ -221,9 +229,6 @@ fn warning(path: &Path, cause: String, remedy: &'static str, now: UnixTime) -> A
     let path = path.to_string_lossy().into_owned();
     Alarm { path, cause, remedy, since: now, is_warning: true, forbids_start: false }
 }
-
-/// The user and the group that Harbor's core runs as.
-const CORE: u32 = 10_000;
 
 /// A file that is of use to us and would be none to core: said only while some core can't sign, because it may well
 /// be another file than core's. What an operator listed as past or to come is not what core signs with, nor is a JWKS.

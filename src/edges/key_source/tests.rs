@@ -340,6 +340,20 @@ fn what_would_keep_core_from_signing_is_known_and_no_alarm_by_itself() {
 }
 
 #[test]
+fn a_file_whose_mode_alone_changes_is_suspected_and_cleared() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("private_key.pem");
+    write(&path, rsa(0).pkcs1_pem());
+    let shelf = KeyShelf::new(policy(), vec![source(Place::File(path.clone()))]);
+    let suspected = |mode| {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        shelf.look(Patience::None, UnixTime(0));
+        shelf.suspicions().len()
+    };
+    assert_eq!([0o644, 0o600, 0o644, 0o400].map(suspected), [0, 1, 0, 1]);
+}
+
+#[test]
 fn a_file_is_core_s_to_read_by_its_user_its_group_or_everybody() {
     let table = [
         (10_000, 0, 0o400, true),

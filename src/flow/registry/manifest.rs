@@ -1,9 +1,13 @@
 //! A manifest whose PUT got no answer: looked for, and sent again only where it was not taken (A22).
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use aws_lc_rs::digest::{self, SHA256};
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use tokio::time::sleep;
 
 use super::{Passage, Recovered};
 use crate::{
@@ -14,6 +18,12 @@ use crate::{
         route::Kind,
     },
 };
+
+/// From a cut on, the longest time that a registry goes on with what it was sent whole: it stores a manifest within
+/// milliseconds, and is given the time of a busy machine or of slow object storage.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Between two looks meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The digest that Harbor gives a manifest.
 const DIGEST: &str = "docker-content-digest";
@@ -30,9 +40,7 @@ impl Passage<'_> {
             let own = digest_of(&kept).await.ok_or(reason)?;
             let path = self.outgoing.uri.path().to_owned();
             let (repository, reference) = path.rsplit_once('/').ok_or(reason)?;
-            let by_reference = self.look(&format!("{repository}/{reference}")).await?;
-            let by_digest = self.look(&format!("{repository}/{own}")).await?;
-            match manifest::fate(&own, &by_reference, &by_digest) {
+            match self.fate(repository, reference, &own).await? {
                 Fate::Taken => {
                     self.story.rescued(Rescue::PushRestarted);
                     return self
@@ -50,6 +58,22 @@ impl Passage<'_> {
         self.journey.sent_before = before;
         self.story.rescued(Rescue::PushRestarted);
         Ok(Recovered::Again)
+    }
+
+    /// What became of a manifest that was sent whole. The registry behind a core that died under it may be at it still:
+    /// only what it has not taken after a while it never got.
+    async fn fate(&mut self, repository: &str, reference: &str, own: &str) -> Result<Fate, Reason> {
+        let settled = Instant::now() + SETTLED;
+        loop {
+            let last = Instant::now() >= settled;
+            let by_reference = self.look(&format!("{repository}/{reference}")).await?;
+            let by_digest = self.look(&format!("{repository}/{own}")).await?;
+            let fate = manifest::fate(own, &by_reference, &by_digest);
+            if last || fate != Fate::NotTaken {
+                return Ok(fate);
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn look(&mut self, target: &str) -> Result<Seen, Reason> {

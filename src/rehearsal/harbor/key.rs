@@ -14,7 +14,10 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use moka::sync::Cache;
 
-use crate::words::kid::Kid;
+use crate::{
+    edges::small_file::{CORE, Mode},
+    words::kid::Kid,
+};
 
 /// What the file gives to the side that signs (libtrust's reader).
 #[derive(Debug)]
@@ -27,9 +30,15 @@ pub(super) enum SigningKey {
     Unusable,
 }
 
+/// The file's bytes, where core's user may read it: by owner and mode, whoever runs this process.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let mode = Mode::of(&std::fs::metadata(path).ok()?);
+    if mode.lets(CORE) { std::fs::read(path).ok() } else { None }
+}
+
 /// Reads the file as libtrust does.
 pub(super) fn to_sign(path: &Path) -> SigningKey {
-    let Some(block) = std::fs::read(path).ok().and_then(|bytes| first_block(&bytes)) else {
+    let Some(block) = read(path).and_then(|bytes| first_block(&bytes)) else {
         return SigningKey::Unusable;
     };
     match block.label.as_str() {
@@ -49,7 +58,7 @@ pub(super) fn to_verify(path: &Path) -> Option<Arc<KeyPair>> {
         let block = first_block(bytes)?;
         KeyPair::from_der(&block.der).or_else(|_| KeyPair::from_pkcs8(&block.der)).ok().map(Arc::new)
     };
-    let bytes = std::fs::read(path).ok()?;
+    let bytes = read(path)?;
     TO_VERIFY.get_with_by_ref(&bytes, || parsed(&bytes))
 }
 

@@ -1,6 +1,6 @@
 //! Key files as operators, charts and accidents write them.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use aws_lc_rs::{
     encoding::{AsDer as _, EcPrivateKeyRfc5915Der, Pkcs8V1Der, PublicKeyX509Der},
@@ -90,12 +90,14 @@ impl CoreKey {
     pub fn rename_into(&self, path: &Path, form: KeyForm) -> io::Result<()> {
         let beside = path.with_extension("next");
         fs::write(&beside, self.text(form)?)?;
+        readable(&beside)?;
         fs::rename(&beside, path)
     }
 
     /// Overwrites the file in place: the same inode, as a bind mount needs it.
     pub fn overwrite(&self, path: &Path, form: KeyForm) -> io::Result<()> {
-        fs::write(path, self.text(form)?)
+        fs::write(path, self.text(form)?)?;
+        readable(path)
     }
 
     /// RS256 over `signed`, for tests that make tokens of their own (K4).
@@ -113,6 +115,11 @@ impl CoreKey {
         let der: PublicKeyX509Der<'_> = public.as_der().map_err(|_| io::Error::other("no SPKI"))?;
         Ok(der.as_ref().to_vec())
     }
+}
+
+/// Core, whose user isn't ours, may read it whatever our umask.
+fn readable(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
 /// Makes an RSA key and puts it at `path` as core wants it, by rename; gives its name.

@@ -12,7 +12,7 @@ use super::{
         reply::{Reply, ReplyBody},
         request_body::RequestBody,
     },
-    world::RegistryBackend,
+    world::{RegistryBackend, deeds::Begun},
 };
 use std::{net::SocketAddr, sync::Arc};
 
@@ -38,12 +38,13 @@ impl Inner {
             let message = format!("invalid repository name: {}", asked.repository);
             return Reply::error(400, "BAD_REQUEST", &message);
         }
+        let begun = self.begun(head);
         let mut reply = match &self.world.registry {
             // The registry's own `Date` stands among its headers, core's behind them.
             RegistryBackend::Memory(memory) => {
-                memory.answer(head, &asked, body).await.with("Date", self.date())
+                memory.answer(head, &asked, body).await.of(begun).with("Date", self.date())
             }
-            RegistryBackend::Proxy(registry) => forward(registry, head, body, peer).await,
+            RegistryBackend::Proxy(registry) => forward(registry, head, body, (peer, begun)).await,
         };
         reply.spoilt_by_expect = body.expects_continue();
         self.as_harbor_says(head, &asked, reply).await
@@ -92,9 +93,9 @@ async fn forward(
     registry: &Arc<RegistryAddress>,
     head: &Head,
     body: &mut RequestBody<'_>,
-    peer: Option<SocketAddr>,
+    for_whom: (Option<SocketAddr>, Option<Begun>),
 ) -> Reply {
-    match registry.send(head, body, peer).await {
+    match registry.send(head, body, for_whom).await {
         Ok(answer) => streamed(answer),
         Err(_) => Reply::new(502),
     }
@@ -103,6 +104,7 @@ async fn forward(
 fn streamed(mut answer: Answer) -> Reply {
     const HOP_BY_HOP: [&str; 3] = ["connection", "keep-alive", "transfer-encoding"];
     let mut reply = Reply::new(answer.status);
+    reply.deed = answer.deed;
     reply.headers = std::mem::take(&mut answer.headers);
     reply.headers.retain(|(name, _)| !HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)));
     reply.body = ReplyBody::Registry(Box::new(answer));

@@ -8,9 +8,12 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, runtime::Handle};
 
-use super::wire::{connection::Connection, head::Head, request_body::RequestBody, transfer::Transfer};
+use super::{
+    wire::{connection::Connection, head::Head, request_body::RequestBody, transfer::Transfer},
+    world::deeds::{Begun, Place, is_safe},
+};
 
 /// Idle connections kept to the registry.
 const MOST_IDLE: usize = 64;
@@ -43,6 +46,8 @@ pub struct RegistryAddress {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
+    /// What it tells of, where somebody watches.
+    pub(super) deed: Option<Place>,
     connection: Connection,
     left: Transfer,
     home: Arc<RegistryAddress>,
@@ -60,11 +65,11 @@ impl RegistryAddress {
         self: &Arc<Self>,
         head: &Head,
         body: &mut RequestBody<'_>,
-        peer: Option<SocketAddr>,
+        (peer, begun): (Option<SocketAddr>, Option<Begun>),
     ) -> io::Result<Answer> {
         let bytes = self.head_for(head, body, peer);
-        if !body.is_announced() {
-            // An idle connection may have been closed meanwhile; without a body, trying again is safe.
+        if is_safe(&head.method) && !body.is_announced() {
+            // An idle connection may have been closed meanwhile; what changes nothing may be tried again.
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             if let Some(mut connection) = idle
                 && connection.write(&bytes).await.is_ok()
@@ -76,7 +81,22 @@ impl RegistryAddress {
         let mut connection = Connection::new(TcpStream::connect(self.address).await?);
         connection.write(&bytes).await?;
         relay(&mut connection, body).await?;
-        self.read_answer(connection, head).await
+        match begun {
+            None => self.read_answer(connection, head).await,
+            Some(begun) => self.hear(connection, head.clone(), begun).await,
+        }
+    }
+
+    /// Reads the answer to what may be a deed, also where the core that asked ends meanwhile: the registry has all of the
+    /// request and does it.
+    async fn hear(self: &Arc<Self>, connection: Connection, head: Head, begun: Begun) -> io::Result<Answer> {
+        let home = Arc::clone(self);
+        let reading = Handle::current().spawn(async move {
+            let mut answer = home.read_answer(connection, &head).await?;
+            answer.deed = begun.answered(answer.status, &answer.headers);
+            Ok(answer)
+        });
+        reading.await.map_err(io::Error::other)?
     }
 
     fn head_for(&self, head: &Head, body: &RequestBody<'_>, peer: Option<SocketAddr>) -> Vec<u8> {
@@ -114,7 +134,8 @@ impl RegistryAddress {
                     Some(left) => left,
                     None => Transfer::UntilClose,
                 };
-                return Ok(Answer { status, headers, connection, left, home: Arc::clone(self) });
+                let home = Arc::clone(self);
+                return Ok(Answer { status, headers, deed: None, connection, left, home });
             }
             if connection.fill().await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());

@@ -22,7 +22,7 @@ use super::{
     serve::{Told, accept},
     version::Version,
     wire::{head::Head, reply::Reply, request_body::RequestBody},
-    world::World,
+    world::{World, deeds::Begun},
 };
 use crate::words::clock::Clock;
 
@@ -219,6 +219,11 @@ impl Inner {
         }
     }
 
+    /// What a request may change, where somebody watches.
+    pub(super) fn begun(&self, head: &Head) -> Option<Begun> {
+        self.world.begin(head, self.address)
+    }
+
     async fn route(
         &self,
         head: &Head,
@@ -237,9 +242,10 @@ impl Inner {
             self.gate.at(Moment::Allowed, head).await;
             return self.registry(head, path, body, peer).await;
         }
+        let begun = self.begun(head);
         if path.starts_with("/api/") {
-            return self.api(head, path, &who, body).await;
+            return self.api(head, path, &who, body).await.of(begun);
         }
-        self.ui(head, path, body).await
+        self.ui(head, path, body).await.of(begun)
     }
 }

@@ -109,10 +109,12 @@ async fn exchange(
     let asked = head.minor == 0
         || head.header("connection").is_some_and(|value| value.to_ascii_lowercase().contains("close"));
     let close = unread || asked || *told.borrow() != Told::Serve;
+    let deed = reply.deed;
     let written = reply.write(&mut body, &head.method, inner.clock.now_precise(), close).await?;
     if written == Written::Short {
         return Ok(Next::Close);
     }
+    inner.world.acknowledge(deed);
     if unread {
         body.read_on().await;
         return Ok(Next::Linger);

@@ -1,20 +1,24 @@
 //! What all replicas of one Harbor share: its database (users, robots, projects), its Redis (sessions) and its registry.
 
 mod backends;
+pub(super) mod deeds;
 mod people;
 mod projects;
 mod sessions;
 
 use std::{
     collections::HashSet,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::{memory::MemoryRegistry, registry_client::RegistryAddress};
+use super::{memory::MemoryRegistry, registry_client::RegistryAddress, wire::head::Head};
 use crate::words::clock::Clock;
 pub(super) use backends::{Backend, Backends};
 pub use backends::{Health, OutageTimes};
+use deeds::{Begun, Place};
+pub use deeds::{Deed, Deeds};
 pub(super) use people::{Robot, User};
 pub use projects::Role;
 pub(super) use projects::{Action, DatabaseDown, Member, Project};
@@ -37,6 +41,7 @@ pub struct World {
     tables: Mutex<Tables>,
     sessions: Mutex<Sessions>,
     backends: watch::Sender<Backends>,
+    deeds: Arc<Deeds>,
     /// Signs CSRF cookies; the same for all replicas (`CSRF_KEY`).
     pub(super) csrf_key: [u8; 32],
     clock: Clock,
@@ -78,6 +83,7 @@ impl World {
             tables: Mutex::default(),
             sessions: Mutex::default(),
             backends: watch::Sender::new(Backends::up()),
+            deeds: Arc::default(),
             csrf_key,
             clock: Clock::system(),
         };
@@ -99,6 +105,24 @@ impl World {
     /// [`World::sample_with`] over an empty registry in memory of at most 1 GiB.
     pub fn sample() -> Self {
         Self::sample_with(RegistryBackend::Memory(Arc::new(MemoryRegistry::new(1 << 30))))
+    }
+
+    /// Keeps every change from now on, for as long as this world lives.
+    pub fn watch(&self) -> Arc<Deeds> {
+        self.deeds.watch();
+        Arc::clone(&self.deeds)
+    }
+
+    /// What a request to a core may change; `None` where nobody wants to know.
+    pub(super) fn begin(&self, head: &Head, core: SocketAddr) -> Option<Begun> {
+        self.deeds.begin(head, core)
+    }
+
+    /// The answer to what was done went out whole.
+    pub(super) fn acknowledge(&self, deed: Option<Place>) {
+        if let Some(place) = deed {
+            self.deeds.acknowledge(place);
+        }
     }
 
     pub(super) fn tables(&self) -> MutexGuard<'_, Tables> {

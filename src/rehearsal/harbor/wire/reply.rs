@@ -7,7 +7,11 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{request_body::RequestBody, transfer::Transfer};
-use crate::rehearsal::harbor::{registry_client::Answer, times::http_date};
+use crate::rehearsal::harbor::{
+    registry_client::Answer,
+    times::http_date,
+    world::deeds::{Begun, Place},
+};
 
 /// An answer before it is written.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub(in super::super) struct Reply {
     pub(in super::super) body: ReplyBody,
     /// U6: a `100 Continue` with these headers goes first, and 200 takes the status's place.
     pub(in super::super) spoilt_by_expect: bool,
+    /// What it tells of, where that changed something and somebody watches.
+    pub(in super::super) deed: Option<Place>,
 }
 
 /// Where an answer's bytes come from.
@@ -39,7 +45,13 @@ pub(in super::super) enum Written {
 
 impl Reply {
     pub(in super::super) fn new(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: ReplyBody::Here(Vec::new()), spoilt_by_expect: false }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: ReplyBody::Here(Vec::new()),
+            spoilt_by_expect: false,
+            deed: None,
+        }
     }
 
     pub(in super::super) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -50,6 +62,12 @@ impl Reply {
     pub(in super::super) fn body(mut self, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         self.body = ReplyBody::Here(if body.is_empty() { Vec::new() } else { vec![body] });
+        self
+    }
+
+    /// Notes that this was done, if it is what `begun` began.
+    pub(in super::super) fn of(mut self, begun: Option<Begun>) -> Self {
+        self.deed = begun.and_then(|begun| begun.answered(self.status, &self.headers));
         self
     }
 
