@@ -25,6 +25,7 @@ use super::{
     writes::{self, Ended},
 };
 use crate::{
+    decisions::outage::Need,
     edges::{fleet::Scheme, telemetry::counters::route_index},
     words::{
         challenge,
@@ -278,7 +279,8 @@ async fn pass(
         basic_sent: basic.then(|| Cell::new(Instant::now())),
     };
     let park = if policy.enforce { policy.park } else { Duration::ZERO };
-    let ask = Ask { outgoing, registry, bearer, within, park, portal, of_client: true };
+    let need = need_of(policy, registry.as_ref(), &outgoing, basic);
+    let ask = Ask { outgoing, registry, bearer, within, park, need, portal, of_client: true };
     let result = registry::forward(worker, Some(downstream), policy, ask, story).await;
     if let Some(relay) = relay {
         story.bytes_in = relay.passed();
@@ -295,6 +297,13 @@ async fn pass(
         forget(worker, writes::ended_by(&parts.method, path));
     }
     Ok(response)
+}
+
+/// What the registry's requests need; all else, and everything in observe mode, goes up whatever hangs.
+fn need_of(policy: &Policy, registry: Option<&Registry<'_>>, outgoing: &Outgoing, basic: bool) -> Need {
+    let authorized = outgoing.headers.contains_key(header::AUTHORIZATION);
+    let of = |registry: &Registry<'_>| Need::of_registry(registry.kind, &outgoing.method, authorized, basic);
+    registry.filter(|_| policy.enforce).map_or(Need::Nothing, of)
 }
 
 /// Observe mode counts what enforce mode would refuse, and touches nothing (A27).

@@ -32,7 +32,7 @@ use super::{
     story::Story,
 };
 use crate::{
-    decisions::token::claims,
+    decisions::{outage::Need, token::claims},
     words::{
         credential::{Credential, basic_user},
         reason::{Outcome, Reason, Rescue},
@@ -43,6 +43,9 @@ use crate::{
 const LONGEST: usize = 1024 * 1024;
 /// docker gives a token 15 s, its way there and back among them.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a question waits for Harbor whose answer grace may give: other clients wait for less than docker, and one
+/// operation asks more than once.
+const BEFORE_GRACE: Duration = Duration::from_secs(4);
 
 /// Answers a token request in enforce mode.
 pub async fn answer(
@@ -161,7 +164,7 @@ const SENDS: usize = 4;
 
 impl Flight {
     async fn fly(self) -> Flown {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + if self.may_have_grace() { BEFORE_GRACE } else { PATIENCE };
         let name = self.basic.as_ref().and_then(basic_user).unwrap_or_default();
         let wrong = &self.worker.shared.wrong;
         let from = (self.client, self.bytes());
@@ -177,19 +180,19 @@ impl Flight {
         let (mut waited, mut doubted) = (false, false);
         let mut turn = None;
         for left in (0..SENDS).rev() {
-            flown = self.send().await.unwrap_or_else(Flown::failed).after(&flown);
+            flown = self.send(until).await.unwrap_or_else(Flown::failed).after(&flown);
             if let Some(turn) = turn.take().filter(|_| flown.failure.is_none()) {
                 Turn::answered(turn);
             }
             let mut inspected = self.inspect(&mut flown);
             if inspected == Inspected::CannotSign {
                 inspected = match self.unsigned(&mut flown, left, &mut doubted).await {
-                    Some(inspected) => self.instead(&mut flown, inspected).await,
+                    Some(inspected) => self.instead(&mut flown, inspected, until).await,
                     None => continue,
                 };
             }
             if self.is_failed_by_an_outage(&flown, inspected, until).await {
-                if left > 0 {
+                if left > 0 && flown.failure != Some(Reason::NoEndpoint) {
                     turn = self.await_database(until).await;
                 }
                 if turn.is_some() {
@@ -225,6 +228,13 @@ impl Flight {
         flown
     }
 
+    /// What core can't answer it without; where we can't read its query, that is everything.
+    fn need(&self) -> Need {
+        let authorized = self.headers.contains_key(header::AUTHORIZATION);
+        let names = |query: &Query| query.scopes.iter().any(|scope| scope.kind == "repository");
+        Need::of_token(authorized, self.query.as_ref().is_none_or(names))
+    }
+
     /// What it holds while it waits: its credential, and what the client wrote beside it.
     fn bytes(&self) -> usize {
         let target = self.uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -232,12 +242,12 @@ impl Flight {
     }
 
     /// Asks Harbor the client's own question.
-    async fn send(&self) -> Result<Flown, Reason> {
-        self.ask(self.uri.clone()).await
+    async fn send(&self, until: Instant) -> Result<Flown, Reason> {
+        self.ask(self.uri.clone(), until).await
     }
 
-    /// Asks Harbor with the client's credential, where it takes requests.
-    async fn ask(&self, uri: Uri) -> Result<Flown, Reason> {
+    /// Asks Harbor with the client's credential, where it takes requests by `until`.
+    async fn ask(&self, uri: Uri, until: Instant) -> Result<Flown, Reason> {
         let mut story = Story::silent(&self.worker, self.client);
         let outgoing = Outgoing {
             method: Method::GET,
@@ -252,7 +262,8 @@ impl Flight {
             registry: None,
             bearer: None,
             within: self.policy.token_timeout,
-            park: self.policy.park.min(PATIENCE),
+            park: self.policy.park.min(until.saturating_duration_since(Instant::now())),
+            need: self.need(),
             portal: false,
             of_client: false,
         };
