@@ -22,7 +22,7 @@ use super::{
     send::{Outgoing, origin_form},
     story::Story,
     token_service,
-    writes::{self, Ended},
+    writes::{self, Ended, EndedGrace},
 };
 use crate::{
     decisions::outage::Need,
@@ -294,7 +294,7 @@ async fn pass(
         story.would_rescue = would;
     }
     if response.status().is_success() {
-        forget(worker, writes::ended_by(&parts.method, path));
+        forget(worker, writes::ended_by(&parts.method, path), writes::grace_ended_by(&parts.method, path));
     }
     Ok(response)
 }
@@ -320,10 +320,14 @@ fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&Bearer>, stor
 }
 
 /// Forgets what a write has ended.
-fn forget(worker: &Worker, ended: Ended) {
+fn forget(worker: &Worker, ended: Ended, grace: EndedGrace<'_>) {
     if ended >= Ended::Answers {
         worker.shared.answers.forget_all();
-        worker.shared.graces.forget_all();
+    }
+    match grace {
+        EndedGrace::Nobodys => {}
+        EndedGrace::Of(project) => worker.shared.graces.forget_project(project),
+        EndedGrace::Everybodys => worker.shared.graces.forget_all(),
     }
     if ended >= Ended::Credentials {
         worker.shared.replays.forget_all();

@@ -76,6 +76,7 @@ pub async fn answer(
     worker.counters.answer_misses.fetch_add(1, Relaxed);
     let asks = &parts.headers;
     let (generation, client) = (worker.shared.answers.generation(), story.client);
+    let writes = worker.shared.graces.writes();
     let flight = || {
         let headers = going_up(asks);
         let flight = Flight {
@@ -88,6 +89,7 @@ pub async fn answer(
             place,
             client,
             generation,
+            writes,
         };
         flight.fly()
     };
@@ -157,6 +159,8 @@ struct Flight {
     place: Option<[u8; 32]>,
     client: std::net::IpAddr,
     generation: u64,
+    /// Writes that had ended grace when it was asked.
+    writes: u64,
 }
 
 /// Sends of one flight at most: an endpoint that can't sign is followed by another, a lock by one more try.
@@ -332,7 +336,8 @@ impl Flight {
         }
         if let Some(place) = self.place {
             let granted = (&*issued.token, name, &*issued.access);
-            shared.graces.accepted(place, basic, granted, (shared.clock.now(), self.policy.grace));
+            let now = (shared.clock.now(), self.policy.grace);
+            shared.graces.accepted(place, basic, granted, now, self.writes);
         }
         if !self.policy.replay {
             return;
