@@ -14,6 +14,7 @@ mod core;
 mod crowd;
 mod cutter;
 mod draining;
+mod hanging;
 mod key_overlap;
 mod key_states;
 mod keys;
