@@ -2,10 +2,13 @@
 
 use std::{
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use tidegate::rehearsal::harbor::{Health, Role, Version};
+use tidegate::{
+    rehearsal::harbor::{Health, Role, Version},
+    words::clock::Clock,
+};
 
 use crate::{
     stage::{
@@ -289,8 +292,8 @@ fn a15_grace_moves_its_own_window_never_and_gives_five_minutes_at_most() {
     stage.world.set_database(Health::Refusing);
     let granted = ask_token(SCOPE).basic(DEV).at(gate.address);
     assert_eq!(story(&gate, &granted)[2], "grace", "{}", gate.tail());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("now").as_secs();
-    let ends = claims(&granted.token())["exp"].as_u64().expect("exp");
+    let now = Clock::system().now().0;
+    let ends = claims(&granted.token())["exp"].as_i64().expect("exp");
     assert!(ends <= now + 300, "{ends} is later than five minutes after {now}");
     thread::sleep(Duration::from_secs(10).saturating_sub(accepted.elapsed()));
     is_unavailable(&gate, &ask_token(SCOPE).basic(DEV).at(gate.address), "after the window");
