@@ -263,7 +263,9 @@ impl Learn for Learner {
     }
 
     fn awaited(&self) -> bool {
-        self.shared.lot.waiting() > 0
+        let shared = &self.shared;
+        let for_core = || shared.outages.waiting() > 0 && !serves(&shared.fleet.snapshot());
+        shared.lot.waiting() > 0 || for_core()
     }
 
     fn window_open(&self) -> bool {

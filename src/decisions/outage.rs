@@ -1,8 +1,9 @@
 //! Outages of core's database that look like Harbor's judgement (D1), told from judgements.
 
-use http::{HeaderMap, StatusCode, header::WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, StatusCode, header::WWW_AUTHENTICATE};
 
-use crate::words::challenge::Challenge;
+use super::plan::Standing;
+use crate::words::{challenge::Challenge, route::Kind};
 
 /// The question whose answer needs core's database: a read of a repository in a project that nobody has.
 ///
@@ -73,6 +74,107 @@ pub fn shows_a_database(status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
     !status.is_server_error() && !outage
 }
 
+/// What our own question has found at an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Its database answers.
+    Well,
+    /// It says itself that its database does not (D1), or fails.
+    Refusing,
+    /// It says nothing.
+    Silent(Silence),
+    /// It can't be reached, or breaks off: that shows without any question.
+    Gone,
+}
+
+/// How much of a core hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// What needs the database (D2).
+    Database,
+    /// Everything (D4).
+    Core,
+}
+
+impl Found {
+    /// What it means that the question got no answer, where `key`: one that needs no database did (K11).
+    pub fn no_answer(key: bool) -> Self {
+        Self::Silent(if key { Silence::Database } else { Silence::Core })
+    }
+
+    /// What an endpoint is passed by for; `None` where nothing speaks against it.
+    pub fn trouble(self) -> Option<Trouble> {
+        match self {
+            Self::Silent(silence) => Some(Trouble::Hangs(silence)),
+            Self::Refusing => Some(Trouble::Refuses),
+            Self::Well | Self::Gone => None,
+        }
+    }
+}
+
+/// What the matter is with an endpoint that can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It fails what needs its database, at once.
+    Refuses,
+    /// It hangs.
+    Hangs(Silence),
+}
+
+/// What core can't answer a request without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nobody asks: it goes up whatever hangs.
+    Nothing,
+    /// Core alone.
+    Core,
+    /// Core and its database.
+    Database,
+}
+
+impl Need {
+    /// Of a request to the registry: core challenges a read without `Authorization` before it looks anything up (C1, C2),
+    /// and looks for no project on `/v2/` itself.
+    pub fn of_registry(kind: Kind, method: &Method, authorized: bool, basic: bool) -> Self {
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let looks_up = if kind == Kind::Base { basic } else { authorized || !reads };
+        if looks_up { Self::Database } else { Self::Core }
+    }
+
+    /// Of a token request: users and projects are looked up.
+    pub fn of_token(authorized: bool, names_repositories: bool) -> Self {
+        if authorized || names_repositories { Self::Database } else { Self::Core }
+    }
+
+    /// Whether a request would fail with such an endpoint.
+    pub fn fails_with(self, trouble: Trouble) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Core => trouble == Trouble::Hangs(Silence::Core),
+            Self::Database => true,
+        }
+    }
+}
+
+/// What a request sees of an endpoint when it chooses one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Whether it takes requests.
+    pub standing: Standing,
+    /// What it would fail with there.
+    pub trouble: Option<Trouble>,
+    /// Whether the request has failed there already.
+    pub avoided: bool,
+}
+
+/// Whether a request waits for an endpoint's database in the place of going up: one hangs, and no other takes it. Where
+/// one only refuses, that costs it nothing, and its answer may be another one now.
+pub fn waits(endpoints: &[Choice]) -> bool {
+    let takes = |it: &Choice| it.standing == Standing::Healthy && it.trouble.is_none() && !it.avoided;
+    let hangs = |it: &Choice| matches!(it.trouble, Some(Trouble::Hangs(_)));
+    endpoints.iter().any(hangs) && !endpoints.iter().any(takes)
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -136,6 +238,56 @@ mod tests {
         for (status, headers, body, want) in table {
             let status = StatusCode::from_u16(status).expect("a status");
             assert_eq!(shows_a_database(status, headers, &body), want, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_looks_nothing_up_goes_up_while_only_the_database_hangs() {
+        let of =
+            |kind, method: Method, authorized, basic| Need::of_registry(kind, &method, authorized, basic);
+        let table = [
+            ("challenge", of(Kind::Base, Method::GET, false, false), Need::Core),
+            ("bearer on /v2/", of(Kind::Base, Method::GET, true, false), Need::Core),
+            ("password on /v2/", of(Kind::Base, Method::GET, true, true), Need::Database),
+            ("challenge of a read", of(Kind::Manifest, Method::HEAD, false, false), Need::Core),
+            ("read", of(Kind::Blob, Method::GET, true, false), Need::Database),
+            ("write without a credential", of(Kind::UploadOpen, Method::POST, false, false), Need::Database),
+            ("nobody's token", Need::of_token(false, true), Need::Database),
+            ("login", Need::of_token(true, false), Need::Database),
+            ("K11", Need::of_token(false, false), Need::Core),
+        ];
+        for (name, found, want) in table {
+            assert_eq!(found, want, "{name}");
+        }
+        let all =
+            [Found::Well, Found::Gone, Found::Refusing, Found::no_answer(true), Found::no_answer(false)];
+        let fails = |need: Need| all.map(|found| found.trouble().is_some_and(|it| need.fails_with(it)));
+        assert_eq!(fails(Need::Nothing), [false; 5]);
+        assert_eq!(fails(Need::Core), [false, false, false, false, true]);
+        assert_eq!(fails(Need::Database), [false, false, true, true, true]);
+    }
+
+    #[test]
+    fn a_request_waits_where_one_endpoint_hangs_and_no_other_takes_it() {
+        let well = Choice { standing: Standing::Healthy, trouble: None, avoided: false };
+        let silence = Some(Trouble::Hangs(Silence::Database));
+        let (hangs, avoided) = (Choice { trouble: silence, ..well }, Choice { avoided: true, ..well });
+        let gone = Choice { standing: Standing::Ejected, ..well };
+        let refuses = Choice { trouble: Some(Trouble::Refuses), ..well };
+        let table: [(&str, &[Choice], bool); 10] = [
+            ("all is well", &[well, well], false),
+            ("none hangs", &[gone], false),
+            ("the only one hangs", &[hangs], true),
+            ("another is well", &[hangs, well], false),
+            ("the other is gone", &[gone, hangs], true),
+            ("it failed at the other", &[hangs, avoided], true),
+            ("all hang", &[hangs, hangs], true),
+            ("it hangs and is gone", &[Choice { trouble: silence, ..gone }], true),
+            ("the only one refuses", &[refuses], false),
+            ("one hangs, one refuses", &[hangs, refuses], true),
+        ];
+        for (name, endpoints, want) in table {
+            assert_eq!(waits(endpoints), want, "{name}");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::LocalBoxFuture;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
@@ -24,7 +25,7 @@ use self::shares::{Share, Shares};
 use super::{
     fleet::Endpoint,
     task::Bound,
-    wire::{Phase, Pulse, Side, Stream, Watch, Wire},
+    wire::{Patience, Phase, Pulse, Side, Stream, Watch, Wire},
 };
 use crate::words::kid::Kid;
 
@@ -44,6 +45,18 @@ pub struct Limits {
     /// hyper's read buffer of a connection, bytes.
     pub buffer: usize,
 }
+
+/// What is done about an answer that should be here and is not.
+#[derive(Clone)]
+pub struct Doubt {
+    /// The silence that makes one doubt, and again after each as long.
+    pub after: Duration,
+    /// Finds out whether the endpoint hangs.
+    pub hangs: Hangs,
+}
+
+/// Asks an endpoint whether it hangs.
+pub type Hangs = Rc<dyn Fn(Arc<Endpoint>) -> LocalBoxFuture<'static, bool>>;
 
 /// How long a request waits for a connection that its client may have, where all are in use.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,6 +84,7 @@ pub enum ConnectFault {
 /// One worker's pool for request bodies of type `B`.
 pub struct Pool<B> {
     limits: Limits,
+    doubt: Option<Doubt>,
     /// As of the last sweep: near enough for what is idle.
     swept: Cell<Instant>,
     /// By endpoint: few, so that a look at each is sooner done than a hash.
@@ -122,9 +136,9 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Pool<B>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// An empty pool.
-    pub fn new(limits: Limits) -> Rc<Self> {
-        Rc::new(Self { limits, swept: Cell::new(Instant::now()), slots: RefCell::default() })
+    /// An empty pool; without a `doubt` every answer may take its time.
+    pub fn new(limits: Limits, doubt: Option<Doubt>) -> Rc<Self> {
+        Rc::new(Self { limits, doubt, swept: Cell::new(Instant::now()), slots: RefCell::default() })
     }
 
     /// An idle connection to `endpoint`, or a new one, for a client by its network; `None` = for our own question.
@@ -197,7 +211,8 @@ where
             .await
             .map_err(ConnectFault::Http)?;
         let (stop, stopped) = oneshot::channel();
-        let watch = Bound::spawn(watch_over(pulse.clone(), self.limits, stop));
+        let doubt = self.doubt.clone().map(|doubt| (doubt, endpoint.clone()));
+        let watch = Bound::spawn(watch_over(pulse.clone(), self.limits, doubt, stop));
         // Its end shows in the exchange that it carries; a task of its own has nothing more to tell.
         let drive = Bound::spawn(async move {
             tokio::select! {
@@ -264,12 +279,12 @@ fn slot_of<B>(slots: &mut [(u64, Slot<B>)], id: u64) -> Option<&mut Slot<B>> {
 }
 
 impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
-    /// Sends a request and waits for the head of its answer: for `patience` from the last byte that went up, where
+    /// Sends a request and waits for the head of its answer: with `patience` from the last byte that went up, where
     /// that is given. The message comes back where nothing of it was written.
     pub async fn send(
         &mut self,
         request: Request<B>,
-        patience: Option<Duration>,
+        patience: Option<Patience>,
     ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
         self.connection.pulse.expect_answer(patience);
         let answer = self.connection.sender.try_send_request(request).await;
@@ -295,6 +310,11 @@ impl<B: Body<Data = bytes::Bytes> + 'static> Lease<B> {
     /// Whether the last request got no answer within its patience.
     pub fn is_overdue(&self) -> bool {
         self.connection.pulse.is_overdue()
+    }
+
+    /// Whether the last request was given up because its endpoint hangs.
+    pub fn is_given_up(&self) -> bool {
+        self.connection.pulse.is_given_up()
     }
 
     /// Whether any byte of an answer came since the last request began.
@@ -351,14 +371,30 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Stream, ConnectFault>
 }
 
 /// Stops a connection when a write has waited for core to read, or an answer that has begun for its next byte, for
-/// `limits.stall`, or when an answer has not begun in time. In a task of its own: a timer beside the connection
-/// would be looked at with each of its wake-ups.
-async fn watch_over(pulse: Rc<Pulse>, limits: Limits, stop: oneshot::Sender<()>) {
-    let shortest = limits.stall.min(limits.shortest_patience);
+/// `limits.stall`, or when an answer has not begun in time, or is not here and its endpoint hangs. In a task of its own:
+/// a timer beside the connection would be looked at with each of its wake-ups.
+async fn watch_over(
+    pulse: Rc<Pulse>,
+    limits: Limits,
+    doubt: Option<(Doubt, Arc<Endpoint>)>,
+    stop: oneshot::Sender<()>,
+) {
+    let after = doubt.as_ref().map_or(Duration::MAX, |(doubt, _)| doubt.after);
+    let shortest = limits.stall.min(limits.shortest_patience).min(after);
     let pause = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(1));
     let mut watch = Watch::new(pulse.clone(), Instant::now());
+    let mut doubts = Doubts { doubt, question: None, asked: (0, Duration::ZERO) };
     loop {
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            hangs = doubts.answered() => {
+                if hangs == Some(pulse.exchange()) && pulse.phase() == Phase::Busy {
+                    pulse.give_up();
+                    let _ = stop.send(());
+                    return;
+                }
+            }
+        }
         let now = Instant::now();
         watch.look(now);
         let stands = |waits: Option<Duration>| waits.is_some_and(|waits| waits >= limits.stall);
@@ -369,5 +405,36 @@ async fn watch_over(pulse: Rc<Pulse>, limits: Limits, stop: oneshot::Sender<()>)
             let _ = stop.send(());
             return;
         }
+        if let Some(silence) = watch.silence(now) {
+            doubts.ask(pulse.exchange(), silence);
+        }
+    }
+}
+
+/// The questions whether a connection's endpoint hangs, one after the other.
+struct Doubts {
+    doubt: Option<(Doubt, Arc<Endpoint>)>,
+    /// The one that is asked now, and for which exchange.
+    question: Option<(u32, LocalBoxFuture<'static, bool>)>,
+    /// For which exchange it was asked last, and how long that had been silent.
+    asked: (u32, Duration),
+}
+
+impl Doubts {
+    fn ask(&mut self, exchange: u32, silence: Duration) {
+        let Some((doubt, endpoint)) = self.doubt.as_ref().filter(|_| self.question.is_none()) else { return };
+        let before = if self.asked.0 == exchange { self.asked.1 } else { Duration::ZERO };
+        if silence >= before + doubt.after {
+            self.asked = (exchange, silence);
+            self.question = Some((exchange, (doubt.hangs)(endpoint.clone())));
+        }
+    }
+
+    /// The exchange whose endpoint hangs, `None` where it does not; never completes while nothing is asked.
+    async fn answered(&mut self) -> Option<u32> {
+        let Some((exchange, question)) = &mut self.question else { return std::future::pending().await };
+        let (exchange, hangs) = (*exchange, question.await);
+        self.question = None;
+        hangs.then_some(exchange)
     }
 }

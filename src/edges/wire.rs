@@ -84,8 +84,19 @@ pub struct Pulse {
     reads: Cell<Wait>,
     read_any: Cell<bool>,
     peer_gone: Cell<bool>,
-    patience: Cell<Option<Duration>>,
+    patience: Cell<Option<Patience>>,
     overdue: Cell<bool>,
+    given_up: Cell<bool>,
+}
+
+/// How long an answer's head may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// At most.
+    pub most: Duration,
+    /// Whether a shorter silence makes one doubt that it comes at all: of a request that takes an endpoint no time and
+    /// may be sent twice.
+    pub doubts: bool,
 }
 
 /// Whether one direction waits for the peer, and how often that has changed.
@@ -131,9 +142,10 @@ impl Pulse {
     }
 
     /// Forgets what was read: an exchange begins, whose answer may take `patience` once nothing moves any more.
-    pub fn expect_answer(&self, patience: Option<Duration>) {
+    pub fn expect_answer(&self, patience: Option<Patience>) {
         self.read_any.set(false);
         self.overdue.set(false);
+        self.given_up.set(false);
         self.patience.set(patience);
         self.enter(Phase::Busy);
     }
@@ -141,6 +153,21 @@ impl Pulse {
     /// Whether the connection was stopped because no answer came in time.
     pub fn is_overdue(&self) -> bool {
         self.overdue.get()
+    }
+
+    /// Gives up the exchange: the endpoint hangs.
+    pub fn give_up(&self) {
+        self.given_up.set(true);
+    }
+
+    /// Whether the connection was stopped because the endpoint hangs.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.get()
+    }
+
+    /// The exchange that is under way, as a number that no other on this connection has for long.
+    pub fn exchange(&self) -> u32 {
+        self.entered.get()
     }
 
     /// Whether any byte came since [`Pulse::expect_answer`].
@@ -195,11 +222,23 @@ impl Watch {
     /// Whether an answer's head is awaited and neither side has moved for as long as it may take; a body that moves
     /// is never late, however long it is.
     pub fn is_overdue(&self, now: Instant) -> bool {
-        let moved = self.entered.1.max(self.writes.1).max(self.reads.1);
-        let patience = self.pulse.patience.get().filter(|_| self.pulse.phase() == Phase::Busy);
-        let overdue = patience.is_some_and(|patience| now.saturating_duration_since(moved) >= patience);
+        let overdue = self.awaited().is_some_and(|patience| self.stood(now) >= patience.most);
         self.pulse.overdue.set(overdue);
         overdue
+    }
+
+    /// For how long an answer's head that should come soon has been awaited while neither side moved; `None` where
+    /// none is, or it may take its time.
+    pub fn silence(&self, now: Instant) -> Option<Duration> {
+        self.awaited().filter(|patience| patience.doubts).map(|_| self.stood(now))
+    }
+
+    fn awaited(&self) -> Option<Patience> {
+        self.pulse.patience.get().filter(|_| self.pulse.phase() == Phase::Busy)
+    }
+
+    fn stood(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.entered.1.max(self.writes.1).max(self.reads.1))
     }
 
     /// How long a read has been waiting for the peer, while nothing was written either; `None` where none waits.

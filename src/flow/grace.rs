@@ -1,8 +1,9 @@
 //! What Harbor last granted each credential, by exact scope, in memory: what grace may grant again (A15).
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
     },
     time::Duration,
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     decisions::grace,
-    words::{clock::UnixTime, scope::Access},
+    words::{clock::UnixTime, route::project_of, scope::Access},
 };
 
 /// A keyed hash of credential, service and scopes; one of a credential alone.
@@ -40,6 +41,44 @@ pub struct Graces {
     /// What is known of each credential; one for all its records.
     credentials: Cache<Place, Arc<Standing>>,
     given: Cache<Digest, ()>,
+    ends: Mutex<Ends>,
+}
+
+/// Which records writes have ended, by the number of the write: a record counts if it is of the last write that
+/// concerns it, or later.
+#[derive(Debug, Default)]
+struct Ends {
+    writes: u64,
+    of_all: u64,
+    of_any_project: u64,
+    of_project: HashMap<Box<str>, u64>,
+}
+
+/// Projects whose last write is remembered; with one more, all records end.
+const PROJECTS: usize = 4_096;
+
+impl Ends {
+    fn write(&mut self, project: Option<&str>) {
+        self.writes += 1;
+        match project {
+            Some(project) if self.of_project.len() < PROJECTS || self.of_project.contains_key(project) => {
+                self.of_any_project = self.writes;
+                self.of_project.insert(project.into(), self.writes);
+            }
+            _ => {
+                self.of_all = self.writes;
+                self.of_project.clear();
+            }
+        }
+    }
+
+    /// Whether what was asked for after `since` writes has ended. What names no repository is a log-in: whose it is may
+    /// have changed with any project's robots.
+    fn has_ended(&self, since: u64, access: &[Access]) -> bool {
+        let mut projects = access.iter().filter(|it| it.kind == "repository").map(|it| project_of(&it.name));
+        let ended = |project| self.of_project.get(project).is_some_and(|write| since < *write);
+        since < self.of_all || access.is_empty() && since < self.of_any_project || projects.any(ended)
+    }
 }
 
 /// What is known of a credential, whatever it asked for.
@@ -59,6 +98,7 @@ pub struct Granted {
     /// What it grants.
     pub access: Vec<Access>,
     accepted: UnixTime,
+    since: u64,
     standing: Arc<Standing>,
     life: Duration,
 }
@@ -89,16 +129,23 @@ impl Graces {
             records: remembered::cache(capacity, BYTES),
             credentials: Cache::builder().max_capacity(capacity).build(),
             given: Cache::builder().max_capacity(GIVEN).time_to_live(life).build(),
+            ends: Mutex::default(),
         }
     }
 
-    /// Harbor has just granted this for `credential` at `place`; kept for `window`.
+    /// The number of the last write that ended records.
+    pub fn writes(&self) -> u64 {
+        self.ends().writes
+    }
+
+    /// Harbor has granted this for `credential` at `place`, asked for after so many `writes`; kept for `window`.
     pub fn accepted(
         &self,
         place: Place,
         credential: &HeaderValue,
         (token, subject, access): (&str, &str, &[Access]),
         (now, window): (UnixTime, Duration),
+        writes: u64,
     ) {
         if window.is_zero() {
             return;
@@ -115,7 +162,8 @@ impl Graces {
         };
         standing.accepted.store(now.0, SeqCst);
         let (token, subject, access) = (token.into(), subject.into(), access.to_vec());
-        let granted = Granted { token, subject, access, accepted: now, standing, life: window };
+        let (since, life) = (writes, window);
+        let granted = Granted { token, subject, access, accepted: now, since, standing, life };
         self.records.insert(place, Arc::new(granted));
     }
 
@@ -135,7 +183,7 @@ impl Graces {
 
     /// What was granted last at `place`.
     pub fn find(&self, place: &Place) -> Option<Arc<Granted>> {
-        self.records.get(place)
+        self.records.get(place).filter(|granted| !self.ends().has_ended(granted.since, &granted.access))
     }
 
     /// Notes a token of grace by its digest.
@@ -148,13 +196,23 @@ impl Graces {
         self.given.contains_key(digest)
     }
 
+    /// A write may have changed what anybody may do in this project.
+    pub fn forget_project(&self, project: &str) {
+        self.ends().write(Some(project));
+    }
+
     /// A write may have changed what any credential may do.
     pub fn forget_all(&self) {
+        self.ends().write(None);
         // Those that are in somebody's hands, too.
         self.credentials.iter().for_each(|(_, standing)| standing.suspended.store(true, SeqCst));
         self.credentials.invalidate_all();
         self.records.invalidate_all();
         self.given.invalidate_all();
+    }
+
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keyed(&self, credential: &HeaderValue) -> Place {
@@ -178,7 +236,17 @@ mod tests {
     }
 
     fn accept(graces: &Graces, place: u8, window: Duration) {
-        graces.accepted([place; 32], &BASIC, ("a.b.c", "dev", &[]), (NOW, window));
+        grant(graces, place, &[], window);
+    }
+
+    fn grant(graces: &Graces, place: u8, names: &[&str], window: Duration) {
+        let access = |name: &&str| Access {
+            kind: "repository".into(),
+            name: (*name).into(),
+            actions: vec!["pull".into()],
+        };
+        let access: Vec<_> = names.iter().map(access).collect();
+        graces.accepted([place; 32], &BASIC, ("a.b.c", "dev", &access), (NOW, window), graces.writes());
     }
 
     fn suspended(graces: &Graces, place: u8) -> Option<bool> {
@@ -200,6 +268,25 @@ mod tests {
         let record = grace::Record { accepted: NOW, suspended: false };
         assert_eq!(graces.known(&BASIC), Some(record), "whatever it asked for");
         assert_eq!(graces.known(&HeaderValue::from_static("Basic other")), None);
+    }
+
+    #[test]
+    fn a_write_to_a_project_ends_what_was_granted_there_and_log_ins() {
+        let graces = graces();
+        let grants: [&[&str]; 4] = [&["mine/a", "other/b"], &["other/b"], &[], &["mine/a"]];
+        let all = || [0, 1, 2, 3].map(|place| graces.find(&[place; 32]).is_some());
+        for (place, names) in grants.iter().enumerate().take(3) {
+            grant(&graces, place as u8, names, WINDOW);
+        }
+        graces.forget_project("mine");
+        grant(&graces, 3, grants[3], WINDOW);
+        assert_eq!(all(), [false, true, false, true]);
+        let asked_before = graces.writes();
+        graces.forget_project("other");
+        graces.accepted([2; 32], &BASIC, ("a.b.c", "dev", &[]), (NOW, WINDOW), asked_before);
+        assert_eq!(all(), [false, false, false, true], "an answer that was asked for before the write");
+        (0..=PROJECTS).for_each(|n| graces.forget_project(&n.to_string()));
+        assert_eq!(all(), [false; 4], "what is not remembered of each counts for all");
     }
 
     #[test]

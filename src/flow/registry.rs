@@ -30,7 +30,7 @@ use super::{
     story::Story,
 };
 use crate::{
-    decisions::{plan::Tried, refusal},
+    decisions::{outage::Need, plan::Tried, refusal},
     words::{
         reason::{Reason, Rescue},
         route::{Kind, Registry},
@@ -55,6 +55,8 @@ pub struct Passage<'a> {
     pub within: Duration,
     /// How long it may wait for an endpoint; zero = not at all.
     pub park: Duration,
+    /// What core can't answer it without.
+    pub need: Need,
     /// Whether it goes to the portal.
     pub portal: bool,
     /// Its story.
@@ -137,6 +139,8 @@ pub struct Ask<'a> {
     pub within: Duration,
     /// See [`Passage::park`].
     pub park: Duration,
+    /// See [`Passage::need`].
+    pub need: Need,
     /// See [`Passage::portal`].
     pub portal: bool,
     /// See [`Passage::of_client`].
@@ -162,7 +166,7 @@ pub async fn forward(
     ask: Ask<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    let Ask { outgoing, registry, bearer, within, park, portal, of_client } = ask;
+    let Ask { outgoing, registry, bearer, within, park, need, portal, of_client } = ask;
     let journey = Journey::default();
     let mut passage = Passage {
         worker,
@@ -173,6 +177,7 @@ pub async fn forward(
         bearer,
         within,
         park,
+        need,
         portal,
         story,
         journey,
@@ -228,6 +233,8 @@ impl Passage<'_> {
     async fn recover(&mut self, reason: Reason) -> Result<Recovered, Reason> {
         let manifest = self.registry.as_ref().is_some_and(|registry| registry.kind == Kind::Manifest);
         match (reason, &self.push) {
+            // A token request waits by itself: it has another way than up.
+            (Reason::Outage, _) if self.registry.is_none() => Err(reason),
             (Reason::Outage, _) if self.journey.again => self.await_database().await.map(Recovered::Turn),
             (Reason::UpstreamBroke | Reason::Outage, Some(_)) if manifest => {
                 self.manifest_again(reason).await

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     decisions::{
+        outage::Need,
         plan::Standing,
         resume::{Misfit, Promise, Tries, Way},
     },
@@ -277,8 +278,17 @@ async fn ask(
         _ => return (Err(Reason::UpstreamBroke), told),
     };
     let (within, park) = (policy.registry_timeout, policy.park);
-    let ask =
-        Ask { outgoing, registry: Some(registry), bearer, within, park, portal: false, of_client: false };
+    let need = Need::Database;
+    let ask = Ask {
+        outgoing,
+        registry: Some(registry),
+        bearer,
+        within,
+        park,
+        need,
+        portal: false,
+        of_client: false,
+    };
     let answer = registry::forward(&worker, Some(&downstream), &policy, ask, &mut told).await;
     (answer, told)
 }

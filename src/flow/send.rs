@@ -1,11 +1,7 @@
 //! One request to one endpoint: leased connection, head of the answer in time, sent again only where that is
 //! certain to do no harm (A22).
 
-use std::{
-    cell::Cell,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
@@ -15,7 +11,10 @@ use super::{
     relay::{Relay, UpBody},
 };
 use crate::{
-    edges::pool::{ConnectFault, Lease},
+    edges::{
+        pool::{ConnectFault, Lease},
+        wire::Patience,
+    },
     words::route::Registry,
 };
 
@@ -55,6 +54,8 @@ pub enum SendFault {
     },
     /// No head of an answer in time.
     Slow,
+    /// None, and the endpoint hangs.
+    Hangs,
     /// The client left, or its body broke off.
     ClientGone,
 }
@@ -113,10 +114,11 @@ pub async fn exchange(
     mut lease: Lease<UpBody>,
     authorization: Option<&HeaderValue>,
     harmless: bool,
-    within: Duration,
+    patience: Patience,
 ) -> Result<Answered, SendFault> {
-    let mut fault = match lease.send(outgoing.request(authorization), Some(within)).await {
+    let mut fault = match lease.send(outgoing.request(authorization), Some(patience)).await {
         Ok(response) => return Ok(Answered { response, lease }),
+        Err(_) if lease.is_given_up() => return Err(SendFault::Hangs),
         Err(_) if lease.is_overdue() => return Err(SendFault::Slow),
         Err(fault) => fault,
     };
@@ -133,7 +135,7 @@ pub async fn exchange(
         return Err(SendFault::Broke { harmless });
     }
     // Boxed: rare, and as large as all the rest.
-    Box::pin(once_more((worker, outgoing), lease, authorization, harmless, within)).await
+    Box::pin(once_more((worker, outgoing), lease, authorization, harmless, patience)).await
 }
 
 async fn once_more(
@@ -141,13 +143,14 @@ async fn once_more(
     stale: Lease<UpBody>,
     authorization: Option<&HeaderValue>,
     harmless: bool,
-    within: Duration,
+    patience: Patience,
 ) -> Result<Answered, SendFault> {
     let (endpoint, client) = (stale.endpoint().clone(), stale.client());
     drop(stale);
     let mut lease = worker.pool.fresh(&endpoint, client).await.map_err(SendFault::NotSent)?;
-    match lease.send(outgoing.request(authorization), Some(within)).await {
+    match lease.send(outgoing.request(authorization), Some(patience)).await {
         Ok(response) => Ok(Answered { response, lease }),
+        Err(_) if lease.is_given_up() => Err(SendFault::Hangs),
         Err(_) if lease.is_overdue() => Err(SendFault::Slow),
         Err(_) if outgoing.body.as_ref().is_some_and(Relay::client_gone) => Err(SendFault::ClientGone),
         Err(fault) => {

@@ -23,9 +23,10 @@ use super::{
     send::{Outgoing, origin_form},
     story::Story,
     token_service,
-    writes::{self, Ended},
+    writes::{self, Ended, EndedGrace},
 };
 use crate::{
+    decisions::outage::Need,
     edges::{fleet::Scheme, telemetry::counters::route_index},
     words::{
         challenge,
@@ -285,7 +286,8 @@ async fn pass(
         _ if policy.enforce => policy.park,
         _ => Duration::ZERO,
     };
-    let ask = Ask { outgoing, registry, bearer, within, park, portal, of_client: true };
+    let need = need_of(policy, registry.as_ref(), &outgoing, basic);
+    let ask = Ask { outgoing, registry, bearer, within, park, need, portal, of_client: true };
     let result = registry::forward(worker, Some(downstream), policy, ask, story).await;
     if let Some(relay) = relay {
         story.bytes_in = relay.passed();
@@ -302,9 +304,16 @@ async fn pass(
         story.would_rescue = would;
     }
     if response.status().is_success() {
-        forget(worker, writes::ended_by(&parts.method, path));
+        forget(worker, writes::ended_by(&parts.method, path), writes::grace_ended_by(&parts.method, path));
     }
     Ok(response)
+}
+
+/// What the registry's requests need; all else, and everything in observe mode, goes up whatever hangs.
+fn need_of(policy: &Policy, registry: Option<&Registry<'_>>, outgoing: &Outgoing, basic: bool) -> Need {
+    let authorized = outgoing.headers.contains_key(header::AUTHORIZATION);
+    let of = |registry: &Registry<'_>| Need::of_registry(registry.kind, &outgoing.method, authorized, basic);
+    registry.filter(|_| policy.enforce).map_or(Need::Nothing, of)
 }
 
 /// Observe mode counts what enforce mode would refuse, and touches nothing (A27).
@@ -321,10 +330,14 @@ fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&Bearer>, stor
 }
 
 /// Forgets what a write has ended.
-fn forget(worker: &Worker, ended: Ended) {
+fn forget(worker: &Worker, ended: Ended, grace: EndedGrace<'_>) {
     if ended >= Ended::Answers {
         worker.shared.answers.forget_all();
-        worker.shared.graces.forget_all();
+    }
+    match grace {
+        EndedGrace::Nobodys => {}
+        EndedGrace::Of(project) => worker.shared.graces.forget_project(project),
+        EndedGrace::Everybodys => worker.shared.graces.forget_all(),
     }
     if ended >= Ended::Credentials {
         worker.shared.replays.forget_all();

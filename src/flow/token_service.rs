@@ -32,7 +32,7 @@ use super::{
     story::Story,
 };
 use crate::{
-    decisions::token::claims,
+    decisions::{outage::Need, token::claims},
     words::{
         credential::{Credential, basic_user},
         reason::{Outcome, Reason, Rescue},
@@ -43,6 +43,9 @@ use crate::{
 const LONGEST: usize = 1024 * 1024;
 /// docker gives a token, and a ping, 15 s, their way there and back among them.
 pub const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a question waits for Harbor whose answer grace may give: other clients wait for less than docker, and one
+/// operation asks more than once.
+const BEFORE_GRACE: Duration = Duration::from_secs(4);
 
 /// Answers a token request in enforce mode.
 pub async fn answer(
@@ -73,6 +76,7 @@ pub async fn answer(
     worker.counters.answer_misses.fetch_add(1, Relaxed);
     let asks = &parts.headers;
     let (generation, client) = (worker.shared.answers.generation(), story.client);
+    let writes = worker.shared.graces.writes();
     let flight = || {
         let headers = going_up(asks);
         let flight = Flight {
@@ -85,6 +89,7 @@ pub async fn answer(
             place,
             client,
             generation,
+            writes,
         };
         flight.fly()
     };
@@ -154,6 +159,8 @@ struct Flight {
     place: Option<[u8; 32]>,
     client: std::net::IpAddr,
     generation: u64,
+    /// Writes that had ended grace when it was asked.
+    writes: u64,
 }
 
 /// Sends of one flight at most: an endpoint that can't sign is followed by another, a lock by one more try.
@@ -161,7 +168,7 @@ const SENDS: usize = 4;
 
 impl Flight {
     async fn fly(self) -> Flown {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + if self.may_have_grace() { BEFORE_GRACE } else { PATIENCE };
         let name = self.basic.as_ref().and_then(basic_user).unwrap_or_default();
         let wrong = &self.worker.shared.wrong;
         let from = (self.client, self.bytes());
@@ -177,14 +184,14 @@ impl Flight {
         let (mut waited, mut doubted) = (false, false);
         let mut turn = None;
         for left in (0..SENDS).rev() {
-            flown = self.send().await.unwrap_or_else(Flown::failed).after(&flown);
+            flown = self.send(until).await.unwrap_or_else(Flown::failed).after(&flown);
             if let Some(turn) = turn.take().filter(|_| flown.failure.is_none()) {
                 Turn::answered(turn);
             }
             let mut inspected = self.inspect(&mut flown);
             if inspected == Inspected::CannotSign {
                 inspected = match self.unsigned(&mut flown, left, &mut doubted).await {
-                    Some(inspected) => self.instead(&mut flown, inspected).await,
+                    Some(inspected) => self.instead(&mut flown, inspected, until).await,
                     None => continue,
                 };
             }
@@ -226,6 +233,13 @@ impl Flight {
         flown
     }
 
+    /// What core can't answer it without; where we can't read its query, that is everything.
+    fn need(&self) -> Need {
+        let authorized = self.headers.contains_key(header::AUTHORIZATION);
+        let names = |query: &Query| query.scopes.iter().any(|scope| scope.kind == "repository");
+        Need::of_token(authorized, self.query.as_ref().is_none_or(names))
+    }
+
     /// What it holds while it waits: its credential, and what the client wrote beside it.
     fn bytes(&self) -> usize {
         let target = self.uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -233,12 +247,12 @@ impl Flight {
     }
 
     /// Asks Harbor the client's own question.
-    async fn send(&self) -> Result<Flown, Reason> {
-        self.ask(self.uri.clone()).await
+    async fn send(&self, until: Instant) -> Result<Flown, Reason> {
+        self.ask(self.uri.clone(), until).await
     }
 
-    /// Asks Harbor with the client's credential, where it takes requests.
-    async fn ask(&self, uri: Uri) -> Result<Flown, Reason> {
+    /// Asks Harbor with the client's credential, where it takes requests by `until`.
+    async fn ask(&self, uri: Uri, until: Instant) -> Result<Flown, Reason> {
         let mut story = Story::silent(&self.worker, self.client);
         let outgoing = Outgoing {
             method: Method::GET,
@@ -253,7 +267,8 @@ impl Flight {
             registry: None,
             bearer: None,
             within: self.policy.token_timeout,
-            park: self.policy.park.min(PATIENCE),
+            park: self.policy.park.min(until.saturating_duration_since(Instant::now())),
+            need: self.need(),
             portal: false,
             of_client: false,
         };
@@ -322,7 +337,8 @@ impl Flight {
         }
         if let Some(place) = self.place {
             let granted = (&*issued.token, name, &*issued.access);
-            shared.graces.accepted(place, basic, granted, (shared.clock.now(), self.policy.grace));
+            let now = (shared.clock.now(), self.policy.grace);
+            shared.graces.accepted(place, basic, granted, now, self.writes);
         }
         if !self.policy.replay {
             return;

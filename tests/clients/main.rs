@@ -16,6 +16,7 @@ mod crew;
 mod key_file;
 mod lane;
 mod mixed_keys;
+mod outages;
 mod parting;
 mod restarts;
 mod rolling_upgrade;

@@ -28,6 +28,7 @@ use crate::{
     flow::{
         connection::{self, Bounds, Door},
         context::{Shared, Worker},
+        outages,
         refused::Checks,
     },
 };
@@ -154,9 +155,10 @@ fn work(seed: Seed, mut handed: mpsc::UnboundedReceiver<Handed>) {
     let tasks = LocalSet::new();
     let Seed { shared, counters, log, id_prefix, pool, bounds, doors, draining } = seed;
     tasks.block_on(&runtime, async move {
+        let doubt = doubt(shared.clone());
         let worker = Rc::new(Worker {
             shared,
-            pool: pool::Pool::new(pool),
+            pool: pool::Pool::new(pool, Some(doubt)),
             counters,
             log,
             checks: Checks::default(),
@@ -190,6 +192,21 @@ fn keep_house(worker: &Worker) {
     }
     let snapshot = worker.shared.fleet.snapshot();
     worker.pool.sweep(|id| snapshot.by_id(id).is_some());
+}
+
+/// Silence on a connection makes one ask whether its endpoint hangs.
+fn doubt(shared: Arc<Shared>) -> pool::Doubt {
+    let hangs: pool::Hangs = Rc::new(move |endpoint| {
+        let shared = shared.clone();
+        Box::pin(async move {
+            let hangs = shared.outages.hangs(&endpoint).await;
+            if hangs {
+                shared.probe_now.notify_one();
+            }
+            hangs
+        })
+    });
+    pool::Doubt { after: outages::SILENCE, hangs }
 }
 
 fn pool_limits(settings: &Settings, workers: usize) -> pool::Limits {

@@ -7,8 +7,8 @@ use http::{Method, Response, StatusCode, header};
 
 use super::{Passage, Round, dispatch::Sent};
 use crate::{
-    decisions::outage,
-    edges::fleet::Endpoint,
+    decisions::outage::{self, Choice},
+    edges::fleet::{Endpoint, Group, Status},
     flow::{body::DownBody, park::Turn, relay::Relay},
     words::{
         challenge::Challenge,
@@ -76,6 +76,29 @@ impl Passage<'_> {
         }
         self.journey.again = self.outgoing.harmless_twice(self.registry.as_ref());
         Err(Reason::Outage)
+    }
+
+    /// Adds the endpoints that this request would fail at to those to avoid; [`Reason::Outage`] where no other takes
+    /// it: it waits, and nothing of it has gone up.
+    pub(super) fn pass_by_troubled(
+        &mut self,
+        group: &Group<'_>,
+        avoid: &mut Vec<usize>,
+    ) -> Result<(), Reason> {
+        let outages = &self.worker.shared.outages;
+        let see = |(index, status): (usize, &Status)| Choice {
+            standing: status.standing,
+            trouble: outages.trouble(status.endpoint.id, self.need),
+            avoided: avoid.contains(&index),
+        };
+        let choices: Vec<Choice> = group.0.iter().enumerate().map(see).collect();
+        if outage::waits(&choices) {
+            self.journey.again = self.outgoing.restartable();
+            return Err(Reason::Outage);
+        }
+        let troubled = choices.iter().enumerate().filter(|(_, choice)| choice.trouble.is_some());
+        avoid.extend(troubled.map(|(index, _)| index));
+        Ok(())
     }
 
     /// Goes to another endpoint, or says [`Reason::Outage`]; `refused`: by a 401, so that nothing was done.

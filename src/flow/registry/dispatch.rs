@@ -11,8 +11,11 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::{Passage, judge::Moment, prepare::Ready};
 use crate::{
-    decisions::plan::{Plan, Step, Tried},
-    edges::{fleet::Endpoint, pool::Lease},
+    decisions::{
+        outage::Need,
+        plan::{Plan, Step, Tried},
+    },
+    edges::{fleet::Endpoint, pool::Lease, wire::Patience},
     flow::{
         known::Judgement,
         refused::{self, Verdict},
@@ -85,7 +88,8 @@ impl Passage<'_> {
         let asks = Asks { plan: &plan, bearer: bearer.as_ref(), anonymous, several };
         let head = {
             let up = (self.worker, &self.outgoing);
-            let exchange = send::exchange(up, lease, authorization.as_ref(), harmless, self.within);
+            let patience = Patience { most: self.within, doubts: harmless && self.need != Need::Nothing };
+            let exchange = send::exchange(up, lease, authorization.as_ref(), harmless, patience);
             match &self.outgoing.body {
                 None => exchange.await,
                 // Boxed: most requests have no body, and this is larger than all the rest.
@@ -250,6 +254,7 @@ impl Passage<'_> {
             }
             SendFault::NotSent(_) => Err(Reason::UpstreamBroke),
             SendFault::Slow => Err(Reason::UpstreamSlow),
+            SendFault::Hangs => self.leave_outage(endpoint, false),
             SendFault::ClientGone => Err(Reason::BodyBroke),
         }
     }

@@ -52,7 +52,10 @@ impl Passage<'_> {
         self.tell_judged(moment.judgement.as_ref());
         let mut fleet = self.worker.shared.fleet.snapshot();
         let group = Group(if self.portal { &fleet.portal } else { &fleet.statuses });
-        let avoid: Vec<usize> = group.places(&self.journey.avoid);
+        let mut avoid: Vec<usize> = group.places(&self.journey.avoid);
+        if self.worker.shared.outages.any() {
+            self.pass_by_troubled(&group, &mut avoid)?;
+        }
         let turn = self.worker.next_turn();
         let choice = plan::choose(judged, &group, &moment.ring, &avoid, turn).ok_or(Reason::NoEndpoint)?;
         let status = &group.0[choice.index];

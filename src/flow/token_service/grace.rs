@@ -1,5 +1,5 @@
 //! Token requests that an outage of core's database has failed, in words that mean something else (D1), or with none at
-//! all (D2): they wait, and then get what was granted before, or 503; never "wrong password".
+//! all (D2), or that no core can take: they wait, and then get what was granted before, or 503; never "wrong password".
 
 use std::{
     sync::Arc,
@@ -15,7 +15,7 @@ use crate::{
         plan::Standing,
     },
     edges::{fleet::Endpoint, signer::Job},
-    flow::{grace::Granted, own_token, park::Turn, registry::serves},
+    flow::{grace::Granted, own_token, park::Turn},
     words::{
         clock::UnixTime,
         reason::{Reason, Rescue},
@@ -38,8 +38,12 @@ impl Flight {
         inspected: Inspected,
         until: Instant,
     ) -> bool {
-        if flown.failure == Some(Reason::NoEndpoint) {
-            return !serves(&self.worker.shared.fleet.snapshot());
+        match flown.failure {
+            // It was asked already.
+            Some(Reason::Outage) => return true,
+            // Nor do probes reach any, and the wait for one is over.
+            Some(Reason::NoEndpoint) => return self.any_endpoint().is_none(),
+            _ => {}
         }
         let doubtful = match inspected {
             Inspected::Refused => true,
@@ -73,14 +77,25 @@ impl Flight {
         outages.wait(client, EACH + self.bytes(), until, Reason::Outage).await.ok()
     }
 
-    /// Grants again what Harbor granted this credential for exactly this scope, or says that nobody can tell now.
+    /// Whether grace could answer, were this an outage.
+    pub(super) fn may_have_grace(&self) -> bool {
+        self.granted(self.worker.shared.clock.now()).is_some()
+    }
+
+    /// What Harbor granted this credential for exactly this scope, and until when that may be granted again.
+    fn granted(&self, now: UnixTime) -> Option<(Arc<Granted>, UnixTime)> {
+        let place = self.place.filter(|_| self.basic.is_some())?;
+        let granted = self.worker.shared.graces.find(&place)?;
+        match decide(Some(granted.record()), self.policy.grace, now) {
+            Decision::Grace { expires } => Some((granted, expires)),
+            Decision::Unavailable => None,
+        }
+    }
+
+    /// Grants that again, or says that nobody can tell now.
     pub(super) async fn in_grace(&self, flown: &mut Flown) {
-        let (shared, now) = (&self.worker.shared, self.worker.shared.clock.now());
-        let place = self.place.filter(|_| self.basic.is_some());
-        let granted = place.and_then(|place| shared.graces.find(&place));
-        let record = granted.as_ref().map(|granted| granted.record());
-        if let (Some(granted), Decision::Grace { expires }) =
-            (granted, decide(record, self.policy.grace, now))
+        let now = self.worker.shared.clock.now();
+        if let Some((granted, expires)) = self.granted(now)
             && let Some(token) = self.grant_again(&granted, flown.endpoint.as_deref(), (now, expires)).await
         {
             let json = HeaderValue::from_static("application/json; charset=utf-8");

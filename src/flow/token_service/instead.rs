@@ -1,7 +1,7 @@
 //! What a token request gets that Harbor could not answer: whether core really can't sign, whether another endpoint
 //! can, and the ways to answer it ourselves, in their order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
@@ -110,16 +110,16 @@ impl Flight {
     }
 
     /// The first of our ways that has an answer takes the place of Harbor's; gives back what the answer then is.
-    pub(super) async fn instead(&self, flown: &mut Flown, inspected: Inspected) -> Inspected {
+    pub(super) async fn instead(&self, flown: &mut Flown, inspected: Inspected, until: Instant) -> Inspected {
         match inspected {
-            Inspected::CannotSign => self.own_token(flown).await,
+            Inspected::CannotSign => self.own_token(flown, until).await,
             other => other,
         }
     }
 
     /// A token of our own (A11): for a credential that core accepts where it need not sign, or for nobody. Where we
     /// can't read the scopes as core does, or another kind of credential was sent, Harbor's failure stands (A3).
-    async fn own_token(&self, flown: &mut Flown) -> Inspected {
+    async fn own_token(&self, flown: &mut Flown, until: Instant) -> Inspected {
         let Some(query) = &self.query else { return Inspected::CannotSign };
         let Some(basic) = &self.basic else {
             let nobody = self.is_nobodys() && !query.scopes.is_empty();
@@ -128,7 +128,7 @@ impl Flight {
         };
         let name = basic_user(basic).filter(|name| !name.is_empty());
         let (Some(name), true) = (name, self.policy.replay) else { return Inspected::CannotSign };
-        let asked = match self.ask(Uri::from_static("/v2/")).await {
+        let asked = match self.ask(Uri::from_static("/v2/"), until).await {
             Ok(asked) => asked,
             Err(reason) => {
                 flown.failure = Some(reason);
