@@ -123,20 +123,21 @@ fn what_has_less_patience_than_the_park_is_answered_within_it() {
     assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev");
     assert_eq!(ping().at(gate.address).status, 401);
     stage.kill(core);
+    // Harbor's own word comes first, for a shorter time where grace has an answer.
     let asks = [
-        ("grace", ask_token(SCOPE).basic(DEV)),
-        ("own_token", ask_token(PART).basic(DEV)),
-        ("grace", ping()),
+        ("grace", ask_token(SCOPE).basic(DEV), 3),
+        ("own_token", ask_token(PART).basic(DEV), 10),
+        ("grace", ping(), 10),
     ];
     thread::scope(|scope| {
-        for (reason, ask) in asks {
+        for (reason, ask, least) in asks {
             let gate = &gate;
             scope.spawn(move || {
                 let began = Instant::now();
                 let answer = ask.at(gate.address);
                 let took = began.elapsed();
                 assert_eq!(story(gate, &answer)[2], reason, "{}", gate.tail());
-                assert!(took > Duration::from_secs(10), "Harbor's own word comes first: {took:?}");
+                assert!(took > Duration::from_secs(least), "{reason}: {took:?}");
                 assert!(took < Duration::from_secs(15), "docker waits no longer: {took:?}");
             });
         }
