@@ -278,10 +278,11 @@ fn words(entries: &[Entry], side: Side) -> BTreeMap<String, usize> {
     counted
 }
 
-/// Digests, front doors and the names of new repositories as `…`.
+/// Digests, front doors, times and the names of new repositories as `…`.
 fn masked(words: &str) -> String {
+    const DIFFERING: [&str; 3] = ["/new-", "127.0.0.1", "\"issued_at\""];
     let differs =
-        |word: &&str| word.starts_with("sha256:") || word.contains("/new-") || word.contains("127.0.0.1");
+        |word: &&str| word.starts_with("sha256:") || DIFFERING.iter().any(|part| word.contains(part));
     let shown = |word| if differs(&word) { "…" } else { word };
     words.split(' ').map(shown).collect::<Vec<_>>().join(" ").trim_matches('"').to_owned()
 }

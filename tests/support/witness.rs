@@ -76,13 +76,17 @@ impl Witness {
         let mut askers: Vec<Asker> =
             people.everybody().map(|who| Asker::new(who, Wire::http1(front), &seen)).collect();
         let writer = Asker::new(people.keeper(), Wire::http1(front), &seen);
-        let seeds: Vec<_> =
-            people.everybody().map(|who| runtime.block_on(writer.seed(&who.project))).collect();
         if let Some(http2) = http2 {
             let shared = Wire::http2(http2);
             askers.extend(people.everybody().map(|who| Asker::new(who, shared.clone(), &seen)));
         }
-        let seeds = seeds.iter().cycle().cloned();
+        // A repository each: the registry answers 500 to who removes a manifest while others of its tags come and go.
+        let repositories =
+            (0..).flat_map(|n| people.everybody().map(move |who| format!("{}/seed-{n}", who.project)));
+        let seeds: Vec<_> = repositories
+            .take(askers.len())
+            .map(|repository| runtime.block_on(writer.seed(repository)))
+            .collect();
         let asking = askers.into_iter().zip(seeds).map(|(asker, seed)| runtime.spawn(asker.ask(seed)));
         let askers = asking.collect();
         Self { runtime, seen, askers, people, deeds }

@@ -32,7 +32,7 @@ pub struct Who {
     pub is_user: bool,
 }
 
-/// What a project has to be pulled.
+/// What a repository has to be pulled.
 #[derive(Clone, Debug)]
 pub struct Seed {
     repository: String,
@@ -57,8 +57,8 @@ impl Asker {
     }
 
     /// Pushes what is to be pulled, while all is well.
-    pub async fn seed(&self, project: &str) -> Seed {
-        let (repository, authorization) = (format!("{project}/seed"), self.basic.clone());
+    pub async fn seed(&self, repository: String) -> Seed {
+        let authorization = self.basic.clone();
         let blobs: Vec<Bytes> = [700, 9_000, 70_000].map(random).to_vec();
         for blob in &blobs {
             let pushed = self.push_blob(&repository, blob, authorization.as_ref(), true).await;
