@@ -40,8 +40,8 @@ pub struct Graces {
     records: Cache<Place, Arc<Granted>>,
     /// What is known of each credential; one for all its records.
     credentials: Cache<Place, Arc<Standing>>,
-    given: Cache<Digest, ()>,
-    ends: Mutex<Ends>,
+    given: Cache<Digest, Arc<Granted>>,
+    ends: Arc<Mutex<Ends>>,
 }
 
 /// Which records writes have ended, by the number of the write: a record counts if it is of the last write that
@@ -50,7 +50,6 @@ pub struct Graces {
 struct Ends {
     writes: u64,
     of_all: u64,
-    of_any_project: u64,
     of_project: HashMap<Box<str>, u64>,
 }
 
@@ -62,7 +61,6 @@ impl Ends {
         self.writes += 1;
         match project {
             Some(project) if self.of_project.len() < PROJECTS || self.of_project.contains_key(project) => {
-                self.of_any_project = self.writes;
                 self.of_project.insert(project.into(), self.writes);
             }
             _ => {
@@ -72,13 +70,19 @@ impl Ends {
         }
     }
 
-    /// Whether what was asked for after `since` writes has ended. What names no repository is a log-in: whose it is may
-    /// have changed with any project's robots.
-    fn has_ended(&self, since: u64, access: &[Access]) -> bool {
+    /// Whether what `subject` asked for after `since` writes has ended. What names no repository is a log-in: of a
+    /// project's writes only those to its own robots concern one.
+    fn has_ended(&self, since: u64, subject: &str, access: &[Access]) -> bool {
+        let ended = |project: &str| self.of_project.get(project).is_some_and(|write| since < *write);
         let mut projects = access.iter().filter(|it| it.kind == "repository").map(|it| project_of(&it.name));
-        let ended = |project| self.of_project.get(project).is_some_and(|write| since < *write);
-        since < self.of_all || access.is_empty() && since < self.of_any_project || projects.any(ended)
+        since < self.of_all || projects.any(ended) || owners_of(subject).any(ended)
     }
+}
+
+/// What may be the project of a robot: Harbor calls it `robot$project+name`, with any prefix in the place of `robot$`.
+fn owners_of(subject: &str) -> impl Iterator<Item = &str> {
+    let owner = subject.split_once('+').map_or("", |(owner, _)| owner);
+    owner.char_indices().map(|(at, _)| &owner[at..])
 }
 
 /// What is known of a credential, whatever it asked for.
@@ -99,7 +103,9 @@ pub struct Granted {
     pub access: Vec<Access>,
     accepted: UnixTime,
     since: u64,
+    secret: Place,
     standing: Arc<Standing>,
+    ends: Arc<Mutex<Ends>>,
     life: Duration,
 }
 
@@ -118,6 +124,11 @@ impl Granted {
     pub fn record(&self) -> grace::Record {
         grace::Record { accepted: self.accepted, suspended: self.standing.suspended.load(SeqCst) }
     }
+
+    /// Whether a refusal or a write has ended it, and the tokens that were given for it.
+    pub fn is_over(&self) -> bool {
+        self.record().suspended || lock(&self.ends).has_ended(self.since, &self.subject, &self.access)
+    }
 }
 
 impl Graces {
@@ -129,13 +140,13 @@ impl Graces {
             records: remembered::cache(capacity, BYTES),
             credentials: Cache::builder().max_capacity(capacity).build(),
             given: Cache::builder().max_capacity(GIVEN).time_to_live(life).build(),
-            ends: Mutex::default(),
+            ends: Arc::default(),
         }
     }
 
     /// The number of the last write that ended records.
     pub fn writes(&self) -> u64 {
-        self.ends().writes
+        lock(&self.ends).writes
     }
 
     /// Harbor has granted this for `credential` at `place`, asked for after so many `writes`; kept for `window`.
@@ -162,8 +173,8 @@ impl Graces {
         };
         standing.accepted.store(now.0, SeqCst);
         let (token, subject, access) = (token.into(), subject.into(), access.to_vec());
-        let (since, life) = (writes, window);
-        let granted = Granted { token, subject, access, accepted: now, since, standing, life };
+        let (since, life, ends) = (writes, window, self.ends.clone());
+        let granted = Granted { token, subject, access, accepted: now, since, secret, standing, ends, life };
         self.records.insert(place, Arc::new(granted));
     }
 
@@ -181,38 +192,37 @@ impl Graces {
         Some(grace::Record { accepted, suspended: standing.suspended.load(SeqCst) })
     }
 
-    /// What was granted last at `place`.
+    /// What was granted last at `place`, unless it is over.
     pub fn find(&self, place: &Place) -> Option<Arc<Granted>> {
-        self.records.get(place).filter(|granted| !self.ends().has_ended(granted.since, &granted.access))
+        let granted = self.records.get(place)?;
+        // What is no more known of the credential might have been that it is suspended.
+        let known = self.credentials.get(&granted.secret)?;
+        (Arc::ptr_eq(&known, &granted.standing) && !granted.is_over()).then_some(granted)
     }
 
     /// Notes a token of grace by its digest.
-    pub fn gave(&self, digest: Digest) {
-        self.given.insert(digest, ());
+    pub fn gave(&self, digest: Digest, granted: Arc<Granted>) {
+        self.given.insert(digest, granted);
     }
 
-    /// Whether this is one: it may live longer after its `iat` than Harbor's own tokens do.
-    pub fn has_given(&self, digest: &Digest) -> bool {
-        self.given.contains_key(digest)
+    /// What this token of grace was given for: it may live longer after its `iat` than Harbor's own tokens do, and ends
+    /// with that.
+    pub fn given(&self, digest: &Digest) -> Option<Arc<Granted>> {
+        self.given.get(digest)
     }
 
     /// A write may have changed what anybody may do in this project.
     pub fn forget_project(&self, project: &str) {
-        self.ends().write(Some(project));
+        lock(&self.ends).write(Some(project));
     }
 
     /// A write may have changed what any credential may do.
     pub fn forget_all(&self) {
-        self.ends().write(None);
+        lock(&self.ends).write(None);
         // Those that are in somebody's hands, too.
         self.credentials.iter().for_each(|(_, standing)| standing.suspended.store(true, SeqCst));
         self.credentials.invalidate_all();
         self.records.invalidate_all();
-        self.given.invalidate_all();
-    }
-
-    fn ends(&self) -> MutexGuard<'_, Ends> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keyed(&self, credential: &HeaderValue) -> Place {
@@ -221,6 +231,10 @@ impl Graces {
         place.copy_from_slice(tag.as_ref());
         place
     }
+}
+
+fn lock(ends: &Mutex<Ends>) -> MutexGuard<'_, Ends> {
+    ends.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -261,30 +275,44 @@ mod tests {
         graces.suspend(&HeaderValue::from_static("Basic other"));
         assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(false); 2], "another's refusal");
         graces.suspend(&BASIC);
-        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(true); 2]);
+        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [None; 2]);
         assert_eq!(graces.known(&BASIC).map(|record| record.suspended), Some(true));
         accept(&graces, 2, WINDOW);
-        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(true), Some(false)]);
+        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [None, Some(false)]);
         let record = grace::Record { accepted: NOW, suspended: false };
         assert_eq!(graces.known(&BASIC), Some(record), "whatever it asked for");
         assert_eq!(graces.known(&HeaderValue::from_static("Basic other")), None);
     }
 
     #[test]
-    fn a_write_to_a_project_ends_what_was_granted_there_and_log_ins() {
+    fn a_write_to_a_project_ends_what_was_granted_there_and_log_ins_of_its_robots() {
         let graces = graces();
         let grants: [&[&str]; 4] = [&["mine/a", "other/b"], &["other/b"], &[], &["mine/a"]];
         let all = || [0, 1, 2, 3].map(|place| graces.find(&[place; 32]).is_some());
         for (place, names) in grants.iter().enumerate().take(3) {
             grant(&graces, place as u8, names, WINDOW);
         }
+        let robots = ["robot$mine+ci", "bot-mine+ci", "robot$other+ci", "robot$ci"];
+        for (place, name) in (10..).zip(robots) {
+            graces.accepted([place; 32], &BASIC, ("a.b.c", name, &[]), (NOW, WINDOW), graces.writes());
+        }
+        let given = graces.find(&[0; 32]).expect("a record");
+        graces.gave([7; 32], given);
         graces.forget_project("mine");
         grant(&graces, 3, grants[3], WINDOW);
-        assert_eq!(all(), [false, true, false, true]);
+        assert_eq!(all(), [false, true, true, true]);
+        assert!(
+            graces.given(&[7; 32]).is_some_and(|granted| granted.is_over()),
+            "tokens in somebody's hands"
+        );
+        let kept = [10, 11, 12, 13].map(|place| graces.find(&[place; 32]).is_some());
+        assert_eq!(kept, [false, false, true, true]);
         let asked_before = graces.writes();
         graces.forget_project("other");
-        graces.accepted([2; 32], &BASIC, ("a.b.c", "dev", &[]), (NOW, WINDOW), asked_before);
-        assert_eq!(all(), [false, false, false, true], "an answer that was asked for before the write");
+        let access = graces.find(&[3; 32]).expect("a record").access.clone();
+        let others = Access { name: "other/b".into(), ..access[0].clone() };
+        graces.accepted([1; 32], &BASIC, ("a.b.c", "dev", &[others]), (NOW, WINDOW), asked_before);
+        assert_eq!(all(), [false, false, true, true], "an answer that was asked for before the write");
         (0..=PROJECTS).for_each(|n| graces.forget_project(&n.to_string()));
         assert_eq!(all(), [false; 4], "what is not remembered of each counts for all");
     }
@@ -293,10 +321,11 @@ mod tests {
     fn a_write_ends_them_and_nothing_is_kept_where_grace_is_off() {
         let graces = graces();
         accept(&graces, 1, WINDOW);
-        graces.gave([7; 32]);
         let held = graces.find(&[1; 32]).expect("a record");
+        graces.gave([7; 32], held);
         graces.forget_all();
-        assert!(held.record().suspended && graces.find(&[1; 32]).is_none() && !graces.has_given(&[7; 32]));
+        assert!(graces.find(&[1; 32]).is_none());
+        assert!(graces.given(&[7; 32]).is_some_and(|granted| granted.is_over()));
         accept(&graces, 3, Duration::ZERO);
         assert!(graces.find(&[3; 32]).is_none());
     }

@@ -10,9 +10,13 @@ use http::HeaderValue;
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
-use super::replay::Issued;
+use super::{
+    grace::{Graces, Granted},
+    replay::Issued,
+};
 use crate::{
     decisions::{
+        grace,
         ring::Ring,
         token::verify::{Fault, Rules, Verdict, VerifiedClaims, verify},
     },
@@ -38,6 +42,8 @@ pub struct Known {
     claims: VerifiedClaims,
     principal: Option<Arc<str>>,
     resigned: Mutex<Vec<Resigned>>,
+    /// What it was given for, where it is a token of grace.
+    grace: Option<Arc<Granted>>,
     bytes: usize,
     life: Duration,
 }
@@ -104,22 +110,39 @@ impl KnownTokens {
         digest
     }
 
-    /// Judges a token, by memory where its verdict still stands. The flag says whether memory answered.
-    pub fn judge(&self, token: &str, ring: &Ring, rules: &Rules, now: UnixTime) -> (Judgement, bool) {
+    /// Judges a token, by memory where its verdict still stands. The flag says whether memory answered. A token of grace
+    /// ends long after Harbor's `iat`, which it keeps (V9): for `graces` and the time they last it is known by its bytes,
+    /// and nobody else's may live so long (A8).
+    pub fn judge(
+        &self,
+        token: &str,
+        ring: &Ring,
+        rules: &Rules,
+        now: UnixTime,
+        graces: Option<(&Graces, Duration)>,
+    ) -> (Judgement, bool) {
         let digest = self.digest(token);
         if let Some(known) = self.tokens.get(&digest)
             && known.stands(ring, rules, now)
         {
             return (Judgement::Known(known), true);
         }
-        let judgement = match verify(token, ring, rules, now) {
+        let given = graces.and_then(|(graces, window)| Some((graces.given(&digest)?, window)));
+        if given.as_ref().is_some_and(|(granted, _)| granted.is_over()) {
+            return (Judgement::Refused(Fault::Expired), false);
+        }
+        let longer = given
+            .as_ref()
+            .map(|(_, window)| Rules { lifetime: rules.lifetime + *window + grace::LIFE, ..rules.clone() });
+        let judgement = match verify(token, ring, longer.as_ref().unwrap_or(rules), now) {
             Verdict::Verified(claims) => {
                 let principal = claims.subject().map(Arc::from);
                 let generation = ring.generation();
                 let life = claims.expires().plus(rules.leeway).since(now);
                 // Its claims, and itself under another key: rarely under more than one.
                 let (resigned, bytes) = (Mutex::default(), FRAME + 2 * token.len());
-                let known = Known { digest, generation, claims, principal, resigned, bytes, life };
+                let grace = given.map(|(granted, _)| granted);
+                let known = Known { digest, generation, claims, principal, resigned, grace, bytes, life };
                 let known = Arc::new(known);
                 self.tokens.insert(digest, known.clone());
                 Judgement::Known(known)
@@ -150,6 +173,7 @@ impl Known {
     pub fn stands(&self, ring: &Ring, rules: &Rules, now: UnixTime) -> bool {
         self.generation == ring.generation()
             && now < self.claims.expires().plus(rules.leeway)
+            && self.grace.as_ref().is_none_or(|granted| !granted.is_over())
             && ring.find(self.claims.kid().as_str()).is_some_and(|entry| entry.state(now).verifies())
     }
 

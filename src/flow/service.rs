@@ -23,7 +23,7 @@ use super::{
     send::{Outgoing, origin_form},
     story::Story,
     token_service,
-    writes::{self, Ended, EndedGrace},
+    writes::{self, Ended},
 };
 use crate::{
     decisions::outage::Need,
@@ -288,7 +288,12 @@ async fn pass(
     };
     let need = need_of(policy, registry.as_ref(), &outgoing, basic);
     let ask = Ask { outgoing, registry, bearer, within, park, need, portal, of_client: true };
-    let result = registry::forward(worker, Some(downstream), policy, ask, story).await;
+    let result = if writes::ended_by(&parts.method, path) == Ended::Nothing {
+        registry::forward(worker, Some(downstream), policy, ask, story).await
+    } else {
+        // Boxed: rare.
+        Box::pin(writes::heard::forward(worker, downstream, policy, (ask, path), story)).await
+    };
     if let Some(relay) = relay {
         story.bytes_in = relay.passed();
     }
@@ -302,9 +307,6 @@ async fn pass(
         let would =
             registry::would_rescue(worker, policy, &bearer, (&registry, &parts.method), asked, answer);
         story.would_rescue = would;
-    }
-    if response.status().is_success() {
-        forget(worker, writes::ended_by(&parts.method, path), writes::grace_ended_by(&parts.method, path));
     }
     Ok(response)
 }
@@ -323,24 +325,9 @@ fn note_unjudged(worker: &Worker, policy: &Policy, bearer: Option<&Bearer>, stor
     let shared = &worker.shared;
     let ring = shared.keys.ring();
     if let (Judgement::Refused(fault), _) =
-        shared.known.judge(token, &ring, &shared.rules(policy), shared.clock.now())
+        shared.known.judge(token, &ring, &shared.rules(policy), shared.clock.now(), None)
     {
         story.refusal = Some(fault.reason());
-    }
-}
-
-/// Forgets what a write has ended.
-fn forget(worker: &Worker, ended: Ended, grace: EndedGrace<'_>) {
-    if ended >= Ended::Answers {
-        worker.shared.answers.forget_all();
-    }
-    match grace {
-        EndedGrace::Nobodys => {}
-        EndedGrace::Of(project) => worker.shared.graces.forget_project(project),
-        EndedGrace::Everybodys => worker.shared.graces.forget_all(),
-    }
-    if ended >= Ended::Credentials {
-        worker.shared.replays.forget_all();
     }
 }
 

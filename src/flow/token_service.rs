@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, Limited};
 
 pub use self::{
     answers::{Answers, Flown},
-    wrong::{Asked, WrongCredentials},
+    wrong::{Asked, SLEPT, WrongCredentials},
 };
 use self::{inspect::Inspected, query::Query};
 use super::{

@@ -1,4 +1,6 @@
-//! What a write that Harbor took may have ended. Pure.
+//! What a write that Harbor took may have ended. Pure, but for what hears of it.
+
+pub mod heard;
 
 use http::Method;
 
@@ -31,8 +33,8 @@ pub fn ended_by(method: &Method, path: &str) -> Ended {
         return Ended::Nothing;
     }
     let Some(rest) = path.strip_prefix("/api/") else {
-        // `/c/oidc/onboard`, `/c/reset` and the like: users.
-        let writes = path.starts_with("/c/") && !path.starts_with("/c/log");
+        // `/c/oidc/onboard`, `/c/reset` and the like: users. Whether one exists may be asked by anybody.
+        let writes = path.starts_with("/c/") && !path.starts_with("/c/log") && path != "/c/userExists";
         return if writes { Ended::Credentials } else { Ended::Nothing };
     };
     let mut parts = rest.strip_prefix("v2.0/").unwrap_or(rest).split('/');
@@ -133,6 +135,7 @@ mod tests {
             ("PUT", "/api/v2.0/projects/p/repositories/r", Nothing),
             ("PUT", "/v2/p/r/manifests/v1", Nothing),
             ("POST", "/c/login", Nothing),
+            ("POST", "/c/userExists", Nothing),
             ("POST", "/api/v2.0/projects", Answers),
             ("PUT", "/api/v2.0/projects/mine", Answers),
             ("DELETE", "/api/v2.0/projects/mine/members/3", Answers),

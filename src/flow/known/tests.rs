@@ -17,7 +17,7 @@ fn file() -> SourceName {
 
 /// The fault, or whether memory answered.
 fn judged(tokens: &KnownTokens, text: &str, ring: &Ring, now: UnixTime) -> Result<bool, Fault> {
-    match tokens.judge(text, ring, &rules(), now) {
+    match tokens.judge(text, ring, &rules(), now, None) {
         (Judgement::Known(_), by_memory) => Ok(by_memory),
         (Judgement::Refused(fault), by_memory) => {
             assert!(!by_memory, "a refusal is never remembered");

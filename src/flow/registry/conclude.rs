@@ -50,15 +50,18 @@ impl Passage<'_> {
         if self.may_hide_an_outage(head) {
             return Box::pin(self.after_disguise(sent)).await;
         }
-        if self.is_refused_password(&sent) {
+        // Before any question of ours, which takes time as well.
+        let took = self.outgoing.basic_sent.as_ref().map(|at| at.get().elapsed());
+        if self.is_refused_password(&sent, took) {
             // Boxed: rare.
             Box::pin(self.doubt_refusal(&sent)).await?;
+            self.suspend_refused(took);
         }
         let head = &sent.answered.response;
-        if let Some(sent_at) = &self.outgoing.basic_sent {
+        if let Some(took) = took {
             let kind = self.registry.as_ref().map(|registry| registry.kind);
             let asked = Asked::of(kind, self.outgoing.uri.path());
-            let answer = (head, sent_at.get().elapsed());
+            let answer = (head, took);
             let up = (&self.outgoing.method, &self.outgoing.headers);
             self.worker.shared.wrong.note(answer, up, asked, self.story.client);
         }

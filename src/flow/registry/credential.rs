@@ -1,6 +1,6 @@
 //! A replayed credential was refused: is it over, or may it not do this? Core tells both in the same words (C4, C6).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{Passage, Round, dispatch::Sent};
 use crate::{
@@ -69,6 +69,10 @@ impl Passage<'_> {
                 Some(false) if left > 0 && admission.outlast_lock().await => outlasted = true,
                 Some(false) => break,
             }
+        }
+        // Core refuses every password that it can't look up (D1).
+        if !self.worker.shared.outages.is_well(endpoint, Instant::now()).await {
+            return Standing::Unclear;
         }
         admission.settle(false, false);
         Standing::Refused

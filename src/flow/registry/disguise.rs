@@ -1,7 +1,7 @@
 //! Answers that hide an outage of core's database (D1): never shown to the client. The request goes to another endpoint,
 //! or waits until the database answers again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode, header};
 
@@ -9,7 +9,7 @@ use super::{Passage, Round, dispatch::Sent};
 use crate::{
     decisions::outage::{self, Choice},
     edges::fleet::{Endpoint, Group, Status},
-    flow::{body::DownBody, park::Turn, relay::Relay},
+    flow::{body::DownBody, park::Turn, relay::Relay, token_service::SLEPT},
     words::{
         challenge::Challenge,
         credential::Credential,
@@ -56,11 +56,13 @@ impl Passage<'_> {
         Ok(Some(Response::from_parts(head, DownBody::whole(body))))
     }
 
-    /// Whether core refuses a password on `/v2/` itself, where nothing shows that it could not look it up (D1).
-    pub(super) fn is_refused_password(&self, sent: &Sent) -> bool {
-        let base = self.registry.as_ref().is_some_and(|registry| registry.kind == Kind::Base);
+    /// Whether core refuses a password on `/v2/` itself, where nothing shows that it could not look it up (D1), or below
+    /// it after it has slept over it (C6); `took` = from the send to the answer's head.
+    pub(super) fn is_refused_password(&self, sent: &Sent, took: Option<Duration>) -> bool {
+        let kind = self.registry.as_ref().map(|registry| registry.kind);
+        let tells = kind == Some(Kind::Base) || kind.is_some() && took.is_some_and(|took| took >= SLEPT);
         let answer = &sent.answered.response;
-        if !base || !self.policy.enforce || answer.status() != StatusCode::UNAUTHORIZED {
+        if !tells || !self.policy.enforce || answer.status() != StatusCode::UNAUTHORIZED {
             return false;
         }
         let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
@@ -99,6 +101,19 @@ impl Passage<'_> {
         let troubled = choices.iter().enumerate().filter(|(_, choice)| choice.trouble.is_some());
         avoid.extend(troubled.map(|(index, _)| index));
         Ok(())
+    }
+
+    /// Ends the grace of a client's own password that was refused while all was well (A15), unless it may be the lock
+    /// after somebody else's wrong one that core refused (A7).
+    pub(super) fn suspend_refused(&self, took: Option<Duration>) {
+        let shared = &self.worker.shared;
+        let (Some(took), Ok(Credential::Basic(basic))) = (took, Credential::of(&self.outgoing.headers))
+        else {
+            return;
+        };
+        if !shared.wrong.may_be_anothers(basic, took) {
+            shared.graces.suspend(basic);
+        }
     }
 
     /// Goes to another endpoint, or says [`Reason::Outage`]; `refused`: by a 401, so that nothing was done.

@@ -7,12 +7,7 @@ use std::{
 
 use super::Passage;
 use crate::{
-    decisions::{
-        grace,
-        plan::Judged,
-        ring::Ring,
-        token::verify::{Fault, Rules},
-    },
+    decisions::{plan::Judged, ring::Ring, token::verify::Fault},
     flow::{
         known::{Judgement, Own},
         own_token::{self, Over},
@@ -108,10 +103,8 @@ impl Passage<'_> {
         {
             return Some(judgement);
         }
-        let (mut judgement, by_memory) = shared.known.judge(bearer.text(), ring, &rules, now);
-        if matches!(judgement, Judgement::Refused(Fault::LivesTooLong)) {
-            judgement = self.judge_grace(bearer.text(), ring, &rules, now).unwrap_or(judgement);
-        }
+        let graces = Some((&shared.graces, self.policy.grace));
+        let (judgement, by_memory) = shared.known.judge(bearer.text(), ring, &rules, now, graces);
         let counter =
             if by_memory { &self.worker.counters.token_hits } else { &self.worker.counters.token_misses };
         counter.fetch_add(1, Relaxed);
@@ -119,17 +112,6 @@ impl Passage<'_> {
             *downstream.last.borrow_mut() = Some((bearer.bytes().into(), known.clone()));
         }
         Some(judgement)
-    }
-
-    /// A token of grace ends long after Harbor's `iat`, which it keeps (V9). It is known by its bytes: nobody else's
-    /// may live so long (A8).
-    fn judge_grace(&self, text: &str, ring: &Ring, rules: &Rules, now: UnixTime) -> Option<Judgement> {
-        let shared = &self.worker.shared;
-        if !shared.graces.has_given(&shared.known.digest(text)) {
-            return None;
-        }
-        let rules = Rules { lifetime: rules.lifetime + self.policy.grace + grace::LIFE, ..rules.clone() };
-        Some(shared.known.judge(text, ring, &rules, now).0)
     }
 
     /// What a token of our own stands for; `None` where it is none of this process's.

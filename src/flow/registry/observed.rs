@@ -28,7 +28,7 @@ pub fn would_rescue(
     }
     let shared = &worker.shared;
     let (ring, now) = (shared.keys.ring(), shared.clock.now());
-    let (judgement, _) = shared.known.judge(bearer.text(), &ring, &shared.rules(policy), now);
+    let (judgement, _) = shared.known.judge(bearer.text(), &ring, &shared.rules(policy), now, None);
     let judged = judge::judged(Some(&judgement));
     let fleet = shared.fleet.snapshot();
     let group = Group(&fleet.statuses);

@@ -118,7 +118,7 @@ impl Flight {
     /// with that, one of our own for the same access, which Harbor judges at each use (A11).
     async fn grant_again(
         &self,
-        granted: &Granted,
+        granted: &Arc<Granted>,
         endpoint: Option<&Endpoint>,
         (now, expires): (UnixTime, UnixTime),
     ) -> Option<String> {
@@ -143,7 +143,7 @@ impl Flight {
         };
         let token = shared.signer.sign(job).await.ok()?;
         let digest = shared.known.digest(&token);
-        shared.graces.gave(digest);
+        shared.graces.gave(digest, granted.clone());
         if self.policy.replay {
             let principal = (&*granted.subject, shared.replays_of(&self.policy, &granted.subject));
             shared.replays.remember(digest, basic, granted.access.clone(), (now, expires), principal);

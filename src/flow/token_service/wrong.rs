@@ -20,9 +20,12 @@ use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use moka::sync::Cache;
 
-pub use self::{admission::Admission, asked::Asked, pending::Pending};
+pub use self::{
+    admission::Admission,
+    asked::{Asked, SLEPT},
+    pending::Pending,
+};
 use self::{
-    asked::SLEPT,
     name::{LOCK, Name},
     pending::{Kind, Questions},
     window::Window,
@@ -160,12 +163,23 @@ impl WrongCredentials {
         }
         let name = self.name(&basic_user(credential).unwrap_or_default());
         lock(&name.refused).count(self.per);
-        // Refused under a stranger's lock: evidence of nothing (A7).
-        if took < SLEPT && name.lock_of_another(&secret).is_some() {
+        if name.may_have_locked_out(&secret, took) {
             return;
         }
         self.count_wrong(network_of(client));
         *lock(&name.last_wrong) = Some((Instant::now(), secret));
+    }
+
+    /// Whether a refusal of this credential may come of the lock after a stranger's wrong one: evidence of nothing (A7).
+    pub fn may_be_anothers(&self, credential: &HeaderValue, took: Duration) -> bool {
+        let user = basic_user(credential).unwrap_or_default();
+        let name = self.names.get(&self.keyed(user.as_bytes()));
+        name.is_some_and(|name| name.may_have_locked_out(&self.keyed(credential.as_bytes()), took))
+    }
+
+    /// Whether Harbor has accepted this very credential before.
+    pub fn has_accepted(&self, credential: &HeaderValue) -> bool {
+        self.accepted.contains_key(&self.keyed(credential.as_bytes()))
     }
 
     fn keyed(&self, bytes: &[u8]) -> Secret {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, header};
 use crate::words::route;
 
 /// A refusal that took so long comes of a wrong password: core has slept over it.
-pub(super) const SLEPT: Duration = Duration::from_millis(1_400);
+pub const SLEPT: Duration = Duration::from_millis(1_400);
 
 /// What a Basic past the token service asked for, by what a refusal there means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Secret, lock, window::Window};
+use super::{Secret, asked::SLEPT, lock, window::Window};
 
 /// Different unknown secrets of one name that may wait at once.
 pub(super) const QUEUE: usize = 8;
@@ -78,6 +78,11 @@ impl Name {
         let (at, secret) = last?;
         let ago = at.elapsed();
         (secret != *own && ago < SUSPECT).then(|| LOCK.saturating_sub(ago))
+    }
+
+    /// Whether a refusal of this secret that took so long may come of the lock after a wrong try of another (A7).
+    pub(super) fn may_have_locked_out(&self, secret: &Secret, took: Duration) -> bool {
+        took < SLEPT && self.lock_of_another(secret).is_some()
     }
 
     /// A place in the queue; so many tries of one secret share theirs.
