@@ -199,7 +199,10 @@ impl Client for Curl {
     fn login(&self, at: &Account) -> Result<(), Failure> {
         let user = format!("{}:{}", at.user, at.password);
         let url = format!("http://{}/service/token?service=harbor-registry", at.registry);
-        let mut command = Command::new(settings::packaged("curl"));
+        let curl = settings::packaged("curl");
+        let version = process::run(Command::new(&curl).arg("--version"), SOON)?;
+        settings::took_part("curl", version.split_whitespace().nth(1).unwrap_or_default());
+        let mut command = Command::new(curl);
         command.args(["--silent", "--show-error", "--fail", "--max-time", "9", "--user", &user, &url]);
         process::run(&mut command, SOON).map(drop)
     }
