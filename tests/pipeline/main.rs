@@ -15,6 +15,7 @@ mod crowd;
 mod cutter;
 mod dead_core;
 mod draining;
+mod evidence;
 mod hanging;
 mod key_overlap;
 mod key_states;
