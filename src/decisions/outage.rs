@@ -12,14 +12,26 @@ use crate::words::{challenge::Challenge, route::Kind};
 /// hangs it says nothing (D2). The other questions that need no secret tell less: an anonymous token has no actions
 /// whether the project is private or the database gone, `/health` knows of a refusing database after 10 s and of a
 /// hanging one never (F3), and pings, challenges and K11 need none.
-pub const QUESTION: &str = "/v2/tidegate-asks/whether-the-database-answers/manifests/none";
+///
+/// Nobody may answer it but core: the path is one that core's routes take for a repository's (distribution's names allow
+/// two dashes side by side), and Harbor makes no project of that name (`[a-z0-9]+(?:[._-][a-z0-9]+)*`).
+pub const QUESTION: &str = "/v2/tidegate--asks/whether-the-database-answers/manifests/none";
 
 /// What Harbor's own words with an empty challenge begin with (C3, C8). What a client writes stands behind them.
 const JUDGEMENTS: [&str; 2] = ["project ", "un-recognized request"];
 
-/// What errors of a database, or on the way to it, have in common.
-const SIGNS: [&str; 16] = [
-    "failed to connect",
+/// What a driver begins with that got no connection. What a client writes stands behind it.
+const NO_CONNECTION: &str = "failed to connect";
+
+/// How a driver tells of an error of the database's own, with its code behind it, at the message's end.
+const CODE: &str = "sqlstate ";
+
+/// Classes of codes (PostgreSQL, appendix A) that tell of the database itself: no connection, no room, an operator who
+/// stops it. Others tell of the statement, in which a client's words may be.
+const OF_AN_OUTAGE: [&str; 3] = ["08", "53", "57p"];
+
+/// What errors on the way to a database have in common.
+const SIGNS: [&str; 14] = [
     "dial error",
     "dial tcp",
     "connection refused",
@@ -33,7 +45,6 @@ const SIGNS: [&str; 16] = [
     "conn closed",
     "closed network connection",
     "unexpected eof",
-    "sqlstate",
     "fatal:",
 ];
 
@@ -65,10 +76,19 @@ pub fn told_by(body: &[u8]) -> Option<bool> {
         return Some(false);
     }
     let message = message.to_ascii_lowercase();
-    SIGNS.iter().any(|sign| message.contains(sign)).then_some(true)
+    if message.starts_with(NO_CONNECTION) {
+        return Some(true);
+    }
+    // Harbor may say its message twice.
+    let outage = match message.rsplit_once(CODE) {
+        Some((_, code)) => OF_AN_OUTAGE.iter().any(|class| code.starts_with(class)),
+        None => SIGNS.iter().any(|sign| message.contains(sign)),
+    };
+    outage.then_some(true)
 }
 
-/// Whether an answer to [`QUESTION`] shows a database that answers. No answer in time shows none.
+/// Whether an answer to [`QUESTION`] shows a database that answers: one that judges does, whatever it says; only where
+/// [`has_empty_challenge`] its body matters. No answer in time shows none.
 pub fn shows_a_database(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
     let outage = has_empty_challenge(status, headers) && told_by(body) == Some(true);
     !status.is_server_error() && !outage
@@ -180,6 +200,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::words::route::Route;
 
     fn body(message: &str) -> Vec<u8> {
         serde_json::json!({"errors": [{"code": "UNAUTHORIZED", "message": message}]}).to_string().into_bytes()
@@ -199,6 +220,17 @@ mod tests {
             ("FATAL: terminating connection due to administrator command (SQLSTATE 57P01)", Some(true)),
             ("FATAL: the database system is starting up (SQLSTATE 57P03)", Some(true)),
             ("driver: bad connection", Some(true)),
+            (
+                "failed to connect to `host=db`: server error (FATAL: password authentication failed (SQLSTATE 28P01))",
+                Some(true),
+            ),
+            ("FATAL: sorry, too many clients already (SQLSTATE 53300): FATAL: (SQLSTATE 53300)", Some(true)),
+            ("ERROR: invalid byte sequence for encoding \"UTF8\": 0x00 (SQLSTATE 22021)", None),
+            (
+                "ERROR: invalid input syntax for type bigint: \"dial tcp SQLSTATE 57P01\" (SQLSTATE 22P02)",
+                None,
+            ),
+            ("ERROR: canceling statement due to user request (SQLSTATE 57014)", None),
             ("project nobody not found: project nobody not found", Some(false)),
             ("project fatal: not found", Some(false)),
             ("un-recognized request: GET /v2/dial tcp", Some(false)),
@@ -224,14 +256,30 @@ mod tests {
     }
 
     #[test]
+    fn nobody_can_make_a_project_that_answers_the_question() {
+        let Route::Registry(asks) = Route::of(QUESTION) else { panic!("no route of the registry's") };
+        assert_eq!(asks.kind, Kind::Manifest);
+        let plain = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
+        let is_project = |name: &str| name.split(['.', '_', '-']).all(plain);
+        assert!(is_project("priv") && is_project("a-b.c_d") && !is_project(asks.project()));
+        let between_dashes = |part: &str| part.split('-').filter(|part| !part.is_empty()).all(plain);
+        let is_name = |part: &str| !part.starts_with('-') && !part.ends_with('-') && between_dashes(part);
+        assert!(asks.repository.split('/').all(is_name), "{} is no name for distribution", asks.repository);
+    }
+
+    #[test]
     fn the_question_shows_a_database_wherever_it_is_judged() {
         let empty = HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_static(""))]);
         let basic = HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"))]);
         let table = [
-            (401, &empty, body("project tidegate-asks not found"), true),
+            (401, &empty, body("project tidegate--asks not found"), true),
             (401, &basic, body("unauthorized"), true),
             (404, &basic, body("repository not found"), true),
             (401, &empty, body("failed to connect to `x`"), false),
+            (401, &empty, Vec::new(), true),
+            (200, &basic, body("failed to connect to `x`"), true),
             (500, &basic, body("internal server error"), false),
             (503, &basic, Vec::new(), false),
         ];

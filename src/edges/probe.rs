@@ -4,12 +4,12 @@
 pub mod reading;
 pub mod rounds;
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
+use http_body_util::{BodyExt, Collected, Empty, LengthLimitError, Limited};
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 
 use super::{fleet::Endpoint, pool};
@@ -43,10 +43,16 @@ pub enum AskFault {
     /// The connection broke, or the answer was none.
     #[error("the connection broke")]
     Http(#[source] hyper::Error),
-    /// Longer than [`LONGEST_ANSWER`], or cut.
-    #[error("the answer is too long or broke off")]
-    Body,
+    /// Longer than [`LONGEST_ANSWER`].
+    #[error("the answer is too long")]
+    TooLong,
+    /// Cut.
+    #[error("the answer broke off")]
+    Cut,
 }
+
+/// Whether anything in an answer's body matters, by its head; a body that is not read is empty.
+pub type Reads = fn(StatusCode, &HeaderMap) -> bool;
 
 /// One anonymous GET over a connection of its own, on any runtime.
 pub async fn ask(
@@ -55,30 +61,42 @@ pub async fn ask(
     sid: Option<&str>,
     within: Duration,
 ) -> Result<Answer, AskFault> {
-    ask_as(endpoint, target, (None, sid), within).await
+    send(endpoint, question(endpoint, target, sid), |_, _| true, within).await
 }
 
-/// The same with an `Authorization`.
+/// The same with an `Authorization`, judged by the head: its body is not waited for unless it `reads` it.
 pub async fn ask_as(
     endpoint: &Endpoint,
     target: &str,
-    (authorization, sid): (Option<&HeaderValue>, Option<&str>),
+    authorization: HeaderValue,
+    reads: Reads,
     within: Duration,
 ) -> Result<Answer, AskFault> {
-    let mut request = question(endpoint, target, sid);
-    if let Some(authorization) = authorization {
-        request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
-    }
-    tokio::time::timeout(within, exchange(endpoint, request)).await.map_err(|_| AskFault::Slow)?
+    let mut request = question(endpoint, target, None);
+    request.headers_mut().insert(header::AUTHORIZATION, authorization);
+    send(endpoint, request, reads, within).await
 }
 
-async fn exchange(endpoint: &Endpoint, request: Request<Empty<Bytes>>) -> Result<Answer, AskFault> {
+async fn send(
+    endpoint: &Endpoint,
+    request: Request<Empty<Bytes>>,
+    reads: Reads,
+    within: Duration,
+) -> Result<Answer, AskFault> {
+    tokio::time::timeout(within, exchange(endpoint, request, reads)).await.map_err(|_| AskFault::Slow)?
+}
+
+async fn exchange(
+    endpoint: &Endpoint,
+    request: Request<Empty<Bytes>>,
+    reads: Reads,
+) -> Result<Answer, AskFault> {
     let stream = pool::connect(endpoint).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(AskFault::Http)?;
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(AskFault::Http)?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|_| AskFault::Body)?.to_bytes();
+        let body = if reads(head.status, &head.headers) { whole(body).await? } else { Bytes::new() };
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
     tokio::pin!(exchange);
@@ -92,6 +110,14 @@ async fn exchange(endpoint: &Endpoint, request: Request<Empty<Bytes>>) -> Result
         },
         answer = &mut exchange => answer,
     }
+}
+
+async fn whole(body: Incoming) -> Result<Bytes, AskFault> {
+    let body = Limited::new(body, LONGEST_ANSWER).collect().await;
+    let fault = |error: Box<dyn Error + Send + Sync>| {
+        if error.is::<LengthLimitError>() { AskFault::TooLong } else { AskFault::Cut }
+    };
+    body.map(Collected::to_bytes).map_err(fault)
 }
 
 fn question(endpoint: &Endpoint, target: &str, sid: Option<&str>) -> Request<Empty<Bytes>> {

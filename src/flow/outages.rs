@@ -36,9 +36,13 @@ use crate::{
 pub const SILENCE: Duration = Duration::from_secs(2);
 /// Between two questions to one endpoint.
 const BETWEEN: Duration = Duration::from_secs(1);
-/// For one answer. Core takes up to 4 s for the first ones where Redis refuses (D3), which is no outage of the database;
-/// where one is taken for it, the next question mends that.
+/// The same where the last one found it well: whoever is refused while all is well waits for no longer.
+const BETWEEN_WELL: Duration = Duration::from_millis(200);
+/// For one answer.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// For one answer of a core that was slow or silent before. Where Redis refuses, core's right answers take some 4 s (D3),
+/// which is no outage of the database.
+const LONG_PATIENCE: Duration = Duration::from_secs(8);
 /// After so much of it we ask as well what needs no database (K11).
 const BESIDE: Duration = Duration::from_secs(1);
 /// So long after an outage an answer may still be its doing.
@@ -69,6 +73,7 @@ struct Core {
 #[derive(Clone, Copy)]
 struct Asked {
     began: Instant,
+    patience: Duration,
     found: Option<(Found, Instant)>,
 }
 
@@ -78,6 +83,24 @@ impl Asked {
         let (found, ended) = self.found?;
         let of = if matches!(found, Found::Silent(_)) { ended } else { self.began };
         (of >= since).then_some(found)
+    }
+
+    /// From its begin to the next one's.
+    fn pause(&self) -> Duration {
+        match self.found {
+            Some((Found::Well, _)) => BETWEEN_WELL,
+            _ => BETWEEN,
+        }
+    }
+
+    /// How long the next one may take.
+    fn next_patience(&self) -> Duration {
+        match self.found {
+            None => self.patience,
+            Some((Found::Silent(_), _)) => LONG_PATIENCE,
+            Some((_, ended)) if ended.saturating_duration_since(self.began) > PATIENCE / 2 => LONG_PATIENCE,
+            Some(_) => PATIENCE,
+        }
     }
 }
 
@@ -122,28 +145,32 @@ impl Outages {
         self.any_troubled.load(Relaxed)
     }
 
-    async fn found(&self, endpoint: &Endpoint, since: Instant) -> Found {
+    /// What a question has found at the endpoint that began at `since` or later; or was not answered then.
+    pub async fn found(&self, endpoint: &Endpoint, since: Instant) -> Found {
         let core = self.core(endpoint.id);
         let mut asked = core.asked.lock().await;
         if let Some(found) = asked.and_then(|asked| asked.tells(since)) {
             return found;
         }
-        if let Some(Asked { began, .. }) = *asked {
-            tokio::time::sleep_until((began + BETWEEN).into()).await;
+        if let Some(last) = *asked {
+            tokio::time::sleep_until((last.began + last.pause()).into()).await;
         }
+        let patience = asked.map_or(PATIENCE, |last| last.next_patience());
         let began = Instant::now();
-        *asked = Some(Asked { began, found: None });
-        let found = ask(endpoint).await;
-        *asked = Some(Asked { began, found: Some((found, Instant::now())) });
+        *asked = Some(Asked { began, patience, found: None });
+        let found = ask(endpoint, patience).await;
+        *asked = Some(Asked { began, patience, found: Some((found, Instant::now())) });
         if found != Found::Well {
             core.is_out();
         }
-        self.settle(endpoint, found.trouble());
+        self.settle(endpoint, found);
         found
     }
 
-    /// What needs its database passes by the endpoint, or does not any more.
-    fn settle(&self, endpoint: &Endpoint, trouble: Option<Trouble>) {
+    /// What needs its database passes by the endpoint, or does not any more. Our own questions alone decide that: a
+    /// client may have a hand in what its own request is answered.
+    fn settle(&self, endpoint: &Endpoint, found: Found) {
+        let trouble = found.trouble();
         let mut troubled = self.troubled();
         let before = match trouble {
             Some(trouble) => troubled.insert(endpoint.id, trouble),
@@ -154,13 +181,19 @@ impl Outages {
         if before == trouble {
             return;
         }
+        if trouble.is_some() {
+            // The next round of questions opens it where another endpoint is well.
+            self.lot.tell(false);
+        }
         let endpoint = &endpoint.name;
         match trouble {
             Some(Trouble::Hangs(_)) => {
                 tracing::warn!(%endpoint, "core hangs, or its database does: what needs it waits until core answers a question of ours");
             }
             Some(Trouble::Refuses) => tracing::warn!(%endpoint, "core does not reach its database"),
-            None => tracing::info!(%endpoint, "core reaches its database again"),
+            None if found == Found::Well => tracing::info!(%endpoint, "core reaches its database again"),
+            // That it can't be reached is told by whoever sends to it or probes it.
+            None => {}
         }
         // To ask until it is well.
         self.wanted.notify_one();
@@ -174,14 +207,6 @@ impl Outages {
         let mut troubled = self.troubled();
         troubled.retain(|id, _| fleet.by_id(*id).is_some());
         self.any_troubled.store(!troubled.is_empty(), Relaxed);
-    }
-
-    /// An answer has told of an outage.
-    pub fn note(&self, endpoint: &Endpoint) {
-        self.core(endpoint.id).is_out();
-        if self.trouble(endpoint.id, Need::Database).is_none() {
-            self.settle(endpoint, Some(Trouble::Refuses));
-        }
     }
 
     /// Whether an outage was seen there a moment ago.
@@ -200,7 +225,6 @@ impl Outages {
         reason: Reason,
     ) -> Result<Turn, Reason> {
         let place = self.lot.enter(client, principal, bytes).ok_or(Reason::Busy)?;
-        self.lot.tell(false);
         let _wanting = Wanting::of(self);
         place.turn(until).await.ok_or(reason)
     }
@@ -227,10 +251,14 @@ impl Outages {
                     }
                     well
                 });
-                let well = join_all(all).await.contains(&true);
-                self.lot.tell(well);
+                // What was told of one that is well may be out of date by now: it is not told again.
+                if !join_all(all).await.contains(&true) {
+                    self.lot.tell(false);
+                }
                 sleep((now + BETWEEN).saturating_duration_since(Instant::now())).await;
             }
+            // Whoever waits next waits for an answer to a question of its own time.
+            self.lot.tell(false);
         }
     }
 
@@ -266,12 +294,11 @@ impl Drop for Wanting<'_> {
     }
 }
 
-async fn ask(endpoint: &Endpoint) -> Found {
-    let blank = BLANK;
-    let question = probe::ask_as(endpoint, outage::QUESTION, (Some(&blank), None), PATIENCE);
+async fn ask(endpoint: &Endpoint, patience: Duration) -> Found {
+    let question = probe::ask_as(endpoint, outage::QUESTION, BLANK, outage::has_empty_challenge, patience);
     let key = async {
         sleep(BESIDE).await;
-        probe::ask(endpoint, KEY_TARGET, None, PATIENCE.saturating_sub(BESIDE)).await.is_ok()
+        probe::ask(endpoint, KEY_TARGET, None, patience.saturating_sub(BESIDE)).await.is_ok()
     };
     tokio::pin!(question, key);
     let (answer, key) = tokio::select! {
@@ -287,6 +314,8 @@ async fn ask(endpoint: &Endpoint) -> Found {
         Ok(answer) if outage::shows_a_database(answer.status, &answer.headers, &answer.body) => Found::Well,
         Ok(_) => Found::Refusing,
         Err(AskFault::Slow) => Found::no_answer(key),
+        // No error of a database has so many words.
+        Err(AskFault::TooLong) => Found::Well,
         Err(_) => Found::Gone,
     }
 }
@@ -300,12 +329,46 @@ mod tests {
     fn silence_tells_of_its_end_and_an_answer_of_its_question() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
-        let tells = |found, since| Asked { began, found: Some((found, at(5))) }.tells(since) == Some(found);
+        let asked = |found| Asked { began, patience: PATIENCE, found };
+        let tells = |found, since| asked(Some((found, at(5)))).tells(since) == Some(found);
         let silent = Found::Silent(Silence::Database);
         assert_eq!([0, 3, 5, 6].map(|since| tells(silent, at(since))), [true, true, true, false]);
         for found in [Found::Well, Found::Refusing, Found::Gone] {
             assert_eq!([0, 3].map(|since| tells(found, at(since))), [true, false], "{found:?}");
         }
-        assert_eq!(Asked { began, found: None }.tells(began), None, "its asker left");
+        assert_eq!(asked(None).tells(began), None, "its asker left");
+    }
+
+    #[test]
+    fn what_was_well_is_asked_again_soon_and_what_was_slow_has_more_time() {
+        let began = Instant::now();
+        let silent = Found::Silent(Silence::Core);
+        let next = |patience, found: Option<(Found, u64)>| {
+            let found = found.map(|(found, took)| (found, began + Duration::from_millis(took)));
+            let asked = Asked { began, patience, found };
+            (asked.pause(), asked.next_patience())
+        };
+        let table = [
+            ("well", PATIENCE, Some((Found::Well, 20)), (BETWEEN_WELL, PATIENCE)),
+            ("well and slow", PATIENCE, Some((Found::Well, 3_000)), (BETWEEN_WELL, LONG_PATIENCE)),
+            ("quick again", LONG_PATIENCE, Some((Found::Well, 20)), (BETWEEN_WELL, PATIENCE)),
+            ("refuses", PATIENCE, Some((Found::Refusing, 20)), (BETWEEN, PATIENCE)),
+            ("gone", PATIENCE, Some((Found::Gone, 20)), (BETWEEN, PATIENCE)),
+            ("silent", PATIENCE, Some((silent, 4_000)), (BETWEEN, LONG_PATIENCE)),
+            ("its asker left", LONG_PATIENCE, None, (BETWEEN, LONG_PATIENCE)),
+        ];
+        for (name, patience, found, want) in table {
+            assert_eq!(next(patience, found), want, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_begins_to_wait_does_not_shut_the_line_for_those_who_wait() {
+        let outages = Outages::new(Lot::new(10, 1 << 20));
+        outages.lot.tell(true);
+        let (client, principal) = (IpAddr::from([127, 0, 0, 1]), Arc::from("dev"));
+        let soon = Instant::now() + Duration::from_millis(100);
+        let turn = outages.wait((client, &principal), 1, soon, Reason::Outage).await;
+        assert!(turn.is_ok(), "only our own question does");
     }
 }

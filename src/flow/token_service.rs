@@ -90,6 +90,7 @@ pub async fn answer(
             client,
             generation,
             writes,
+            unexplained: Cell::default(),
         };
         flight.fly()
     };
@@ -161,6 +162,8 @@ struct Flight {
     generation: u64,
     /// Writes that had ended grace when it was asked.
     writes: u64,
+    /// Whether core's last answer was a refusal that nothing but silence speaks against: no grace then.
+    unexplained: Cell<bool>,
 }
 
 /// Sends of one flight at most: an endpoint that can't sign is followed by another, a lock by one more try.

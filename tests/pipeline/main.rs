@@ -16,6 +16,7 @@ mod cutter;
 mod dead_core;
 mod draining;
 mod ended_grace;
+mod evidence;
 mod hanging;
 mod key_overlap;
 mod key_states;

@@ -7,7 +7,7 @@ use http::{Method, Response, StatusCode, header};
 
 use super::{Passage, Round, dispatch::Sent};
 use crate::{
-    decisions::outage::{self, Choice},
+    decisions::outage::{self, Choice, Need},
     edges::fleet::{Endpoint, Group, Status},
     flow::{body::DownBody, park::Turn, relay::Relay, token_service::SLEPT},
     words::{
@@ -40,8 +40,9 @@ impl Passage<'_> {
         let outages = &self.worker.shared.outages;
         let told = if refused { outage::told_by(&body) } else { None };
         let outage = if let Some(told) = told {
-            if told {
-                outages.note(&endpoint);
+            // It hides this answer alone: what holds for other requests, our own question finds.
+            if told && outages.trouble(endpoint.id, Need::Database).is_none() {
+                outages.is_well(&endpoint, Instant::now()).await;
             }
             told
         } else {

@@ -12,6 +12,7 @@ use super::{Flight, Flown, inspect::Inspected};
 use crate::{
     decisions::{
         grace::{Decision, decide},
+        outage::Found,
         plan::Standing,
     },
     edges::{fleet::Endpoint, signer::Job},
@@ -31,7 +32,8 @@ const LEAST: Duration = Duration::from_secs(2);
 impl Flight {
     /// Whether core could not look up what it was asked for: a refusal, a token that grants nobody nothing, or silence,
     /// while our own question finds no database. A time-out is evidence only together with that; that there is no core
-    /// at all, only where our probes find none either.
+    /// at all, only where our probes find none either. A refusal that core did answer stays one for grace where our own
+    /// question gets no answer: whoever makes core slow must not gain by it.
     pub(super) async fn is_failed_by_an_outage(
         &self,
         flown: &Flown,
@@ -59,8 +61,12 @@ impl Flight {
         }
         let Some(endpoint) = flown.endpoint.clone().or_else(|| self.any_endpoint()) else { return false };
         let now = Instant::now();
-        let asked = self.worker.shared.outages.is_well(&endpoint, now);
-        !tokio::time::timeout_at(until.max(now + LEAST).into(), asked).await.unwrap_or(false)
+        let asked = self.worker.shared.outages.found(&endpoint, now);
+        let found = tokio::time::timeout_at(until.max(now + LEAST).into(), asked).await.ok();
+        let silent = matches!(found, None | Some(Found::Silent(_)));
+        let refused = matches!(inspected, Inspected::Refused | Inspected::Anonymous);
+        self.unexplained.set(refused && silent);
+        found != Some(Found::Well)
     }
 
     fn any_endpoint(&self) -> Option<Arc<Endpoint>> {
@@ -84,7 +90,7 @@ impl Flight {
 
     /// What Harbor granted this credential for exactly this scope, and until when that may be granted again.
     fn granted(&self, now: UnixTime) -> Option<(Arc<Granted>, UnixTime)> {
-        let place = self.place.filter(|_| self.basic.is_some())?;
+        let place = self.place.filter(|_| self.basic.is_some() && !self.unexplained.get())?;
         let granted = self.worker.shared.graces.find(&place)?;
         match decide(Some(granted.record()), self.policy.grace, now) {
             Decision::Grace { expires } => Some((granted, expires)),
