@@ -217,6 +217,9 @@ impl Flight {
                 {
                     waited = true;
                     continue;
+                if let Some(admission) = admission.as_ref().filter(|_| flown.failure.is_some()) {
+                    admission.untold();
+                }
                 }
             }
             if inspected == Inspected::Refused {
