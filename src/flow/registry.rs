@@ -55,6 +55,8 @@ pub struct Passage<'a> {
     pub within: Duration,
     /// How long it may wait for an endpoint; zero = not at all.
     pub park: Duration,
+    /// How long its client gives it in all, waits included, where that is known.
+    pub patience: Option<Duration>,
     /// What core can't answer it without.
     pub need: Need,
     /// Whether it goes to the portal.
@@ -139,6 +141,8 @@ pub struct Ask<'a> {
     pub within: Duration,
     /// See [`Passage::park`].
     pub park: Duration,
+    /// See [`Passage::patience`].
+    pub patience: Option<Duration>,
     /// See [`Passage::need`].
     pub need: Need,
     /// See [`Passage::portal`].
@@ -166,7 +170,7 @@ pub async fn forward(
     ask: Ask<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    let Ask { outgoing, registry, bearer, within, park, need, portal, of_client } = ask;
+    let Ask { outgoing, registry, bearer, within, park, patience, need, portal, of_client } = ask;
     let journey = Journey::default();
     let mut passage = Passage {
         worker,
@@ -177,6 +181,7 @@ pub async fn forward(
         bearer,
         within,
         park,
+        patience,
         need,
         portal,
         story,

@@ -46,7 +46,12 @@ impl Passage<'_> {
             return Err(reason);
         }
         self.journey.turn = None;
-        Ok(*self.journey.wait_until.get_or_insert_with(|| Instant::now() + self.park))
+        let most = self.patience.map(|patience| self.story.began + patience);
+        let until = || {
+            let until = Instant::now() + self.park;
+            most.map_or(until, |most| most.min(until))
+        };
+        Ok(*self.journey.wait_until.get_or_insert_with(until))
     }
 
     /// What it takes while it waits.
