@@ -194,7 +194,7 @@ impl Outages {
     /// longer than `until`. `bytes` = what it holds.
     pub async fn wait(
         &self,
-        (client, principal): (IpAddr, &Arc<str>),
+        (client, principal): (IpAddr, Option<&Arc<str>>),
         bytes: usize,
         until: Instant,
         reason: Reason,

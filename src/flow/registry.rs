@@ -24,7 +24,7 @@ pub use self::{observed::would_rescue, wait::serves};
 use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},
-    park::Turn,
+    park::{self, Turn},
     replay,
     send::Outgoing,
     story::Story,
@@ -191,11 +191,18 @@ pub async fn forward(
         begun: false,
     };
     let mut turn: Option<Turn> = None;
+    let mut waited = false;
     loop {
-        let reason = match passage.round().await {
+        let body = passage.outgoing.body.is_some();
+        let round = match &turn {
+            None => passage.round().await,
+            // Boxed: rare.
+            Some(_) => Box::pin(park::hold(passage.round(), &mut turn, body)).await,
+        };
+        let reason = match round {
             Ok(Some(response)) => {
-                if let Some(turn) = turn {
-                    turn.answered();
+                turn.into_iter().for_each(Turn::answered);
+                if waited {
                     passage.story.rescued(Rescue::Park);
                 }
                 passage.settle_push(&response);
@@ -209,9 +216,10 @@ pub async fn forward(
             Err(reason) => reason,
         };
         drop(turn.take());
+        waited = false;
         // Boxed: rare.
         match Box::pin(passage.recover(reason)).await? {
-            Recovered::Turn(back) => turn = Some(back),
+            Recovered::Turn(back) => (turn, waited) = (Some(back), true),
             Recovered::Again => {}
             Recovered::Done(response) => return Ok(*response),
         }

@@ -30,8 +30,8 @@ impl Passage<'_> {
         }
         let until = self.waits_until(reason)?;
         let shared = &self.worker.shared;
-        let (bytes, principal) = (self.waiting_bytes(), self.story.principal.clone().unwrap_or_default());
-        let place = shared.lot.enter(self.story.client, &principal, bytes).ok_or(Reason::Busy)?;
+        let (bytes, principal) = (self.waiting_bytes(), self.story.principal.as_ref());
+        let place = shared.lot.enter(self.story.client, principal, bytes).ok_or(Reason::Busy)?;
         shared.lot.tell(serves(&shared.fleet.snapshot()));
         shared.probe_now.notify_one();
         let turn = place.turn(until).await.ok_or(reason)?;
