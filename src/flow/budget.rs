@@ -24,6 +24,8 @@ struct Held {
 enum Holder {
     Address(IpAddr),
     Principal(Arc<str>),
+    /// All whose principal nothing proves, together.
+    Unproven,
 }
 
 /// Part of the budget, until dropped.
@@ -42,7 +44,16 @@ impl Budget {
 
     /// A share of `bytes` for a client and the principal of its token; `None` where it isn't theirs to have.
     pub fn take(self: &Arc<Self>, bytes: usize, client: IpAddr, principal: Arc<str>) -> Option<Share> {
-        let holders = [Holder::Address(network_of(client)), Holder::Principal(principal)];
+        self.take_as(bytes, [Holder::Address(network_of(client)), Holder::Principal(principal)])
+    }
+
+    /// A share of `bytes` for a client whose principal nothing proves. Of these, each address has its own part, and a
+    /// quarter of all stays free of all of them.
+    pub fn take_unproven(self: &Arc<Self>, bytes: usize, client: IpAddr) -> Option<Share> {
+        self.take_as(bytes, [Holder::Address(network_of(client)), Holder::Unproven])
+    }
+
+    fn take_as(self: &Arc<Self>, bytes: usize, holders: [Holder; 2]) -> Option<Share> {
         let mut held = self.held();
         if !holders.iter().all(|holder| held.grants(holder, bytes)) {
             return None;
@@ -69,7 +80,8 @@ impl Budget {
 impl Held {
     fn grants(&self, holder: &Holder, bytes: usize) -> bool {
         let Some(left) = self.free.checked_sub(bytes) else { return false };
-        self.by.get(holder).is_none_or(|holds| holds + bytes <= left)
+        let most = if *holder == Holder::Unproven { left.saturating_mul(3) } else { left };
+        self.by.get(holder).is_none_or(|holds| holds + bytes <= most)
     }
 }
 
@@ -125,6 +137,24 @@ mod tests {
         assert_eq!(third.len(), 1);
         drop((first, second, third));
         assert_eq!(took(&budget, "192.0.2.4", "a").len(), 5, "what was given back is there again");
+        assert!(budget.held().by.is_empty(), "nobody is remembered who holds nothing");
+    }
+
+    #[test]
+    fn a25_unproven_clients_have_a_part_each_and_leave_a_quarter_to_the_proven() {
+        let budget = Arc::new(Budget::new(160));
+        let unproven = |client: &str| -> Vec<Share> {
+            let client: IpAddr = client.parse().expect("an address");
+            std::iter::from_fn(|| budget.take_unproven(10, client)).collect()
+        };
+        let first = unproven("192.0.2.1");
+        assert_eq!(first.len(), 8, "alone it gets half");
+        let second = unproven("192.0.2.2");
+        assert_eq!(second.len(), 4, "no other's load takes its part");
+        assert_eq!(unproven("192.0.2.3").len(), 0, "together they have three quarters");
+        let proven = took(&budget, "192.0.2.3", "a");
+        assert_eq!(proven.len(), 2);
+        drop((first, second, proven));
         assert!(budget.held().by.is_empty(), "nobody is remembered who holds nothing");
     }
 

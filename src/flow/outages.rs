@@ -219,7 +219,7 @@ impl Outages {
     /// longer than `until`. `bytes` = what it holds.
     pub async fn wait(
         &self,
-        (client, principal): (IpAddr, &Arc<str>),
+        (client, principal): (IpAddr, Option<&Arc<str>>),
         bytes: usize,
         until: Instant,
         reason: Reason,
@@ -368,7 +368,7 @@ mod tests {
         outages.lot.tell(true);
         let (client, principal) = (IpAddr::from([127, 0, 0, 1]), Arc::from("dev"));
         let soon = Instant::now() + Duration::from_millis(100);
-        let turn = outages.wait((client, &principal), 1, soon, Reason::Outage).await;
+        let turn = outages.wait((client, Some(&principal)), 1, soon, Reason::Outage).await;
         assert!(turn.is_ok(), "only our own question does");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -76,9 +76,18 @@ impl Lot {
     }
 
     /// Room for a request of so many bytes; `None` where there is none left for its client.
-    pub fn enter(self: &Arc<Self>, client: IpAddr, principal: &Arc<str>, bytes: usize) -> Option<Place> {
-        let place = self.places.take(1, client, principal.clone())?;
-        let room = self.bytes.take(bytes, client, principal.clone())?;
+    /// `principal` where it is proven; what a client only says takes nobody's part.
+    pub fn enter(
+        self: &Arc<Self>,
+        client: IpAddr,
+        principal: Option<&Arc<str>>,
+        bytes: usize,
+    ) -> Option<Place> {
+        let take = |budget: &Arc<Budget>, many| match principal.filter(|name| !name.is_empty()) {
+            Some(name) => budget.take(many, client, name.clone()),
+            None => budget.take_unproven(many, client),
+        };
+        let (place, room) = (take(&self.places, 1)?, take(&self.bytes, bytes)?);
         Some(Place { lot: self.clone(), _shares: [place, room] })
     }
 
@@ -138,6 +147,23 @@ impl Drop for Waiting<'_> {
             line.waiting.retain(|(other, _)| *other != number);
         }
     }
+}
+
+/// How long a turn is kept without an answer. What takes longer than that is no sign of a core that is buried: what
+/// is asked is slow, or core is not back, and then nobody follows.
+const KEPT: Duration = Duration::from_secs(2);
+/// How long where a body goes up: its end is as far away as its client likes, and core's word comes after it.
+const KEPT_FOR_BODY: Duration = Duration::from_millis(250);
+
+/// Gives the turn back where no answer has come in time, so that one slow request does not hold up those behind it.
+pub async fn hold<T>(answer: impl Future<Output = T>, turn: &mut Option<Turn>, body: bool) -> T {
+    tokio::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep(if body { KEPT_FOR_BODY } else { KEPT }) => drop(turn.take()),
+    }
+    answer.await
 }
 
 impl Turn {

@@ -1,4 +1,5 @@
-//! Harbor's challenge to a ping without a credential (C1), kept for when no endpoint answers one.
+//! Harbor's challenge to a ping without a credential (C1), kept for when no endpoint answers one: there is none, or all
+//! of them hang (D4).
 //!
 //! docker gives a ping 15 s, as it does a token request, and what follows it may wait by itself. The challenge grants
 //! nothing: it says where tokens are had, and only to who asked for the same host before.
@@ -66,8 +67,8 @@ impl Pings {
                 self.keep(ping, response.status(), response.headers());
                 Ok(response)
             }
-            Err(Reason::NoEndpoint) => {
-                let known = self.0.get(&ping.0).ok_or(Reason::NoEndpoint)?;
+            Err(reason @ (Reason::NoEndpoint | Reason::Outage)) => {
+                let known = self.0.get(&ping.0).ok_or(reason)?;
                 story.rescued(Rescue::Grace);
                 Ok(challenge(known))
             }

@@ -24,7 +24,7 @@ pub use self::{observed::would_rescue, wait::serves};
 use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},
-    park::Turn,
+    park::{self, Turn},
     replay,
     send::Outgoing,
     story::Story,
@@ -55,6 +55,8 @@ pub struct Passage<'a> {
     pub within: Duration,
     /// How long it may wait for an endpoint; zero = not at all.
     pub park: Duration,
+    /// How long its client gives it in all, waits included, where that is known.
+    pub patience: Option<Duration>,
     /// What core can't answer it without.
     pub need: Need,
     /// Whether it goes to the portal.
@@ -139,6 +141,8 @@ pub struct Ask<'a> {
     pub within: Duration,
     /// See [`Passage::park`].
     pub park: Duration,
+    /// See [`Passage::patience`].
+    pub patience: Option<Duration>,
     /// See [`Passage::need`].
     pub need: Need,
     /// See [`Passage::portal`].
@@ -166,7 +170,7 @@ pub async fn forward(
     ask: Ask<'_>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    let Ask { outgoing, registry, bearer, within, park, need, portal, of_client } = ask;
+    let Ask { outgoing, registry, bearer, within, park, patience, need, portal, of_client } = ask;
     let journey = Journey::default();
     let mut passage = Passage {
         worker,
@@ -177,6 +181,7 @@ pub async fn forward(
         bearer,
         within,
         park,
+        patience,
         need,
         portal,
         story,
@@ -186,11 +191,18 @@ pub async fn forward(
         begun: false,
     };
     let mut turn: Option<Turn> = None;
+    let mut waited = false;
     loop {
-        let reason = match passage.round().await {
+        let body = passage.outgoing.body.is_some();
+        let round = match &turn {
+            None => passage.round().await,
+            // Boxed: rare.
+            Some(_) => Box::pin(park::hold(passage.round(), &mut turn, body)).await,
+        };
+        let reason = match round {
             Ok(Some(response)) => {
-                if let Some(turn) = turn {
-                    turn.answered();
+                turn.into_iter().for_each(Turn::answered);
+                if waited {
                     passage.story.rescued(Rescue::Park);
                 }
                 passage.settle_push(&response);
@@ -204,9 +216,10 @@ pub async fn forward(
             Err(reason) => reason,
         };
         drop(turn.take());
+        waited = false;
         // Boxed: rare.
         match Box::pin(passage.recover(reason)).await? {
-            Recovered::Turn(back) => turn = Some(back),
+            Recovered::Turn(back) => (turn, waited) = (Some(back), true),
             Recovered::Again => {}
             Recovered::Done(response) => return Ok(*response),
         }

@@ -285,6 +285,7 @@ async fn ask(
         bearer,
         within,
         park,
+        patience: None,
         need,
         portal: false,
         of_client: false,

@@ -281,13 +281,11 @@ async fn pass(
         basic_sent: basic.then(|| Cell::new(Instant::now())),
     };
     let pings = &worker.shared.pings;
-    let park = match &ping {
-        Some(ping) if pings.know(ping) => policy.park.min(token_service::PATIENCE),
-        _ if policy.enforce => policy.park,
-        _ => Duration::ZERO,
-    };
+    let park = if policy.enforce { policy.park } else { Duration::ZERO };
+    let answered = ping.as_ref().is_some_and(|ping| pings.know(ping));
+    let patience = answered.then_some(token_service::PATIENCE);
     let need = need_of(policy, registry.as_ref(), &outgoing, basic);
-    let ask = Ask { outgoing, registry, bearer, within, park, need, portal, of_client: true };
+    let ask = Ask { outgoing, registry, bearer, within, park, patience, need, portal, of_client: true };
     let result = if writes::ended_by(&parts.method, path) == Ended::Nothing {
         registry::forward(worker, Some(downstream), policy, ask, story).await
     } else {

@@ -9,7 +9,7 @@ mod query;
 mod wrong;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -22,11 +22,11 @@ pub use self::{
     answers::{Answers, Flown},
     wrong::{Asked, SLEPT, WrongCredentials},
 };
-use self::{inspect::Inspected, query::Query};
+use self::{inspect::Inspected, query::Query, wrong::Admission};
 use super::{
     body::DownBody,
     context::{Policy, Worker},
-    park::Turn,
+    park::{self, Turn},
     registry::{self, Ask},
     send::{Outgoing, origin_form},
     story::Story,
@@ -91,6 +91,7 @@ pub async fn answer(
             generation,
             writes,
             unexplained: Cell::default(),
+            principal: OnceCell::new(),
         };
         flight.fly()
     };
@@ -164,6 +165,8 @@ struct Flight {
     writes: u64,
     /// Whether core's last answer was a refusal that nothing but silence speaks against: no grace then.
     unexplained: Cell<bool>,
+    /// Whose secret it is, where Harbor has accepted it before: a name alone is anybody's to say.
+    principal: OnceCell<Arc<str>>,
 }
 
 /// Sends of one flight at most: an endpoint that can't sign is followed by another, a lock by one more try.
@@ -183,11 +186,19 @@ impl Flight {
             Ok(admitted) => admitted,
             Err(reason) => return Flown::failed(reason),
         };
+        if admission.as_ref().is_some_and(Admission::was_accepted) {
+            let _ = self.principal.set(name.into());
+        }
         let mut flown = Flown::failed(Reason::NoEndpoint);
         let (mut waited, mut doubted) = (false, false);
         let mut turn = None;
         for left in (0..SENDS).rev() {
-            flown = self.send(until).await.unwrap_or_else(Flown::failed).after(&flown);
+            let sent = match &turn {
+                None => self.send(until).await,
+                // Boxed: rare.
+                Some(_) => Box::pin(park::hold(self.send(until), &mut turn, false)).await,
+            };
+            flown = sent.unwrap_or_else(Flown::failed).after(&flown);
             if let Some(turn) = turn.take().filter(|_| flown.failure.is_none()) {
                 Turn::answered(turn);
             }
@@ -209,6 +220,9 @@ impl Flight {
                 }
                 // Boxed: rare.
                 Box::pin(self.in_grace(&mut flown)).await;
+                if let Some(admission) = admission.as_ref().filter(|_| flown.failure.is_some()) {
+                    admission.untold();
+                }
                 break;
             }
             if inspected == Inspected::Refused {
@@ -257,6 +271,7 @@ impl Flight {
     /// Asks Harbor with the client's credential, where it takes requests by `until`.
     async fn ask(&self, uri: Uri, until: Instant) -> Result<Flown, Reason> {
         let mut story = Story::silent(&self.worker, self.client);
+        story.principal = self.principal.get().cloned();
         let outgoing = Outgoing {
             method: Method::GET,
             uri,
@@ -270,7 +285,8 @@ impl Flight {
             registry: None,
             bearer: None,
             within: self.policy.token_timeout,
-            park: self.policy.park.min(until.saturating_duration_since(Instant::now())),
+            park: self.policy.park,
+            patience: Some(until.saturating_duration_since(story.began)),
             need: self.need(),
             portal: false,
             of_client: false,

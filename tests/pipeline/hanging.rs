@@ -265,3 +265,18 @@ fn a_core_that_is_slow_without_redis_is_waited_for() {
     }
     assert_eq!(answers[0].subject(), "dev");
 }
+
+#[test]
+fn a_ping_is_answered_before_docker_gives_up_while_all_of_core_hangs() {
+    let (stage, core, gate) = one(Version::V2_10_2, "");
+    let ping = Ask::get("/v2/");
+    let before = ping.at(gate.address);
+    assert_eq!(before.status, 401);
+    stage.world.set_redis(Health::Hanging);
+    assert!(!answers_within(core.address, &ping, Duration::from_secs(1)), "it hangs directly");
+    let (answer, took) = timed(&ping, &gate);
+    assert_eq!(answer.status, 401, "after {took:?}: {}\n{}", answer.text(), gate.tail());
+    assert_eq!(answer.header("www-authenticate"), before.header("www-authenticate"));
+    assert_eq!(story(&gate, &answer)[2], "grace");
+    assert!(took < DOCKER, "{took:?}");
+}

@@ -15,8 +15,8 @@ use crate::{
         ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, manifest, path_of, pull, sha256,
         story, token,
     },
-    support::{gate::Gate, waiting},
-    talk::{Answer, Ask, claims},
+    support::{gate::Gate, ports, waiting},
+    talk::{Answer, Ask, Line, claims},
 };
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -359,4 +359,72 @@ fn a8_a_token_of_grace_outlives_the_lifetime_that_harbors_tokens_have_and_no_oth
     assert_eq!(pull(MANIFEST).bearer(&answer.token()).at(gate.address).status, 200, "{}", gate.tail());
     let elsewhere = pull(MANIFEST).bearer(&answer.token()).at(other.address);
     assert_eq!((elsewhere.status, &*story(&other, &elsewhere)[2]), (401, "token_lives_too_long"));
+}
+
+/// More uploads than go up at once after a wait.
+const SLOW: usize = 20;
+
+#[test]
+fn a25_uploads_whose_clients_are_slow_hold_up_nobody_behind_them() {
+    let (stage, core, gate) = scene(Version::V2_10_2, "[park]\ntimeout = \"15s\"\n");
+    let bearer = token(gate.address, DEV, SCOPE);
+    let open = || path_of(&Ask::new("POST", UPLOADS).body("").bearer(&bearer).at(gate.address));
+    let uploads: Vec<_> = (0..SLOW).map(|_| open()).collect();
+    let asks = || pull(MANIFEST).bearer(&bearer).at(gate.address);
+    stage.world.set_database(Health::Hanging);
+    thread::scope(|scope| {
+        let first = scope.spawn(asks);
+        parked(&gate, 1.0);
+        let slow = |path: &String| {
+            let patch = Ask::new("PATCH", path).bearer(&bearer).header("Content-Length", "1000000");
+            let patch = patch.header("Content-Type", "application/octet-stream");
+            let mut line = Line::open(gate.address);
+            line.send(&patch.head()).and_then(|()| line.send(&[7; 1_000])).expect("it reads");
+            line
+        };
+        let slow: Vec<_> = uploads.iter().map(slow).collect();
+        parked(&gate, (1 + SLOW) as f64);
+        let later: Vec<_> = (0..3).map(|_| scope.spawn(asks)).collect();
+        parked(&gate, (1 + SLOW + later.len()) as f64);
+        stage.world.set_database(Health::Up);
+        for answer in [first].into_iter().chain(later).map(|asker| asker.join().expect("no panic")) {
+            assert_eq!(answer.status, 200, "{}\n{}", answer.text(), gate.tail());
+            assert_eq!(story(&gate, &answer)[2], "park");
+        }
+        assert_eq!(pull(MANIFEST).bearer(&bearer).at(core.address).status, 200, "as directly");
+        drop(slow);
+    });
+}
+
+#[test]
+fn a25_what_one_address_asks_for_nobody_takes_nobody_elses_part() {
+    let trusting = ports::free();
+    let listener = format!("[[listener]]\naddress = \"{trusting}\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n");
+    let park = "[park]\ntimeout = \"15s\"\nrequests = 20\n";
+    let (stage, _core, gate) = scene(Version::V2_10_2, &format!("{park}{listener}"));
+    let from = |address, ask: Ask| ask.header("X-Forwarded-For", address);
+    let (theirs, mine) = ("203.0.113.9", "198.51.100.7");
+    assert_eq!(from(mine, ask_token(SCOPE).basic(DEV)).at(trusting).subject(), "dev");
+    stage.world.set_database(Health::Refusing);
+    let ask = |ask: Ask| move || ask.at(trusting);
+    thread::scope(|scope| {
+        // dev's name among them: whoever says a name has no part of who has proven it.
+        let named = ask_token(SCOPE).basic(WRONG);
+        let nobodys = (0..9).map(|n| ask_token(&format!("repository:library/seed{n}:pull")));
+        let flood: Vec<_> =
+            nobodys.chain([named]).map(|theirs_ask| scope.spawn(ask(from(theirs, theirs_ask)))).collect();
+        parked(&gate, 10.0);
+        let mine: Vec<_> = [("dev", ask_token(OTHER).basic(DEV)), ("", ask_token(PUBLIC))]
+            .map(|(name, of_mine)| (name, scope.spawn(ask(from(mine, of_mine)))))
+            .into();
+        parked(&gate, 12.0);
+        stage.world.set_database(Health::Up);
+        for (name, asker) in mine {
+            let answer = asker.join().expect("no panic");
+            assert_eq!((answer.status, &*answer.subject()), (200, name), "{}", gate.tail());
+        }
+        for asker in flood {
+            asker.join().expect("no panic");
+        }
+    });
 }

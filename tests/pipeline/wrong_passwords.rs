@@ -1,6 +1,9 @@
 //! Core sleeps 1.5 s at a wrong password and locks its name for as long (T8): nobody else pays for it (A7).
 
+use tidegate::rehearsal::harbor::Health;
+
 use crate::{
+    outages::SHORT_PARK,
     stage::{DEV, MANIFEST, SCOPE, Setup, Stage, ask_token, hold, pull, story, token},
     support::waiting,
 };
@@ -75,6 +78,32 @@ fn an_address_that_guesses_too_often_is_told_so_and_harbor_is_spared() {
     let refused = guess(2);
     assert_eq!(refused.status, 429, "{}", refused.text());
     assert_eq!(core.tokens_asked(), before);
+}
+
+#[test]
+fn a7_guesses_in_an_outage_are_limited_and_a_few_of_them_lock_nobody_out() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    let rest = format!("{SHORT_PARK}[limits]\nwrong_credentials = \"2/min\"\n[token]\ncache = \"0s\"\n");
+    let gate = Setup::before(&[&core], &[&core.key_file]).rest(&rest).start();
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev");
+    stage.world.set_database(Health::Refusing);
+    // Of a name each: those of one wait for each other.
+    let guess = |n: u32| ask_token(SCOPE).basic((&format!("user{n}"), "guessed")).at(gate.address).status;
+    let guesses = |of: std::ops::Range<u32>| -> Vec<u16> {
+        thread::scope(|scope| {
+            let asked: Vec<_> = of.map(|n| scope.spawn(move || guess(n))).collect();
+            asked.into_iter().map(|asked| asked.join().expect("no panic")).collect()
+        })
+    };
+    assert_eq!(guesses(0..5), [503; 5]);
+    assert_eq!(
+        guesses(5..20),
+        [503; 15],
+        "ten times as many as wrong ones, for a right one may be among them"
+    );
+    assert_eq!(guess(20), 429, "{}", gate.tail());
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev", "what is known goes freely");
 }
 
 /// A pull by replay right when `stranger` has tried a wrong password of the token's user.

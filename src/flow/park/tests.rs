@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 
 const LONG: Duration = Duration::from_mins(1);
@@ -9,7 +7,7 @@ fn client(n: u8) -> IpAddr {
 }
 
 fn place(lot: &Arc<Lot>, n: u8) -> Option<Place> {
-    lot.enter(client(n), &Arc::from(n.to_string()), 10)
+    lot.enter(client(n), Some(&Arc::from(n.to_string())), 10)
 }
 
 /// Begins to wait as the `n`th client; tells its number and gives the turn back when it has it.
@@ -68,6 +66,20 @@ async fn nobody_goes_after_the_last_endpoint_has_gone_again() {
     lot.tell(true);
     settled().await;
     assert_eq!(order.lock().expect("unpoisoned").len(), FIRST + 1, "as many as there is room for at first");
+}
+
+#[tokio::test]
+async fn a25_a_turn_without_an_answer_is_given_back_and_lets_one_follow() {
+    let (lot, order) = (Arc::new(Lot::new(100, 10_000)), Arc::default());
+    let mut all: Vec<_> = (0..20).map(|n| wait(&lot, n, &order)).collect();
+    settled().await;
+    lot.tell(true);
+    let mut turn = all.remove(0).await.expect("no panic");
+    assert!(hold(async { true }, &mut turn, true).await && turn.is_some(), "an answer in time");
+    hold(tokio::time::sleep(2 * KEPT_FOR_BODY), &mut turn, true).await;
+    assert!(turn.is_none());
+    settled().await;
+    assert_eq!(order.lock().expect("unpoisoned").len(), FIRST + 1, "its place alone");
 }
 
 #[tokio::test]

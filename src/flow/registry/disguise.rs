@@ -135,9 +135,9 @@ impl Passage<'_> {
     /// Waits for the database; what follows is planned anew (A19).
     pub(super) async fn await_database(&mut self) -> Result<Turn, Reason> {
         let until = self.waits_until(Reason::Outage)?;
-        let (bytes, principal) = (self.waiting_bytes(), self.story.principal.clone().unwrap_or_default());
+        let (bytes, principal) = (self.waiting_bytes(), self.story.principal.as_ref());
         let (outages, client) = (&self.worker.shared.outages, self.story.client);
-        let turn = outages.wait((client, &principal), bytes, until, Reason::Outage).await?;
+        let turn = outages.wait((client, principal), bytes, until, Reason::Outage).await?;
         self.journey.waits += 1;
         self.start_over();
         Ok(turn)

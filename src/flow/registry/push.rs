@@ -200,6 +200,7 @@ impl Passage<'_> {
             bearer: self.bearer.clone(),
             within: self.within,
             park: self.park,
+            patience: self.patience,
             need: self.need,
             portal: false,
             of_client: false,

@@ -30,8 +30,8 @@ impl Passage<'_> {
         }
         let until = self.waits_until(reason)?;
         let shared = &self.worker.shared;
-        let (bytes, principal) = (self.waiting_bytes(), self.story.principal.clone().unwrap_or_default());
-        let place = shared.lot.enter(self.story.client, &principal, bytes).ok_or(Reason::Busy)?;
+        let (bytes, principal) = (self.waiting_bytes(), self.story.principal.as_ref());
+        let place = shared.lot.enter(self.story.client, principal, bytes).ok_or(Reason::Busy)?;
         shared.lot.tell(serves(&shared.fleet.snapshot()));
         shared.probe_now.notify_one();
         let turn = place.turn(until).await.ok_or(reason)?;
@@ -46,7 +46,12 @@ impl Passage<'_> {
             return Err(reason);
         }
         self.journey.turn = None;
-        Ok(*self.journey.wait_until.get_or_insert_with(|| Instant::now() + self.park))
+        let most = self.patience.map(|patience| self.story.began + patience);
+        let until = || {
+            let until = Instant::now() + self.park;
+            most.map_or(until, |most| most.min(until))
+        };
+        Ok(*self.journey.wait_until.get_or_insert_with(until))
     }
 
     /// What it takes while it waits.

@@ -79,7 +79,7 @@ impl Flight {
     pub(super) async fn await_database(&self, until: Instant) -> Option<Turn> {
         let until = until.min(Instant::now() + self.policy.park);
         let outages = &self.worker.shared.outages;
-        let client = (self.client, &Arc::default());
+        let client = (self.client, self.principal.get());
         outages.wait(client, EACH + self.bytes(), until, Reason::Outage).await.ok()
     }
 

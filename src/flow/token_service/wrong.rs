@@ -44,6 +44,9 @@ const REMEMBERED: u64 = 100_000;
 const NAME_IDLE: Duration = Duration::from_mins(30);
 /// An accepted secret is known for so long after Harbor accepted it last: also one that is used once a day.
 const ACCEPTED: Duration = Duration::from_hours(48);
+/// So many times as many tries that nobody could judge as wrong ones: in an outage a right secret that is not known yet
+/// is tried again and again.
+const UNTOLD: u32 = 10;
 
 type Secret = [u8; 32];
 
@@ -54,6 +57,8 @@ pub struct WrongCredentials {
     /// By the keyed hash of the name: a name may be as long as a head.
     names: Cache<Secret, Arc<Name>>,
     addresses: Cache<IpAddr, Arc<Mutex<Window>>>,
+    /// Tries that an outage left without Harbor's word.
+    untold: Cache<IpAddr, Arc<Mutex<Window>>>,
     questions: Questions,
     most: u32,
     per: Duration,
@@ -67,6 +72,7 @@ impl WrongCredentials {
             accepted: Cache::builder().max_capacity(REMEMBERED).time_to_live(ACCEPTED).build(),
             names: Cache::builder().max_capacity(REMEMBERED).time_to_idle(NAME_IDLE).build(),
             addresses: Cache::builder().max_capacity(REMEMBERED).time_to_idle(per).build(),
+            untold: Cache::builder().max_capacity(REMEMBERED).time_to_idle(per).build(),
             questions: Questions::default(),
             most,
             per,
@@ -85,7 +91,7 @@ impl WrongCredentials {
             let pending = self.questions.begin((Kind::Accepted, address), bytes).ok_or(Reason::Busy)?;
             return Ok(Admission::new(self, self.name(name), (secret, address), None, pending));
         }
-        if self.over_limit(address) {
+        if self.over_limit(address) || self.guesses(address) {
             return Err(Reason::WrongCredentials);
         }
         let pending =
@@ -96,7 +102,7 @@ impl WrongCredentials {
         if self.accepted.contains_key(&secret) {
             return Ok(Admission::new(self, name, (secret, address), None, pending));
         }
-        if self.over_limit(address) {
+        if self.over_limit(address) || self.guesses(address) {
             return Err(Reason::WrongCredentials);
         }
         name.let_others_outlast().await;
@@ -193,8 +199,22 @@ impl WrongCredentials {
         self.addresses.get(&address).is_some_and(|window| lock(&window).is_full(self.most, self.per))
     }
 
+    /// Whether an address has tried too many secrets that nobody could judge.
+    fn guesses(&self, address: IpAddr) -> bool {
+        let most = self.most.saturating_mul(UNTOLD);
+        self.untold.get(&address).is_some_and(|window| lock(&window).is_full(most, self.per))
+    }
+
     fn count_wrong(&self, address: IpAddr) {
-        let window = self.addresses.get_with(address, || Arc::new(Mutex::new(Window::new())));
+        self.count(&self.addresses, address);
+    }
+
+    fn count_untold(&self, address: IpAddr) {
+        self.count(&self.untold, address);
+    }
+
+    fn count(&self, windows: &Cache<IpAddr, Arc<Mutex<Window>>>, address: IpAddr) {
+        let window = windows.get_with(address, || Arc::new(Mutex::new(Window::new())));
         lock(&window).count(self.per);
     }
 }

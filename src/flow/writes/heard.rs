@@ -23,8 +23,8 @@ pub async fn forward(
     (ask, path): (Ask<'_>, &str),
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
-    let Ask { outgoing, within, park, need, portal, of_client, .. } = ask;
-    let ask = Ask { outgoing, registry: None, bearer: None, within, park, need, portal, of_client };
+    let Ask { outgoing, within, park, patience, need, portal, of_client, .. } = ask;
+    let ask = Ask { outgoing, registry: None, bearer: None, within, park, patience, need, portal, of_client };
     let (worker, downstream, policy) = (worker.clone(), downstream.clone(), policy.clone());
     let mut told = Story::silent(&worker, story.client);
     told.client_text = story.client_text.clone();

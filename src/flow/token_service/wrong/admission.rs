@@ -103,6 +103,16 @@ impl Admission<'_> {
     }
 }
 
+impl Admission<'_> {
+    /// Nobody could tell whether the secret is right: it may be, but who tries many of them guesses, and grace would tell
+    /// him of the right one.
+    pub fn untold(&self) {
+        if !self.was_accepted() {
+            self.owner.count_untold(self.address);
+        }
+    }
+}
+
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
         if self.slot.is_some() {

@@ -140,6 +140,22 @@ async fn a7_an_accepted_secret_waits_once_for_a_lock_that_nobody_has_seen() {
 }
 
 #[tokio::test]
+async fn a7_secrets_that_nobody_could_judge_are_limited_where_they_are_many() {
+    let tries = tries();
+    let (good, elsewhere) = (HeaderValue::from_static("Basic good"), IpAddr::from([10, 0, 0, 1]));
+    tries.admit("bob", &good, HERE).await.expect("free").settle(true, true);
+    for n in 0..3 * UNTOLD {
+        let value = HeaderValue::from_str(&format!("Basic {n}")).expect("a header");
+        tries.admit("bob", &value, HERE).await.expect("within the limit").untold();
+        tries.admit("bob", &good, HERE).await.expect("known").untold();
+    }
+    let next = HeaderValue::from_static("Basic next");
+    assert_eq!(tries.admit("bob", &next, HERE).await.err(), Some(Reason::WrongCredentials));
+    assert!(tries.admit("bob", &good, HERE).await.is_ok(), "a known secret goes freely");
+    assert!(tries.admit("bob", &next, (elsewhere, 100)).await.is_ok(), "and so does another address");
+}
+
+#[tokio::test]
 async fn tries_of_one_secret_and_of_one_address_are_bounded() {
     let tries = tries();
     let name = tries.name("bob");
