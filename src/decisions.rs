@@ -5,6 +5,7 @@ pub mod key;
 pub mod manifest;
 pub mod outage;
 pub mod plan;
+pub mod record;
 pub mod refusal;
 pub mod resume;
 pub mod ring;

@@ -111,6 +111,16 @@ impl Key {
         self.private.as_ref().ok_or(SignFault::NoPrivateHalf)?.sign(message)
     }
 
+    /// A public half that was kept as `SubjectPublicKeyInfo` in DER, with the name that a JWKS once gave it. The key
+    /// that Harbor's chart published is refused here too.
+    pub fn of_spki(spki: &[u8], declared: Option<Kid>) -> Result<Self, KeyFault> {
+        let key = pem::spki(spki)?;
+        if is_published_default(key.kid.as_str()) {
+            return Err(KeyFault::PublishedDefault);
+        }
+        Ok(key.named(declared))
+    }
+
     /// The same key without its private half.
     pub fn without_private(&self) -> Self {
         Self {

@@ -5,6 +5,7 @@ mod assemble;
 mod jwks;
 mod keeper;
 mod rules;
+mod seen;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

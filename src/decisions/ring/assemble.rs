@@ -27,7 +27,12 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
     let former = keeper.holdings.iter().flat_map(|h| h.former.iter().map(|f| former(h, f)));
     let past = keeper.past.iter().map(|(key, source)| plain(key, State::Retired, source));
     let mut entries = once_each(current.chain(former).chain(past), now);
+    let is_held = |entry: &Entry| keeper.held_only.as_ref().is_none_or(|held| held.contains(entry.key.kid()));
     for entry in &mut entries {
+        if entry.state(now).verifies() && !is_held(entry) {
+            // Known, and not to be trusted yet.
+            (entry.state, entry.from) = (State::Announced, None);
+        }
         if tombstones.contains(&entry.key) {
             entry.state = State::Retired;
         }

@@ -58,6 +58,8 @@ pub struct Keeper {
     pub(super) tombstones: Vec<Arc<Key>>,
     /// Retired by time or replacement, so that a refusal can name the state; the last [`Self::PAST`].
     pub(super) past: Vec<(Arc<Key>, SourceName)>,
+    /// Where it isn't known what was retired, only keys that an endpoint was seen to hold verify: those (A20).
+    pub(super) held_only: Option<Vec<Kid>>,
     ring: Arc<Ring>,
 }
 
@@ -66,7 +68,18 @@ impl Keeper {
     pub const PAST: usize = 64;
 
     pub fn new(policy: Policy) -> Self {
-        Self { policy, holdings: vec![], tombstones: vec![], past: vec![], ring: Arc::default() }
+        Self {
+            policy,
+            holdings: vec![],
+            tombstones: vec![],
+            past: vec![],
+            held_only: None,
+            ring: Arc::default(),
+        }
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// The ring as it is.
@@ -132,6 +145,9 @@ impl Keeper {
     ) -> (Arc<Ring>, Vec<Change>) {
         let window = self.policy.window();
         for kid in held {
+            if let Some(known) = self.held_only.as_mut().filter(|known| !known.contains(kid)) {
+                known.push(kid.clone());
+            }
             for holding in &mut self.holdings {
                 for former in holding.former.iter_mut().filter(|f| f.key.kid() == kid && now < f.until) {
                     former.signed_until = former.signed_until.max(now);
@@ -143,6 +159,13 @@ impl Keeper {
                 }
             }
         }
+        self.refresh(now)
+    }
+
+    /// Whether the store, and so what was retired, is unknown: then only keys that endpoints are seen to hold verify
+    /// (A20), until it is known.
+    pub fn trust_held_only(&mut self, is_unknown: bool, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        self.held_only = is_unknown.then(Vec::new);
         self.refresh(now)
     }
 
@@ -178,7 +201,7 @@ impl Keeper {
         self.refresh(now)
     }
 
-    fn holding(&mut self, source: &SourceName, now: UnixTime) -> &mut Holding {
+    pub(super) fn holding(&mut self, source: &SourceName, now: UnixTime) -> &mut Holding {
         let at = self.holdings.iter().position(|h| h.name == *source).unwrap_or_else(|| {
             self.holdings.push(Holding::empty(source.clone(), now));
             self.holdings.len() - 1

@@ -355,3 +355,19 @@ fn a_key_is_meant_by_its_names_or_by_what_no_other_id_begins_with() {
     let twins = Ring { entries: [&ring.entries[..], &ring.entries[..]].concat(), ..Ring::default() };
     assert_eq!(twins.meant(&id[..4]).err(), Some(RetireFault::Several));
 }
+
+#[test]
+fn a20_while_it_is_unknown_what_was_retired_only_held_keys_verify() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.trust_held_only(true, at(0));
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.declare(&other(), Listing { from: Some(at(-5)), ..listing(None) });
+    let (ring, _) = keeper.observe(&other(), keys([1]), at(0));
+    assert_eq!([0, 1].map(|which| state(&ring, which, 0)), [Some(State::Announced); 2]);
+    let (ring, _) = keeper.observe_held([&kid(0)], at(1));
+    let states = [0, 1].map(|which| state(&ring, which, 1));
+    assert_eq!(states, [Some(State::Signing), Some(State::Announced)]);
+    assert!(ring.signer(kid(1).as_str()).is_some(), "it may be signed with for an endpoint that holds it");
+    let (ring, _) = keeper.trust_held_only(false, at(2));
+    assert_eq!([0, 1].map(|which| state(&ring, which, 2)), [Some(State::Signing); 2]);
+}
