@@ -11,6 +11,7 @@ pub mod resolve;
 pub mod signer;
 mod small_file;
 pub mod spool;
+pub mod store;
 pub mod task;
 pub mod telemetry;
 pub mod tls;

@@ -35,6 +35,7 @@ mod reloading;
 mod request_ids;
 mod second_plans;
 mod stage;
+mod store;
 mod talk;
 mod tls;
 mod token_service;

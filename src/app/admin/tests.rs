@@ -27,7 +27,7 @@ struct Fake {
 impl Operator for Fake {
     fn readiness(&self) -> Readiness {
         let reasons = if self.not_ready { vec!["draining".to_owned()] } else { Vec::new() };
-        Readiness { ready: !self.not_ready, reasons }
+        Readiness { ready: !self.not_ready, reasons, degraded: vec![] }
     }
 
     fn metrics(&self) -> String {

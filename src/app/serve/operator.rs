@@ -10,11 +10,13 @@ use crate::{
         admin::Operator,
         held_keys,
         status::{self, Readiness, Status},
+        store,
     },
     decisions::{plan::Standing, ring::RetireFault},
     edges::{
         fleet::{self, CANNOT_SIGN_REMEDY},
         listener::Places,
+        store::Health,
         telemetry::{
             counters::{Counters, ROUTES, STATUSES},
             exposition::{self, Gauges},
@@ -30,6 +32,7 @@ pub(super) struct Process {
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) places: Arc<Places>,
     pub(super) alarms: Alarms,
+    pub(super) store: store::Opened,
     pub(super) deployment: String,
     pub(super) began: Instant,
     pub(super) draining: watch::Receiver<bool>,
@@ -45,7 +48,9 @@ impl Operator for Process {
         if !fleet.statuses.iter().any(|s| s.standing == Standing::Healthy) {
             reasons.push("no endpoint answers".to_owned());
         }
-        Readiness { ready: reasons.is_empty(), reasons }
+        let degraded = self.health().and_then(|health| health.degraded);
+        let degraded = degraded.map(|(since, _)| format!("store, since {}", since.rfc3339()));
+        Readiness { ready: reasons.is_empty(), reasons, degraded: degraded.into_iter().collect() }
     }
 
     fn metrics(&self) -> String {
@@ -71,6 +76,7 @@ impl Operator for Process {
             replays: self.shared.replays.count(),
             connections_refused: self.places.refused() as u64,
             alarms: self.all_alarms().len() as u64,
+            store: self.health(),
         };
         // Writing to a string can't fail.
         exposition::text(&self.counters, gauges).unwrap_or_default()
@@ -102,6 +108,10 @@ impl Operator for Process {
 }
 
 impl Process {
+    fn health(&self) -> Option<Health> {
+        self.store.store.as_ref().map(|store| store.health())
+    }
+
     fn requests(&self) -> u64 {
         let places = (0..ROUTES.len()).flat_map(|route| (0..STATUSES).map(move |place| (route, place)));
         places.map(|(route, place)| self.counters.iter().map(|c| c.requests(route, place)).sum::<u64>()).sum()
@@ -122,7 +132,7 @@ impl Process {
         let unsigned = self.shared.fleet.snapshot().statuses.iter().any(fleet::Status::cannot_sign);
         let suspected = if unsigned { self.shared.keys.suspicions().to_vec() } else { Vec::new() };
         let keys = self.shared.keys.alarms().to_vec().into_iter().chain(suspected);
-        let files = keys.chain((self.alarms)());
+        let files = keys.chain((self.alarms)()).chain(self.store.alarms.clone());
         let files =
             files.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
         let fleet = self.shared.fleet.snapshot();
@@ -148,7 +158,11 @@ impl Process {
             cause: misfit.cause,
             remedy: misfit.remedy.to_owned(),
         });
-        files.chain(endpoints).chain(misfits).collect()
+        let health = self.health().unwrap_or_default();
+        let store = store::alarms(self.store.name(), &health)
+            .into_iter()
+            .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
+        files.chain(endpoints).chain(misfits).chain(store).collect()
     }
 }
 
