@@ -1,5 +1,6 @@
 //! Keys: bytes in, keys out. The algorithm belongs to the key, never to a token's header.
 
+mod certificate;
 mod der;
 mod fault;
 mod half;
@@ -85,6 +86,12 @@ impl Key {
         self.public.spki()
     }
 
+    /// An unsigned certificate (RFC 9925) around the public half, for readers that take keys only so: always the same
+    /// text for the same key.
+    pub fn certificate_pem(&self) -> String {
+        certificate::pem(self)
+    }
+
     /// The public numbers, big-endian: RSA modulus and exponent, or P-256 x and y.
     pub fn numbers(&self) -> (&[u8], &[u8]) {
         self.public.numbers()
@@ -131,6 +138,12 @@ impl Key {
             public: self.public.clone(),
             private: None,
         }
+    }
+
+    /// The same key with one more name.
+    #[must_use]
+    pub fn with_alias(self, alias: Kid) -> Self {
+        self.named(Some(alias))
     }
 
     /// The name that a document gave it; dropped where it is one of the key's own names.

@@ -2,6 +2,7 @@
 //! makes the next one from what a source showed, with time as an argument.
 
 mod assemble;
+mod ending;
 mod jwks;
 mod keeper;
 mod rules;
@@ -10,7 +11,8 @@ mod seen;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use self::{
-    keeper::{Change, Keeper, RetireFault},
+    ending::Ending,
+    keeper::{AddFault, Change, Keeper, RetireFault},
     rules::{Listed, Listing, Overlap, Policy},
 };
 use super::key::{self, Key};

@@ -24,7 +24,7 @@ use crate::{
     decisions::{
         key::{Key, KeyFault},
         record::seen_key::SeenKey,
-        ring::{Change, Keeper, Listing, Policy, RetireFault, Ring, SourceName},
+        ring::{AddFault, Change, Keeper, Listing, Policy, RetireFault, Ring, SourceName},
     },
     words::{
         clock::{Clock, UnixTime},
@@ -110,6 +110,22 @@ impl KeyShelf {
     pub fn retire_now(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.retire_now(name, now)?;
+        self.publish(ring, &changes);
+        Ok(())
+    }
+
+    /// Retires a key whose tokens have all ended: see [`Keeper::retire`].
+    pub fn retire(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.retire(name, now)?;
+        self.publish(ring, &changes);
+        Ok(())
+    }
+
+    /// Takes keys that no source holds: see [`Keeper::add`].
+    pub fn add(&self, keys: Vec<Key>, signed_until: UnixTime, now: UnixTime) -> Result<(), AddFault> {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.add(keys, signed_until, now)?;
         self.publish(ring, &changes);
         Ok(())
     }

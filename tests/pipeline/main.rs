@@ -14,6 +14,7 @@ mod core;
 mod crowd;
 mod cutter;
 mod draining;
+mod key_commands;
 mod key_overlap;
 mod key_states;
 mod keys;

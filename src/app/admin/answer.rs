@@ -58,7 +58,7 @@ pub(super) fn refusal(refusal: Refusal) -> Response<Full<Bytes>> {
     response
 }
 
-fn of(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+pub(super) fn of(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();

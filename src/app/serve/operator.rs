@@ -7,12 +7,16 @@ use tokio::sync::watch;
 use super::wiring::Alarms;
 use crate::{
     app::{
-        admin::Operator,
+        admin::{Operator, Published},
         held_keys,
         status::{self, Readiness, Status},
         store,
     },
-    decisions::{plan::Standing, ring::RetireFault},
+    decisions::{
+        key::Key,
+        plan::Standing,
+        ring::{AddFault, RetireFault},
+    },
     edges::{
         fleet::{self, CANNOT_SIGN_REMEDY},
         listener::Places,
@@ -23,7 +27,10 @@ use crate::{
         },
     },
     flow::context::Shared,
-    words::reason::{Reason, Rescue},
+    words::{
+        clock::UnixTime,
+        reason::{Reason, Rescue},
+    },
 };
 
 /// One serving process.
@@ -102,8 +109,19 @@ impl Operator for Process {
         }
     }
 
-    async fn retire(&self, kid: &str) -> Result<(), RetireFault> {
-        self.shared.keys.retire_now(kid, self.shared.clock.now())
+    fn published(&self) -> Published {
+        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        Published { jwks: ring.jwks(now), bundle: ring.bundle(now) }
+    }
+
+    fn retire(&self, kid: &str, at_once: bool) -> Result<(), RetireFault> {
+        let (keys, now) = (&self.shared.keys, self.shared.clock.now());
+        if at_once { keys.retire_now(kid, now) } else { keys.retire(kid, now) }
+    }
+
+    fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault> {
+        let now = self.shared.clock.now();
+        self.shared.keys.add(keys, signed_until.unwrap_or(now), now)
     }
 }
 

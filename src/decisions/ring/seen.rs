@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Change, Keeper, Listed, Overlap, Ring, SourceName,
+    Change, Ending, Keeper, Listed, Overlap, Ring, SourceName,
     keeper::{Former, Holding},
 };
 use crate::{
@@ -28,7 +28,7 @@ impl Keeper {
         });
         let former = self.holdings.iter().flat_map(|h| {
             let of = |former: &Former| {
-                let Former { signed_until, until, .. } = *former;
+                let (signed_until, until) = (former.ending.signed_until(), former.ending.until());
                 seen_of(h, &former.key, Life::Verifying { signed_until, until })
             };
             h.former.iter().map(of)
@@ -56,7 +56,7 @@ impl Keeper {
     }
 
     fn recall_one(&mut self, seen: &SeenKey, now: UnixTime) {
-        let Some((signed_until, until)) = ends(seen.life, self.policy().window(), now) else { return };
+        let Some(ending) = ends(seen.life, self.policy().window(), now) else { return };
         // What was sealed by us and can't be read any more is the store's to tell.
         let Ok(key) = seen.key() else { return };
         let is_current = self.holdings.iter().any(|h| h.current.iter().any(|current| **current == key));
@@ -65,14 +65,13 @@ impl Keeper {
         }
         for holding in &mut self.holdings {
             if let Some(known) = holding.former.iter_mut().find(|former| *former.key == key) {
-                known.signed_until = known.signed_until.max(signed_until);
-                known.until = known.until.max(until);
+                known.ending = known.ending.or_later(ending);
                 return;
             }
         }
         let holding = self.holding(&SourceName::new(&seen.source), now);
-        let until = holding.listing.until.map_or(until, |end| end.min(until));
-        holding.former.push(Former { key: Arc::new(key), signed_until, until });
+        let ending = holding.listing.until.map_or(ending, |end| ending.cut(end));
+        holding.former.push(Former { key: Arc::new(key), ending });
     }
 }
 
@@ -95,16 +94,18 @@ fn seen_of(holding: &Holding, key: &Key, life: Life) -> SeenKey {
 
 /// When a key that no source holds any more signed last, as far as can be known, and when its last token ends;
 /// `None` where it has ended. A key that was in use when it was last seen may have signed until now, but not for
-/// longer than a window after that: who was away for longer has no client that waits.
-fn ends(life: Life, window: Duration, now: UnixTime) -> Option<(UnixTime, UnixTime)> {
+/// longer than a window after that: who was away for longer has no client that waits. A clock that is behind is
+/// [`Ending::state`]'s to bound.
+fn ends(life: Life, window: Duration, now: UnixTime) -> Option<Ending> {
     let (signed_until, until) = match life {
         Life::Signing { seen } => {
-            let signed_until = now.min(seen.plus(window));
+            let signed_until = now.clamp(seen, seen.plus(window));
             (signed_until, signed_until.plus(window))
         }
-        Life::Verifying { signed_until, until } => (signed_until, until.min(now.plus(window))),
+        Life::Verifying { signed_until, until } => (signed_until, until),
     };
-    (now < until).then_some((signed_until, until))
+    let ending = Ending::kept(signed_until, until);
+    (!ending.is_over(now)).then_some(ending)
 }
 
 #[cfg(test)]
@@ -177,7 +178,16 @@ mod tests {
         assert_eq!(recalled(away + 100), [None, verifying(away, away + WINDOW)]);
         assert_eq!(recalled(away + WINDOW), [None, None]);
         // A clock that was set back lets none verify for longer than a window.
-        assert_eq!(recalled(-5_000)[0], verifying(100, -5_000 + WINDOW));
+        assert_eq!(recalled(-5_000), [verifying(-5_000, -5_000 + WINDOW); 2]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_right_after_the_start_finds_the_windows_as_they_were() {
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.recall(kept(200), at(-90_000));
+        let (ring, _) = keeper.refresh(at(300));
+        assert_eq!(state(&ring, 0, 300), verifying(100, 100 + WINDOW));
+        assert_eq!(state(&ring, 1, 300), verifying(200, 200 + WINDOW));
     }
 
     #[test]
