@@ -1,5 +1,6 @@
 //! Decisions: pure functions on data, `now` as an argument, tested by tables.
 
+pub mod archive;
 pub mod grace;
 pub mod key;
 pub mod manifest;

@@ -31,7 +31,7 @@ use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 
 use self::guard::Guard;
 pub use self::{
-    keys::{Added, AddedKey, Published},
+    keys::{Added, AddedKey, Archivable, Published, Restore, Restored, RestoredWindow},
     listen::{Bound, can_bind},
 };
 use super::{
@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     decisions::{
+        archive::ContentFault,
         key::Key,
         ring::{AddFault, RetireFault},
     },
@@ -57,6 +58,12 @@ pub trait Operator: Send + Sync + 'static {
 
     /// The public halves of the keys that verify, as others may read them.
     fn published(&self) -> Published;
+
+    /// What an archive of keys is made of here.
+    fn archivable(&self) -> Archivable;
+
+    /// Takes what an archive holds beside its files, but for a dry run.
+    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault>;
 
     /// Retires the key of this name, or whose id alone begins so: its tokens are refused from the next request on. One
     /// whose tokens may live is retired only `at_once`.

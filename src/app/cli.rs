@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 usage, 64 bad configuration.
 
+mod archive;
 mod ask;
 mod keys;
 pub mod output;
@@ -47,7 +48,7 @@ enum Command {
     ///
     /// Exit code: 0 where it is ready, 1 where it is not ready or doesn't answer.
     Status(ask::Status),
-    /// List, add, retire and publish the keys of a running tidegate
+    /// List, add, retire and publish the keys of a running tidegate, back them up and restore them
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Print the configuration's schema or a file with all its defaults

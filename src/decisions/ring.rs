@@ -14,6 +14,7 @@ pub use self::{
     ending::Ending,
     keeper::{AddFault, Change, Keeper, RetireFault},
     rules::{Listed, Listing, Overlap, Policy},
+    seen::Restorable,
 };
 use super::key::{self, Key};
 use crate::words::{clock::UnixTime, kid::Kid};

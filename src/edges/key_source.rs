@@ -24,7 +24,7 @@ use crate::{
     decisions::{
         key::{Key, KeyFault},
         record::seen_key::SeenKey,
-        ring::{AddFault, Change, Keeper, Listing, Policy, RetireFault, Ring, SourceName},
+        ring::{AddFault, Change, Keeper, Listing, Policy, Restorable, RetireFault, Ring, SourceName},
     },
     words::{
         clock::{Clock, UnixTime},
@@ -149,6 +149,27 @@ impl KeyShelf {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.recall(seen, now);
         self.publish(ring, &changes);
+    }
+
+    /// The files that hold keys now.
+    pub fn files(&self) -> Vec<SourceName> {
+        lock(&self.keeper).sources().cloned().collect()
+    }
+
+    /// Takes what an archive holds, but for a `dry_run`; what that changes.
+    pub fn restore(
+        &self,
+        (seen, retired): (Vec<SeenKey>, Vec<Key>),
+        dry_run: bool,
+        now: UnixTime,
+    ) -> Restorable {
+        let mut keeper = lock(&self.keeper);
+        let would = keeper.restorable(&seen, &retired, now);
+        if !dry_run {
+            let (ring, changes) = keeper.restore(seen, retired, now);
+            self.publish(ring, &changes);
+        }
+        would
     }
 
     /// The store can't be read, or has been: see [`Keeper::trust_held_only`].

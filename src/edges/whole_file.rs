@@ -14,13 +14,23 @@ use super::small_file::Mode;
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     let mut file = beside(path)?;
     file.write_all(bytes)?;
-    let made = file.as_file().metadata()?;
-    if (made.uid(), made.gid()) != (mode.owner, mode.group) {
-        fchown(file.as_file(), Some(mode.owner), Some(mode.group))?;
-    }
+    give(file.as_file(), mode)?;
     finish(file.as_file(), mode.bits)?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder(path))?.sync_all()
+}
+
+/// Whether [`replace`] can do its work, as far as can be told without doing it.
+pub(crate) fn can_replace(path: &Path, mode: Mode) -> io::Result<()> {
+    give(beside(path)?.as_file(), mode)
+}
+
+fn give(file: &File, mode: Mode) -> io::Result<()> {
+    let about = file.metadata()?;
+    if (about.uid(), about.gid()) == (mode.owner, mode.group) {
+        return Ok(());
+    }
+    fchown(file, Some(mode.owner), Some(mode.group))
 }
 
 /// The same of a file that may belong to whoever runs us.
@@ -68,12 +78,14 @@ mod tests {
         let made = small_file::read(&path).expect("there");
         assert_eq!((&made.bytes[..], made.mode.bits), (&b"first"[..], 0o600));
         assert_eq!(create(&path, b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        can_replace(&path, made.mode).expect("it can be");
         replace(&path, b"second", Mode { bits: 0o440, ..made.mode }).expect("replaced");
         let now = small_file::read(&path).expect("there");
         assert_eq!((&now.bytes[..], now.mode.bits), (&b"second"[..], 0o440));
         replace_as_ours(&path, b"third", 0o644).expect("replaced");
         assert_eq!(small_file::read(&path).expect("there").mode.bits, 0o644);
         assert_eq!(folder.path().read_dir().expect("a folder").count(), 1);
+        assert!(can_replace(Path::new("/nowhere/at/all"), made.mode).is_err());
         assert!(replace_as_ours(Path::new("/nowhere/at/all"), b"", 0o600).is_err());
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Operator, answer, body};
 use crate::{
     decisions::{
+        archive::Known,
         key::{self, Key},
         ring::{AddFault, RetireFault},
     },
@@ -24,6 +25,8 @@ use crate::{
 pub(super) const JWKS: &str = "/.tidegate/jwks.json";
 /// A key that was retired at once is in no copy for longer.
 const JWKS_CACHE: &str = "public, max-age=10";
+/// Thousands of records.
+const LONGEST_RESTORE: usize = 4 << 20;
 
 /// The keys that verify, for other programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,42 @@ pub struct AddedKey {
     pub alias: Option<String>,
 }
 
+/// What an archive of keys is made of: private halves are in the files alone, which whoever asks reads by itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Archivable {
+    pub deployment: String,
+    /// Files that hold keys now.
+    pub files: Vec<String>,
+    pub known: Known,
+}
+
+/// What `keys restore` asks for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    pub deployment: String,
+    pub known: Known,
+    /// Change nothing.
+    pub dry_run: bool,
+}
+
+/// What became of it, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Keys that the archive retired.
+    pub retired: Vec<String>,
+    pub windows: Vec<RestoredWindow>,
+    /// Every key that is retired at once then: none of these is put back into a file.
+    pub banned: Vec<String>,
+}
+
+/// A key that verifies again, until then (seconds since 1970).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredWindow {
+    pub kid: String,
+    pub until: i64,
+}
+
 impl AddedKey {
     pub fn of(key: &Key) -> Self {
         Self { spki: STANDARD.encode(key.spki()), alias: key.declared().map(ToString::to_string) }
@@ -76,9 +115,12 @@ pub(super) async fn handle<O: Operator>(
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     let posts = head.method == Method::POST;
     Some(match head.uri.path() {
-        JWKS | "/v1/keys/published" if !reads => answer::method("GET, HEAD"),
+        JWKS | "/v1/keys/published" | "/v1/keys/archivable" if !reads => answer::method("GET, HEAD"),
         JWKS => jwks(head, operator.published().jwks),
         "/v1/keys/published" => answer::json(StatusCode::OK, &operator.published()),
+        "/v1/keys/archivable" => answer::json(StatusCode::OK, &operator.archivable()),
+        "/v1/keys/restore" if posts => restore(sent, operator).await,
+        "/v1/keys/restore" => answer::method("POST"),
         "/v1/keys" if posts => add(sent, operator).await,
         "/v1/keys" if !reads => answer::method("GET, HEAD, POST"),
         "/v1/keys" => list(operator),
@@ -137,6 +179,28 @@ async fn add<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Bytes>>
 
 fn refused(fault: &AddFault) -> Response<Full<Bytes>> {
     answer::error(StatusCode::CONFLICT, &format!("{fault}; {}", fault.remedy()))
+}
+
+async fn restore<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Bytes>> {
+    let asked: Restore = match body::json(sent, LONGEST_RESTORE).await {
+        Ok(asked) => asked,
+        Err(answer) => return answer,
+    };
+    let dry_run = asked.dry_run;
+    match operator.restore(asked) {
+        Ok(restored) => {
+            if !dry_run {
+                let (retired, windows) = (restored.retired.len(), restored.windows.len());
+                tracing::warn!(
+                    key.retired = retired,
+                    key.windows = windows,
+                    "an operator restored an archive of keys"
+                );
+            }
+            answer::json(StatusCode::OK, &restored)
+        }
+        Err(fault) => answer::error(StatusCode::CONFLICT, &fault.to_string()),
+    }
 }
 
 fn retire<O: Operator>(encoded: &str, at_once: bool, operator: &O) -> Response<Full<Bytes>> {

@@ -53,6 +53,16 @@ impl Operator for Fake {
         Published { jwks: r#"{"keys":[]}"#.to_owned(), bundle: String::new() }
     }
 
+    fn archivable(&self) -> Archivable {
+        Archivable::default()
+    }
+
+    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault> {
+        let changed = format!("restored, dry run: {}", archived.dry_run);
+        self.retired.lock().expect("a lock").push(changed);
+        Ok(Restored::default())
+    }
+
     fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault> {
         let added = format!("{} {:?}", keys.len(), signed_until.map(|at| at.0));
         self.retired.lock().expect("a lock").push(added);
@@ -181,9 +191,11 @@ fn a28_what_changes_state_needs_the_token_on_loopback_too() {
             let answer = running.asked("POST /v1/keys/A%3AB/retire", token).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{token} {answer}");
         }
-        let added = running.asked("POST /v1/keys", "").await;
-        assert!(added.starts_with("HTTP/1.1 401 "), "{added}");
-        for path in ["/v1/status", "/v1/keys", "/v1/keys/published", "/anything"] {
+        for path in ["/v1/keys", "/v1/keys/restore"] {
+            let changed = running.asked(&format!("POST {path}"), "").await;
+            assert!(changed.starts_with("HTTP/1.1 401 "), "{path} {changed}");
+        }
+        for path in ["/v1/status", "/v1/keys", "/v1/keys/published", "/v1/keys/archivable", "/anything"] {
             let answer = running.asked(&format!("GET {path}"), "").await;
             assert!(answer.starts_with("HTTP/1.1 401 "), "{path} {answer}");
         }

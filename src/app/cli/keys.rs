@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use super::{
     Failure,
+    archive::{BackUp, Restore},
     ask::{Which, block_on},
     output,
 };
@@ -68,6 +69,15 @@ pub(super) enum Keys {
         #[command(flatten)]
         which: Which,
     },
+    /// Write an archive of all keys with their private halves, of what was retired and of open windows
+    ///
+    /// Run it where the key files are that tidegate reads, as a user who may read them.
+    BackUp(BackUp),
+    /// Put back what an archive holds: key files as they were, what was retired, windows
+    ///
+    /// A key that a file holds until then goes on verifying for its window, so that the tokens of both are good.
+    /// What was retired at once, then or since, is never put back.
+    Restore(Restore),
 }
 
 impl Keys {
@@ -87,12 +97,15 @@ impl Keys {
                     signed_until: signed_until.map(|moment| moment.0.0),
                 };
                 let client = which.client()?;
-                show(block_on(client.post_json("/v1/keys", &added)).with_context(|| nothing_added(&file))?)
+                let keys: anyhow::Result<Vec<status::Key>> = block_on(client.post_json("/v1/keys", &added));
+                Ok(show(&keys.with_context(|| nothing_added(&file))?))
             }
             Self::Retire { kid, now, which } => {
                 let client = which.client()?;
-                show(retire(&client, &kid, now)?)
+                Ok(show(&retire(&client, &kid, now)?))
             }
+            Self::BackUp(back_up) => back_up.run(),
+            Self::Restore(restore) => restore.run(),
             Self::Publish { jwks, bundle, which } => {
                 let client = which.client()?;
                 let published: Published = block_on(client.get("/v1/keys/published"))?;
@@ -108,8 +121,8 @@ impl Keys {
     }
 }
 
-fn show(keys: Vec<status::Key>) -> Result<u8, Failure> {
-    Ok(output::print(&status::render::key_list(&keys)))
+fn show(keys: &[status::Key]) -> u8 {
+    output::print(&status::render::key_list(keys))
 }
 
 fn date(text: &str) -> Result<Moment, &'static str> {

@@ -36,6 +36,8 @@ fn usage_is_2_and_help_is_0() {
     exits("tidegate keys add", 2);
     exits("tidegate keys add key.pem --signed-until yesterday", 2);
     exits("tidegate keys publish", 2);
+    exits("tidegate keys back-up archive", 2);
+    exits("tidegate keys restore archive --passphrase-file a --key-file b", 2);
     exits("tidegate --help", 0);
     exits("tidegate --version", 0);
 }

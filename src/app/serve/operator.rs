@@ -7,14 +7,16 @@ use tokio::sync::watch;
 use super::wiring::Alarms;
 use crate::{
     app::{
-        admin::{Operator, Published},
+        admin::{Archivable, Operator, Published, Restore, Restored, RestoredWindow},
         held_keys,
         status::{self, Readiness, Status},
         store,
     },
     decisions::{
+        archive::{self, ContentFault, Known},
         key::Key,
         plan::Standing,
+        record::revocation::Revocation,
         ring::{AddFault, RetireFault},
     },
     edges::{
@@ -29,6 +31,7 @@ use crate::{
     flow::context::Shared,
     words::{
         clock::UnixTime,
+        kid::Kid,
         reason::{Reason, Rescue},
     },
 };
@@ -112,6 +115,32 @@ impl Operator for Process {
     fn published(&self) -> Published {
         let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
         Published { jwks: ring.jwks(now), bundle: ring.bundle(now) }
+    }
+
+    fn archivable(&self) -> Archivable {
+        let now = self.shared.clock.now();
+        let (seen, retired) = self.shared.keys.to_keep(now);
+        let retired = retired.iter().map(|key| Revocation::Key { spki: key.spki().to_vec(), at: now });
+        Archivable {
+            deployment: self.deployment.clone(),
+            files: self.shared.keys.files().iter().map(ToString::to_string).collect(),
+            known: Known::of(&seen, &retired.collect::<Vec<_>>()),
+        }
+    }
+
+    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault> {
+        let (keys, now) = (&self.shared.keys, self.shared.clock.now());
+        archive::fits(&archived.deployment, &self.deployment)?;
+        let (seen, retired) = archived.known.read()?;
+        let mut banned: Vec<String> = retired.iter().map(|key| key.kid().to_string()).collect();
+        let would = keys.restore((seen, retired), archived.dry_run, now);
+        banned.extend(keys.to_keep(now).1.iter().map(|key| key.kid().to_string()));
+        let window = |(kid, until): (Kid, UnixTime)| RestoredWindow { kid: kid.to_string(), until: until.0 };
+        Ok(Restored {
+            retired: would.retired.iter().map(ToString::to_string).collect(),
+            windows: would.windows.into_iter().map(window).collect(),
+            banned,
+        })
     }
 
     fn retire(&self, kid: &str, at_once: bool) -> Result<(), RetireFault> {

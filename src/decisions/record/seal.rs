@@ -24,6 +24,12 @@ pub const KEY: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SealId([u8; ID]);
 
+impl SealId {
+    pub fn bytes(self) -> [u8; ID] {
+        self.0
+    }
+}
+
 impl fmt::Display for SealId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -67,6 +73,29 @@ impl SealKey {
 
     pub fn id(&self) -> SealId {
         self.id
+    }
+
+    /// `nonce, ciphertext, tag`, bound to `to`.
+    pub(in crate::decisions) fn seal_bound(&self, to: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealFault> {
+        // With room for the tag: no copy of what is plain stays behind.
+        let mut sealed = Vec::with_capacity(plain.len() + AES_256_GCM_SIV.tag_len());
+        sealed.extend_from_slice(plain);
+        let nonce = self.key.seal_in_place_append_tag(Aad::from(to), &mut sealed).map_err(|_| SealFault)?;
+        Ok([nonce.as_ref().as_slice(), &sealed].concat())
+    }
+
+    /// What [`Self::seal_bound`] sealed, bound to the same.
+    pub(in crate::decisions) fn open_bound(
+        &self,
+        to: &[u8],
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        let (nonce, envelope) = sealed.split_first_chunk::<NONCE>().ok_or(OpenFault::Format)?;
+        let mut plain = Zeroizing::new(envelope.to_vec());
+        let opened = self.key.open_in_place(Nonce::from(nonce), Aad::from(to), &mut plain);
+        let length = opened.map_err(|_| OpenFault::Broken)?.len();
+        plain.truncate(length);
+        Ok(plain)
     }
 }
 
@@ -130,10 +159,8 @@ impl SealRing {
 
     /// `version, key id, nonce, ciphertext, tag`.
     pub fn seal(&self, place: &Place, generation: u64, plain: &[u8]) -> Result<Vec<u8>, SealFault> {
-        let mut sealed = plain.to_vec();
-        let aad = Aad::from(self.bound_to(place, generation));
-        let nonce = self.first.key.seal_in_place_append_tag(aad, &mut sealed).map_err(|_| SealFault)?;
-        Ok([&[VERSION], self.first.id.0.as_slice(), nonce.as_ref(), &sealed].concat())
+        let sealed = self.first.seal_bound(&self.bound_to(place, generation), plain)?;
+        Ok([&[VERSION], self.first.id.0.as_slice(), &sealed].concat())
     }
 
     pub fn open(&self, place: &Place, generation: u64, sealed: &[u8]) -> Result<Opened, OpenFault> {
@@ -142,15 +169,10 @@ impl SealRing {
             return Err(OpenFault::Format);
         }
         let (id, rest) = rest.split_first_chunk::<ID>().ok_or(OpenFault::Format)?;
-        let (nonce, envelope) = rest.split_first_chunk::<NONCE>().ok_or(OpenFault::Format)?;
         let by_first = *id == self.first.id.0;
         let known = std::iter::once(&self.first).chain(&self.others).find(|key| key.id.0 == *id);
         let key = known.ok_or(OpenFault::UnknownKey(SealId(*id)))?;
-        let mut plain = Zeroizing::new(envelope.to_vec());
-        let aad = Aad::from(self.bound_to(place, generation));
-        let opened = key.key.open_in_place(Nonce::from(nonce), aad, &mut plain);
-        let length = opened.map_err(|_| OpenFault::Broken)?.len();
-        plain.truncate(length);
+        let plain = key.open_bound(&self.bound_to(place, generation), rest)?;
         Ok(Opened { plain, by_first })
     }
 

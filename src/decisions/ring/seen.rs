@@ -12,8 +12,17 @@ use crate::{
         key::Key,
         record::seen_key::{Life, SeenKey},
     },
-    words::clock::UnixTime,
+    words::{clock::UnixTime, kid::Kid},
 };
+
+/// What an archive would add to a ring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restorable {
+    /// Keys that would be retired at once.
+    pub retired: Vec<Kid>,
+    /// Keys that would verify, and until when.
+    pub windows: Vec<(Kid, UnixTime)>,
+}
 
 impl Keeper {
     /// What the store should hold now. Only where the overlap is automatic: elsewhere a key that its source doesn't
@@ -40,6 +49,46 @@ impl Keeper {
     /// What was retired at once: public halves.
     pub fn retired(&self) -> &[Arc<Key>] {
         &self.tombstones
+    }
+
+    /// The sources that hold keys now, in the order of their declaration.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceName> {
+        self.holdings.iter().filter(|h| !h.current.is_empty()).map(|h| &h.name)
+    }
+
+    /// What [`Self::restore`] would change.
+    pub fn restorable(&self, seen: &[SeenKey], retired: &[Key], now: UnixTime) -> Restorable {
+        let bans = retired.iter().filter(|key| !self.tombstones.iter().any(|known| **known == **key));
+        let ends = |seen: &SeenKey| {
+            let (key, ending) = (seen.key().ok()?, ends(seen.life, self.policy().window(), now)?);
+            let is_banned = retired.contains(&key) || self.tombstones.iter().any(|known| **known == key);
+            (!self.knows(seen) && !is_banned).then(|| (key.kid().clone(), ending.until()))
+        };
+        let windows = if self.policy().overlap == Overlap::Auto { seen } else { &[] };
+        Restorable {
+            retired: bans.map(|key| key.kid().clone()).collect(),
+            windows: windows.iter().filter_map(ends).collect(),
+        }
+    }
+
+    /// What became of a key here since the archive was made counts, also that it ended.
+    fn knows(&self, seen: &SeenKey) -> bool {
+        self.ring().entries().any(|entry| entry.key().spki() == seen.spki)
+    }
+
+    /// Takes what an archive holds: what it retired first, which beats all else (A9).
+    pub fn restore(
+        &mut self,
+        mut seen: Vec<SeenKey>,
+        retired: Vec<Key>,
+        now: UnixTime,
+    ) -> (Arc<Ring>, Vec<Change>) {
+        seen.retain(|seen| !self.knows(seen));
+        let mut changes: Vec<Change> =
+            retired.into_iter().flat_map(|key| self.ban(Arc::new(key), now).1).collect();
+        let (ring, recalled) = self.recall(seen, now);
+        changes.extend(recalled);
+        (ring, changes)
     }
 
     /// Takes back what a store holds. What a source holds now, what was retired at once and what is over is left as
@@ -209,6 +258,32 @@ mod tests {
         let seen = keeper.seen(at(300));
         assert!(seen.iter().all(|seen| seen.spki != rsa(0).key().spki()), "{seen:?}");
         assert_eq!(keeper.retired().len(), 1);
+    }
+
+    #[test]
+    fn a9_an_archive_adds_its_windows_and_what_it_retired_and_takes_nothing_back() {
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.observe(&file(), Ok(vec![rsa(2).key()]), at(300));
+        keeper.ban(Arc::new(rsa(1).key()), at(300));
+        let retired = || vec![rsa(1).key(), rsa(3).key()];
+        let seen = kept(200);
+        let kid = |which: usize| rsa(which).key().kid().clone();
+        let would = keeper.restorable(&seen, &retired(), at(300));
+        let expected = Restorable { retired: vec![kid(3)], windows: vec![(kid(0), at(100 + WINDOW))] };
+        assert_eq!(would, expected, "key 1 was retired here: its window doesn't come back");
+        assert_eq!(keeper.restorable(&[], &[], at(300)), Restorable::default());
+        let (ring, _) = keeper.restore(seen.clone(), retired(), at(300));
+        assert_eq!(state(&ring, 0, 300), verifying(100, 100 + WINDOW));
+        assert_eq!(state(&ring, 2, 300), Some(State::Signing));
+        assert!(
+            [1, 3]
+                .iter()
+                .all(|which| { ring.forbids(b"m", &rsa(*which).key().sign(b"m").expect("a signature")) })
+        );
+        assert_eq!(keeper.restorable(&seen, &retired(), at(300)), Restorable::default(), "all of it is here");
+        keeper.refresh(at(100 + WINDOW));
+        let (ring, _) = keeper.restore(seen, vec![], at(100 + WINDOW));
+        assert_eq!(state(&ring, 0, 100 + WINDOW), Some(State::Retired), "what ended here has ended");
     }
 
     #[test]

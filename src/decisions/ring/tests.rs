@@ -342,8 +342,8 @@ fn the_jwks_holds_the_public_halves_of_what_verifies() {
         document["keys"].as_array().unwrap().iter().filter(|key| key["kid"] == name.as_str()).count()
     };
     let (key, ahead) = (rsa(0).key(), rsa(2).key());
-    let names = [key.kid(), key.thumbprint(), ahead.kid(), ahead.thumbprint()];
-    assert_eq!(names.map(named), [1, 1, 0, 0], "by both names");
+    let of_both = [key.kid(), key.thumbprint(), ahead.kid(), ahead.thumbprint()];
+    assert_eq!(of_both.map(named), [1, 1, 0, 0], "by both names");
     assert_eq!(of(10 + WINDOW), [ec().key()]);
 }
 
