@@ -91,10 +91,10 @@ impl Sealing {
             small_file::read(path).map_err(|fault| anyhow!("{}: {fault}; {}", path.display(), fault.remedy()))
         };
         if let Some(path) = &self.key_file {
-            let key = SealKey::parse(&read(path)?.bytes);
-            return key.map(Secret::Key).with_context(|| {
-                format!("{}: make one: (umask 077; openssl rand -base64 32 > FILE)", path.display())
+            let key = SealKey::parse(&read(path)?.bytes).map_err(|fault| {
+                anyhow!("{}: {fault}; make one: (umask 077; openssl rand -base64 32 > FILE)", path.display())
             });
+            return Ok(Secret::Key(key?));
         }
         let path = self.passphrase_file.as_deref().context("no passphrase and no key")?;
         let passphrase = Passphrase::parse(&read(path)?.bytes);
@@ -303,6 +303,9 @@ fn known(restored: &Restored) -> String {
 fn extract(archive: &Archive, folder: &Path, dry_run: bool) -> anyhow::Result<String> {
     let (_, retired) = archive.known.read().map_err(anyhow::Error::from)?;
     let banned: BTreeSet<String> = retired.iter().map(|key| key.kid().to_string()).collect();
+    if !folder.is_dir() {
+        bail!("nothing was written: {} is no folder; make it first", folder.display());
+    }
     let mut steps: Vec<(PathBuf, &KeptFile, Step<'_>)> = Vec::new();
     for file in &archive.files {
         let name = Path::new(&file.path).file_name().context("a file of the archive has no name")?;

@@ -270,6 +270,10 @@ fn what_does_not_fit_together_is_a_fault() {
         ("keys.sources = [{ file = \"/a\" }, { file = \"/a\" }]", "keys.sources[1]"),
         ("keys.sources = [{ folder = \"/a\", alias = \"x\" }]", "keys.sources[0].alias"),
         ("keys.sources = [{ jwks = \"https://a/jwks\" }]", "keys.sources[0].jwks"),
+        (
+            "keys.sources = [{ file = \"/a\", state = \"retired\", until = 2026-12-01T20:00:00Z }]",
+            "keys.sources[0].state",
+        ),
         ("keys.sources = [{ file = \"/a\", from = 2026-12-01T20:00:00 }]", "keys.sources[0].from"),
         ("keys.leeway = \"10m\"", "keys.leeway"),
         ("keys.token_lifetime = \"10s\"", "keys.token_lifetime"),
