@@ -12,6 +12,7 @@ mod realm;
 mod rehearse;
 pub mod serve;
 pub mod status;
+mod store;
 pub mod translate;
 
 use std::process::ExitCode;

@@ -1,10 +1,12 @@
 //! Decisions: pure functions on data, `now` as an argument, tested by tables.
 
+pub mod archive;
 pub mod grace;
 pub mod key;
 pub mod manifest;
 pub mod outage;
 pub mod plan;
+pub mod record;
 pub mod refusal;
 pub mod resume;
 pub mod ring;

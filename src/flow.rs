@@ -19,6 +19,7 @@ pub mod remembered;
 pub mod replay;
 pub mod respond;
 pub mod resume;
+pub mod seen_keys;
 pub mod send;
 pub mod service;
 pub mod story;

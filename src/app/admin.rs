@@ -1,12 +1,14 @@
 //! The listener for operators: health, metrics, status, keys.
 //!
-//! Rule A28: its `Host` must be one of ours and a foreign `Origin` is refused; only `/healthz`, `/readyz` and
-//! `/metrics` are open. All else asks for the token, on loopback too: core makes requests to URLs that users set.
+//! Rule A28: its `Host` must be one of ours and a foreign `Origin` is refused; only `/healthz`, `/readyz`, `/metrics` and
+//! the JWKS are open. All else asks for the token, on loopback too: core makes requests to URLs that users set.
 //! Who may open the Unix socket of mode 0600 needs none.
 
 mod answer;
+mod body;
 pub mod client;
 mod guard;
+mod keys;
 mod listen;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -28,12 +30,22 @@ use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 
 use self::guard::Guard;
-pub use self::listen::{Bound, can_bind};
+pub use self::{
+    keys::{Added, AddedKey, Archivable, Published, Restore, Restored, RestoredWindow},
+    listen::{Bound, can_bind},
+};
 use super::{
     config,
     status::{Readiness, Status},
 };
-use crate::decisions::ring::RetireFault;
+use crate::{
+    decisions::{
+        archive::ContentFault,
+        key::Key,
+        ring::{AddFault, RetireFault},
+    },
+    words::clock::UnixTime,
+};
 
 /// What the listener asks of the process.
 pub trait Operator: Send + Sync + 'static {
@@ -44,8 +56,21 @@ pub trait Operator: Send + Sync + 'static {
 
     fn status(&self) -> Status;
 
-    /// Retires the key of this name, or whose id alone begins so: its tokens are refused from the next request on.
-    fn retire(&self, kid: &str) -> impl Future<Output = Result<(), RetireFault>> + Send;
+    /// The public halves of the keys that verify, as others may read them.
+    fn published(&self) -> Published;
+
+    /// What an archive of keys is made of here.
+    fn archivable(&self) -> Archivable;
+
+    /// Takes what an archive holds beside its files, but for a dry run.
+    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault>;
+
+    /// Retires the key of this name, or whose id alone begins so: its tokens are refused from the next request on. One
+    /// whose tokens may live is retired only `at_once`.
+    fn retire(&self, kid: &str, at_once: bool) -> Result<(), RetireFault>;
+
+    /// Takes keys that core signed with until then (`None` = now) into the ring.
+    fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault>;
 }
 
 /// Connections at a time; the next one waits for a place.
@@ -112,7 +137,7 @@ async fn connection<O: Operator>(
     requests: GlobalConcurrencyLimitLayer,
     mut stopping: watch::Receiver<()>,
 ) {
-    // Top is outermost. Nothing reads a request's body, so none needs a limit.
+    // Top is outermost. Who reads a request's body limits it by its path.
     let service = ServiceBuilder::new()
         .layer(CatchPanicLayer::new()) // a fault in one answer must not end the listener
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE)) // the wait below included
@@ -146,48 +171,27 @@ async fn handle<O: Operator>(
     guard: &Guard,
     operator: &O,
 ) -> Response<Full<Bytes>> {
-    let (head, _) = request.into_parts();
+    let (head, body) = request.into_parts();
     if let Err(refusal) = guard.names_us(&head, peer) {
         return answer::refusal(refusal);
     }
     let path = head.uri.path();
-    let is_open = matches!(path, "/healthz" | "/readyz" | "/metrics");
+    let is_open = matches!(path, "/healthz" | "/readyz" | "/metrics" | keys::JWKS);
     if !is_open && let Err(refusal) = guard.may_operate(&head, peer).await {
         tracing::warn!(method = %head.method, reason = %refusal, "the admin listener refused a request");
         return answer::refusal(refusal);
     }
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     match path {
-        "/healthz" | "/readyz" | "/metrics" | "/v1/status" | "/v1/keys" if !reads => {
-            answer::method("GET, HEAD")
-        }
+        "/healthz" | "/readyz" | "/metrics" | "/v1/status" if !reads => answer::method("GET, HEAD"),
         "/healthz" => answer::text(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => answer::readiness(&operator.readiness()),
         "/metrics" => answer::metrics(operator.metrics()),
         "/v1/status" => answer::json(StatusCode::OK, &operator.status()),
-        "/v1/keys" => answer::json(StatusCode::OK, &operator.status().keys),
-        _ => match path.strip_prefix("/v1/keys/").and_then(|rest| rest.strip_suffix("/retire")) {
-            Some(_) if head.method != Method::POST => answer::method("POST"),
-            Some(kid) => retire(kid, operator).await,
+        _ => match keys::handle(&head, body, operator).await {
+            Some(answer) => answer,
             None => answer::error(StatusCode::NOT_FOUND, "no such path"),
         },
-    }
-}
-
-async fn retire<O: Operator>(encoded: &str, operator: &O) -> Response<Full<Bytes>> {
-    let kid = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
-    match operator.retire(&kid).await {
-        Ok(()) => {
-            tracing::warn!(key.kid = %kid.escape_debug(), "an operator retired a key");
-            answer::json(StatusCode::OK, &operator.status().keys)
-        }
-        Err(fault) => {
-            let status = match fault {
-                RetireFault::Unknown => StatusCode::NOT_FOUND,
-                RetireFault::Several => StatusCode::CONFLICT,
-            };
-            answer::error(status, &fault.to_string())
-        }
     }
 }
 

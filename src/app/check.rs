@@ -14,7 +14,7 @@ use super::{
     held_keys,
     realm::{self, Reached},
     serve::wiring,
-    status, translate,
+    status, store, translate,
 };
 use crate::{
     decisions::ring::{Ring, State},
@@ -52,6 +52,7 @@ pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Re
     let ring = keys(&settings, now, &mut report);
     certificates(&settings, clock, &mut report);
     admin_token(&settings, &mut report);
+    report.faults.extend(seal_keys(&settings));
     if is_sound {
         report.looked.at(&settings);
         addresses::addresses(&settings, &mut report);
@@ -170,6 +171,17 @@ fn of_alarm(key: &str, alarm: &Alarm) -> Fault {
         expected: String::new(),
         remedy: alarm.remedy.to_owned(),
     }
+}
+
+fn seal_keys(settings: &Settings) -> Option<Fault> {
+    let (path, found, remedy) = store::seal_key_fault(settings)?;
+    Some(Fault {
+        place: Place::Path(path),
+        key: "store.seal_key_files".to_owned(),
+        found,
+        expected: "a key of 32 bytes in base64".to_owned(),
+        remedy: remedy.to_owned(),
+    })
 }
 
 fn admin_token(settings: &Settings, report: &mut Report) {

@@ -1,6 +1,8 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 usage, 64 bad configuration.
 
+mod archive;
 mod ask;
+mod keys;
 pub mod output;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -46,9 +48,9 @@ enum Command {
     ///
     /// Exit code: 0 where it is ready, 1 where it is not ready or doesn't answer.
     Status(ask::Status),
-    /// List the keys of a running tidegate, or retire one
+    /// List, add, retire and publish the keys of a running tidegate, back them up and restore them
     #[command(subcommand)]
-    Keys(ask::Keys),
+    Keys(keys::Keys),
     /// Print the configuration's schema or a file with all its defaults
     #[command(subcommand)]
     Config(Documents),

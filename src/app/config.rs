@@ -22,6 +22,7 @@ pub mod reference;
 pub mod secret;
 pub mod settings;
 pub mod shape;
+pub mod store_url;
 pub mod written;
 
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use arc_swap::ArcSwap;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, oneshot, watch},
@@ -25,6 +26,7 @@ use super::{
     binding::Unbound,
     config::{AdminAddress, Settings, Sources},
     realm::{self, Reached},
+    store, translate,
 };
 use crate::{
     edges::{
@@ -34,11 +36,12 @@ use crate::{
             reading::Held,
             rounds::{Learn, Pace, Rounds},
         },
-        resolve,
+        resolve::{self, Names},
+        store::Store,
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{context::Shared, registry::serves},
+    flow::{connection::Door, context::Shared, registry::serves, seen_keys::SeenKeys},
     words::clock::Clock,
 };
 
@@ -47,6 +50,9 @@ const FIRST_ROUND: Duration = Duration::from_secs(10);
 
 /// How long the access log's last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// How long the store's last changes may take at the end.
+const LAST_CHANGES: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT, then drains. Errors are of the start only.
 pub fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
@@ -89,7 +95,9 @@ async fn serve(
         anyhow!(Unbound::of(address, &error).sentence("admin listener", address, "admin.address"))
     })?;
 
-    begun::tell(&settings, &sources, &shared.keys.ring(), clock.now());
+    let store = store(&settings, &shared, &clock, &mut background, &stopped).await?;
+    let kept = store.store.clone();
+    begun::tell(&settings, &sources, store.name(), &shared.keys.ring(), clock.now());
     resolve::resolve(&shared.fleet, &names.load_full()).await;
     let reached = Reached::new(&settings, own_addresses());
     let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
@@ -123,14 +131,7 @@ async fn serve(
         shared.probe_now.clone(),
         stopped.clone(),
     ));
-    let client = names.clone();
-    let client = move || client.load().client();
-    background.spawn(ClientTls::follow(client, clock.clone(), Duration::from_secs(1), stopped.clone()));
-    for door in &doors {
-        if let Some(tls) = &door.tls {
-            background.spawn(tls.clone().follow(clock.clone(), Duration::from_secs(1), stopped.clone()));
-        }
-    }
+    follow_certificates(&names, &doors, &clock, &mut background, &stopped);
 
     let writer = settings.log.access.then(|| access_log::Writer::start(std::io::stdout())).transpose()?;
     let (drain, draining) = watch::channel(false);
@@ -147,6 +148,7 @@ async fn serve(
         counters: workers.counters(),
         places: places.clone(),
         alarms,
+        store,
         deployment: settings.deployment.clone(),
         began: Instant::now(),
         draining: draining.clone(),
@@ -170,6 +172,9 @@ async fn serve(
     workers.drain(&stop_accepting, &close, &places, (delay, most)).await;
     if let Some(writer) = writer {
         finish(writer).await;
+    }
+    if let Some(store) = kept {
+        last_changes(&store).await;
     }
     stop_background.send_replace(true);
     let ended = async { while background.join_next().await.is_some() {} };
@@ -201,6 +206,48 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
         })
     };
     settings.listeners.iter().enumerate().map(bind).collect()
+}
+
+/// Opens the store, takes what it holds into the ring, and keeps the two together from then on.
+async fn store(
+    settings: &Settings,
+    shared: &Arc<Shared>,
+    clock: &Clock,
+    background: &mut JoinSet<()>,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<store::Opened> {
+    let opened = store::open(settings, clock)?;
+    if let Some(store) = &opened.store {
+        let window = translate::policy(&settings.keys).window();
+        let mut seen_keys = SeenKeys::new(store.clone(), shared.keys.clone(), clock.clone(), window);
+        let is_read = seen_keys.begin().await;
+        background.spawn(store.clone().run(stopped.clone()));
+        background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+    }
+    Ok(opened)
+}
+
+/// Has them written.
+async fn last_changes(store: &Store) {
+    if !store.written_within(LAST_CHANGES).await {
+        tracing::warn!(store.name = store.name(), "the store takes no more changes; the last ones are lost");
+    }
+}
+
+/// Certificates that change are taken up.
+fn follow_certificates(
+    names: &Arc<ArcSwap<Names>>,
+    doors: &[Arc<Door>],
+    clock: &Clock,
+    background: &mut JoinSet<()>,
+    stopped: &watch::Receiver<bool>,
+) {
+    let client = names.clone();
+    let client = move || client.load().client();
+    background.spawn(ClientTls::follow(client, clock.clone(), Duration::from_secs(1), stopped.clone()));
+    for tls in doors.iter().filter_map(|door| door.tls.clone()) {
+        background.spawn(tls.follow(clock.clone(), Duration::from_secs(1), stopped.clone()));
+    }
 }
 
 async fn watch_outages(shared: Arc<Shared>) {

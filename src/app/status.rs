@@ -45,6 +45,9 @@ pub struct Status {
 pub struct Readiness {
     pub ready: bool,
     pub reasons: Vec<String>,
+    /// What doesn't work as it should while serving goes on.
+    #[serde(default)]
+    pub degraded: Vec<String>,
 }
 
 /// One address of Harbor core.

@@ -1,5 +1,6 @@
 //! Keys: bytes in, keys out. The algorithm belongs to the key, never to a token's header.
 
+mod certificate;
 mod der;
 mod fault;
 mod half;
@@ -85,6 +86,12 @@ impl Key {
         self.public.spki()
     }
 
+    /// An unsigned certificate (RFC 9925) around the public half, for readers that take keys only so: always the same
+    /// text for the same key.
+    pub fn certificate_pem(&self) -> String {
+        certificate::pem(self)
+    }
+
     /// The public numbers, big-endian: RSA modulus and exponent, or P-256 x and y.
     pub fn numbers(&self) -> (&[u8], &[u8]) {
         self.public.numbers()
@@ -111,6 +118,16 @@ impl Key {
         self.private.as_ref().ok_or(SignFault::NoPrivateHalf)?.sign(message)
     }
 
+    /// A public half that was kept as `SubjectPublicKeyInfo` in DER, with the name that a JWKS once gave it. The key
+    /// that Harbor's chart published is refused here too.
+    pub fn of_spki(spki: &[u8], declared: Option<Kid>) -> Result<Self, KeyFault> {
+        let key = pem::spki(spki)?;
+        if is_published_default(key.kid.as_str()) {
+            return Err(KeyFault::PublishedDefault);
+        }
+        Ok(key.named(declared))
+    }
+
     /// The same key without its private half.
     pub fn without_private(&self) -> Self {
         Self {
@@ -121,6 +138,12 @@ impl Key {
             public: self.public.clone(),
             private: None,
         }
+    }
+
+    /// The same key with one more name.
+    #[must_use]
+    pub fn with_alias(self, alias: Kid) -> Self {
+        self.named(Some(alias))
     }
 
     /// The name that a document gave it; dropped where it is one of the key's own names.

@@ -2,15 +2,19 @@
 //! makes the next one from what a source showed, with time as an argument.
 
 mod assemble;
+mod ending;
 mod jwks;
 mod keeper;
 mod rules;
+mod seen;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use self::{
-    keeper::{Change, Keeper, RetireFault},
+    ending::Ending,
+    keeper::{AddFault, Change, Keeper, RetireFault},
     rules::{Listed, Listing, Overlap, Policy},
+    seen::Restorable,
 };
 use super::key::{self, Key};
 use crate::words::{clock::UnixTime, kid::Kid};

@@ -23,7 +23,8 @@ pub use super::alarm::Alarm;
 use crate::{
     decisions::{
         key::{Key, KeyFault},
-        ring::{Change, Keeper, Listing, Policy, RetireFault, Ring, SourceName},
+        record::seen_key::SeenKey,
+        ring::{AddFault, Change, Keeper, Listing, Policy, Restorable, RetireFault, Ring, SourceName},
     },
     words::{
         clock::{Clock, UnixTime},
@@ -60,6 +61,7 @@ pub struct KeyShelf {
     keeper: Mutex<Keeper>,
     reconfigured: Notify,
     looked: Notify,
+    changed: Notify,
 }
 
 impl KeyShelf {
@@ -74,6 +76,7 @@ impl KeyShelf {
             keeper: Mutex::new(keeper),
             reconfigured: Notify::new(),
             looked: Notify::new(),
+            changed: Notify::new(),
         }
     }
 
@@ -107,8 +110,23 @@ impl KeyShelf {
     pub fn retire_now(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.retire_now(name, now)?;
-        self.ring.store(ring);
-        changes.iter().for_each(tell);
+        self.publish(ring, &changes);
+        Ok(())
+    }
+
+    /// Retires a key whose tokens have all ended: see [`Keeper::retire`].
+    pub fn retire(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.retire(name, now)?;
+        self.publish(ring, &changes);
+        Ok(())
+    }
+
+    /// Takes keys that no source holds: see [`Keeper::add`].
+    pub fn add(&self, keys: Vec<Key>, signed_until: UnixTime, now: UnixTime) -> Result<(), AddFault> {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.add(keys, signed_until, now)?;
+        self.publish(ring, &changes);
         Ok(())
     }
 
@@ -116,16 +134,67 @@ impl KeyShelf {
     pub fn ban(&self, key: Arc<Key>, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.ban(key, now);
-        self.ring.store(ring);
-        changes.iter().for_each(tell);
+        self.publish(ring, &changes);
     }
 
     /// Endpoints hold these keys, by a probe whose signature verified: see [`Keeper::observe_held`].
     pub fn note_held<'a>(&self, held: impl IntoIterator<Item = &'a Kid>, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.observe_held(held, now);
+        self.publish(ring, &changes);
+    }
+
+    /// Takes back what a store holds: see [`Keeper::recall`].
+    pub fn recall(&self, seen: impl IntoIterator<Item = SeenKey>, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.recall(seen, now);
+        self.publish(ring, &changes);
+    }
+
+    /// The files that hold keys now.
+    pub fn files(&self) -> Vec<SourceName> {
+        lock(&self.keeper).sources().cloned().collect()
+    }
+
+    /// Takes what an archive holds, but for a `dry_run`; what that changes.
+    pub fn restore(
+        &self,
+        (seen, retired): (Vec<SeenKey>, Vec<Key>),
+        dry_run: bool,
+        now: UnixTime,
+    ) -> Restorable {
+        let mut keeper = lock(&self.keeper);
+        let would = keeper.restorable(&seen, &retired, now);
+        if !dry_run {
+            let (ring, changes) = keeper.restore(seen, retired, now);
+            self.publish(ring, &changes);
+        }
+        would
+    }
+
+    /// The store can't be read, or has been: see [`Keeper::trust_held_only`].
+    pub fn trust_held_only(&self, is_unknown: bool, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.trust_held_only(is_unknown, now);
+        self.publish(ring, &changes);
+    }
+
+    /// What a store should hold of it now: keys seen, and what was retired at once.
+    pub fn to_keep(&self, now: UnixTime) -> (Vec<SeenKey>, Vec<Arc<Key>>) {
+        let keeper = lock(&self.keeper);
+        (keeper.seen(now), keeper.retired().to_vec())
+    }
+
+    /// Waits until something may have changed since the last call.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The keeper's lock is held, so that a ring never follows its successor.
+    fn publish(&self, ring: Arc<Ring>, changes: &[Change]) {
         self.ring.store(ring);
         changes.iter().for_each(tell);
+        self.changed.notify_one();
     }
 
     /// Asks for a look at all sources at once; [`KeyShelf::looked_within`] tells when it is done.
@@ -164,6 +233,9 @@ impl KeyShelf {
         let told = self.alarms.swap(Arc::new(alarms.clone()));
         self.ring.store(ring);
         drop(keeper);
+        if !changes.is_empty() {
+            self.changed.notify_one();
+        }
         self.looked.notify_waiters();
         changes.iter().for_each(tell);
         alarms.iter().filter(|alarm| alarm.is_warning && !told.contains(alarm)).for_each(Alarm::tell);

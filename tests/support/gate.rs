@@ -253,7 +253,11 @@ pub fn http2_listener() -> String {
 }
 
 fn whole(configuration: &str, address: SocketAddr, admin: SocketAddr) -> String {
-    format!("{configuration}\n[[listener]]\naddress = \"{address}\"\n\n[admin]\naddress = \"{admin}\"\n")
+    // Where a test says nothing of it, what this machine keeps for a tidegate of its own is left alone.
+    let store = if configuration.contains("[store]") { "" } else { "\n[store]\nurl = \"memory:\"\n" };
+    format!(
+        "{configuration}\n{store}[[listener]]\naddress = \"{address}\"\n\n[admin]\naddress = \"{admin}\"\n"
+    )
 }
 
 #[cfg(test)]

@@ -25,7 +25,6 @@ impl Registry {
     /// Starts one with an empty storage folder.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let address = ports::free();
         let htpasswd = folder.path().join("htpasswd");
         let hashed = process::run(
             Command::new(settings::packaged("htpasswd")).args(["-Bbn", "-C", "4", USER, PASSWORD]),
@@ -33,8 +32,26 @@ impl Registry {
         );
         fs::write(&htpasswd, hashed.expect("htpasswd hashes a password").trim())
             .expect("the user file is written");
+        let auth =
+            format!("htpasswd: {{ realm: harbor-registry-basic-realm, path: {} }}", htpasswd.display());
+        Self::start_with(&auth, folder)
+    }
+
+    /// One by itself that takes tokens of Harbor's which a key of this bundle of certificates signed.
+    #[allow(dead_code, reason = "not every suite has one")]
+    pub fn with_tokens(bundle: &std::path::Path) -> Self {
+        let auth = format!(
+            "token: {{ realm: \"http://harbor.example/service/token\", service: harbor-registry, issuer: harbor-token-issuer, rootcertbundle: {} }}",
+            bundle.display()
+        );
+        Self::start_with(&auth, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn start_with(auth: &str, folder: TempDir) -> Self {
+        let address = ports::free();
         let configuration = folder.path().join("registry.yml");
-        fs::write(&configuration, configure(address, folder.path())).expect("the configuration is written");
+        fs::write(&configuration, configure(address, auth, folder.path()))
+            .expect("the configuration is written");
         let binary = settings::packaged("docker-registry");
         let mut program = Program::start(
             Command::new(&binary).arg("serve").arg(&configuration),
@@ -68,7 +85,7 @@ impl Registry {
     }
 }
 
-fn configure(address: SocketAddr, folder: &std::path::Path) -> String {
+fn configure(address: SocketAddr, auth: &str, folder: &std::path::Path) -> String {
     let folder = folder.display();
     format!(
         "version: 0.1
@@ -78,7 +95,7 @@ storage:
   delete: {{ enabled: true }}
   maintenance: {{ uploadpurging: {{ enabled: false }} }}
 auth:
-  htpasswd: {{ realm: harbor-registry-basic-realm, path: {folder}/htpasswd }}
+  {auth}
 http:
   addr: {address}
   secret: registry-http-secret

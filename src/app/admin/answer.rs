@@ -20,8 +20,9 @@ pub(super) fn metrics(body: String) -> Response<Full<Bytes>> {
 pub(super) fn readiness(readiness: &Readiness) -> Response<Full<Bytes>> {
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let title = if readiness.ready { "ready" } else { "not ready" };
-    let lines: Vec<&str> =
-        std::iter::once(title).chain(readiness.reasons.iter().map(String::as_str)).collect();
+    let degraded = readiness.degraded.iter().map(|part| format!("degraded: {part}"));
+    let lines: Vec<String> =
+        std::iter::once(title.to_owned()).chain(readiness.reasons.iter().cloned()).chain(degraded).collect();
     text(status, lines.join("\n") + "\n")
 }
 
@@ -57,7 +58,7 @@ pub(super) fn refusal(refusal: Refusal) -> Response<Full<Bytes>> {
     response
 }
 
-fn of(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+pub(super) fn of(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();

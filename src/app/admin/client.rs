@@ -5,10 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -47,20 +47,30 @@ impl Target {
 
 impl Client {
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(Method::GET, path).await
+        self.ask(Method::GET, path, Bytes::new()).await
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(Method::POST, path).await
+        self.ask(Method::POST, path, Bytes::new()).await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
+    /// The same with a body of JSON.
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let body = serde_json::to_vec(body).context("the request is no JSON")?;
+        self.ask(Method::POST, path, body.into()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<T> {
         let asked = async {
             match &self.target {
                 Target::Unix(socket) => {
                     let stream =
                         UnixStream::connect(socket).await.with_context(|| unreached(&socket.display()))?;
-                    self.send(stream, "localhost".to_owned(), method, path).await
+                    self.send(stream, "localhost".to_owned(), method, path, body).await
                 }
                 Target::Url(url) => {
                     let address = match &url.host {
@@ -68,7 +78,7 @@ impl Client {
                         Host::Ip(ip) => (ip.to_string(), url.port),
                     };
                     let stream = TcpStream::connect(address).await.with_context(|| unreached(url))?;
-                    self.send(stream, format!("{}:{}", url.host, url.port), method, path).await
+                    self.send(stream, format!("{}:{}", url.host, url.port), method, path, body).await
                 }
             }
         };
@@ -87,6 +97,7 @@ impl Client {
         host: String,
         method: Method,
         path: &str,
+        body: Bytes,
     ) -> anyhow::Result<(StatusCode, Bytes)>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -97,7 +108,7 @@ impl Client {
             request = request.header(header::AUTHORIZATION, value.as_str());
         }
         let request =
-            request.body(Empty::<Bytes>::new()).context("the token is no text that a header can carry")?;
+            request.body(Full::new(body)).context("the token is no text that a header can carry")?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
             let response = sender.send_request(request).await?;

@@ -12,9 +12,12 @@ use super::{
     client::{Client, Target},
     *,
 };
-use crate::app::{
-    config::{AdminAddress, Material, Secret},
-    status::Key,
+use crate::{
+    app::{
+        config::{AdminAddress, Material, Secret},
+        status,
+    },
+    decisions::key::forge::rsa,
 };
 
 /// A process with one key.
@@ -27,7 +30,7 @@ struct Fake {
 impl Operator for Fake {
     fn readiness(&self) -> Readiness {
         let reasons = if self.not_ready { vec!["draining".to_owned()] } else { Vec::new() };
-        Readiness { ready: !self.not_ready, reasons }
+        Readiness { ready: !self.not_ready, reasons, degraded: vec![] }
     }
 
     fn metrics(&self) -> String {
@@ -36,7 +39,7 @@ impl Operator for Fake {
     }
 
     fn status(&self) -> Status {
-        let key = Key {
+        let key = status::Key {
             kid: "A:B".to_owned(),
             state: "signing".to_owned(),
             private: true,
@@ -46,9 +49,32 @@ impl Operator for Fake {
         Status { keys: vec![key], ..Status::default() }
     }
 
-    async fn retire(&self, kid: &str) -> Result<(), RetireFault> {
+    fn published(&self) -> Published {
+        Published { jwks: r#"{"keys":[]}"#.to_owned(), bundle: String::new() }
+    }
+
+    fn archivable(&self) -> Archivable {
+        Archivable::default()
+    }
+
+    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault> {
+        let changed = format!("restored, dry run: {}", archived.dry_run);
+        self.retired.lock().expect("a lock").push(changed);
+        Ok(Restored::default())
+    }
+
+    fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault> {
+        let added = format!("{} {:?}", keys.len(), signed_until.map(|at| at.0));
+        self.retired.lock().expect("a lock").push(added);
+        Ok(())
+    }
+
+    fn retire(&self, kid: &str, at_once: bool) -> Result<(), RetireFault> {
         if kid != "A:B" {
             return Err(RetireFault::Unknown);
+        }
+        if !at_once {
+            return Err(RetireFault::Lives(UnixTime(0)));
         }
         self.retired.lock().expect("a lock").push(kid.to_owned());
         Ok(())
@@ -165,7 +191,11 @@ fn a28_what_changes_state_needs_the_token_on_loopback_too() {
             let answer = running.asked("POST /v1/keys/A%3AB/retire", token).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{token} {answer}");
         }
-        for path in ["/v1/status", "/v1/keys", "/anything"] {
+        for path in ["/v1/keys", "/v1/keys/restore"] {
+            let changed = running.asked(&format!("POST {path}"), "").await;
+            assert!(changed.starts_with("HTTP/1.1 401 "), "{path} {changed}");
+        }
+        for path in ["/v1/status", "/v1/keys", "/v1/keys/published", "/v1/keys/archivable", "/anything"] {
             let answer = running.asked(&format!("GET {path}"), "").await;
             assert!(answer.starts_with("HTTP/1.1 401 "), "{path} {answer}");
         }
@@ -247,14 +277,53 @@ fn the_client_says_what_the_other_side_said() {
         let running = Running::start(settings(Some(inline("right"))), Fake::default()).await;
         let refused = running.client(Some("wrong")).get::<Status>("/v1/status").await.expect_err("a refusal");
         assert!(refused.to_string().contains("--admin-token-file"), "{refused}");
-        let keys: Vec<Key> = running.client(Some("right")).get("/v1/keys").await.expect("keys");
+        let keys: Vec<status::Key> = running.client(Some("right")).get("/v1/keys").await.expect("keys");
         assert_eq!(keys[0].kid, "A:B");
-        let unknown = running.client(Some("right")).post::<Vec<Key>>("/v1/keys/C/retire").await;
+        let unknown = running.client(Some("right")).post::<Vec<status::Key>>("/v1/keys/C/retire").await;
         assert_eq!(
             unknown.expect_err("no key").to_string(),
             "no key of the ring has this name, or an id that begins with it"
         );
         running.stop().await;
+    });
+}
+
+#[test]
+fn a28_the_jwks_is_open_with_its_age_and_its_tag() {
+    run(async {
+        let running = Running::start(settings(None), Fake::default()).await;
+        let answer = running.asked("GET /.tidegate/jwks.json", "").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(r#"{"keys":[]}"#), "{answer}");
+        assert!(answer.contains("cache-control: public, max-age=10\r\n"), "{answer}");
+        let tag = answer.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag");
+        for (tag, status) in [(tag, 304), ("\"another\"", 200)] {
+            let again = running.asked("GET /.tidegate/jwks.json", &format!("if-none-match: {tag}\n")).await;
+            assert!(again.starts_with(&format!("HTTP/1.1 {status} ")), "{again}");
+        }
+        assert!(running.asked("POST /.tidegate/jwks.json", "").await.starts_with("HTTP/1.1 405 "));
+        running.stop().await;
+    });
+}
+
+#[test]
+fn what_is_added_comes_as_public_halves_and_all_else_is_refused() {
+    run(async {
+        let running = Running::start(settings(Some(inline("right"))), Fake::default()).await;
+        let client = running.client(Some("right"));
+        let add = |spki: &str, alias: Option<&str>| {
+            let key = AddedKey { spki: spki.to_owned(), alias: alias.map(str::to_owned) };
+            Added { keys: vec![key], signed_until: Some(7) }
+        };
+        let whole = AddedKey::of(&rsa(0).key()).spki;
+        let asked = async |added: Added| client.post_json::<Vec<status::Key>>("/v1/keys", &added).await;
+        assert!(asked(add(&whole, Some("former"))).await.is_ok());
+        for bad in [add("", None), add("AAAA", None), add(&whole, Some("a b"))] {
+            let refused = asked(bad).await.expect_err("no key").to_string();
+            assert_eq!(refused, "a key or an alias can't be used");
+        }
+        let refused = client.post_json::<Vec<status::Key>>("/v1/keys", &"x".repeat(3 << 20)).await;
+        assert!(refused.expect_err("too long").to_string().contains("longer than"));
+        assert_eq!(*running.stop().await.retired.lock().expect("a lock"), ["1 Some(7)"]);
     });
 }
 

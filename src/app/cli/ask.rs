@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use super::{Failure, output};
 use crate::{
@@ -39,28 +39,6 @@ pub(super) struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Keys {
-    /// All keys with their full ids and states
-    List {
-        #[command(flatten)]
-        which: Which,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// End a key: its tokens are refused from the next request on. By themselves keys end with their window
-    Retire {
-        /// Its id as `keys list` shows it, or the beginning of it that no other key has
-        kid: String,
-        /// At once, whatever tokens of it still live
-        #[arg(long, required = true)]
-        now: bool,
-        #[command(flatten)]
-        which: Which,
-    },
 }
 
 /// Between two looks of `--watch`.
@@ -100,29 +78,8 @@ async fn watch(client: &Client, json: bool) -> anyhow::Result<u8> {
     }
 }
 
-impl Keys {
-    pub(super) fn run(self) -> Result<u8, Failure> {
-        let (which, path, json, posts) = match self {
-            Self::List { which, json } => (which, "/v1/keys".to_owned(), json, false),
-            Self::Retire { kid, which, now: _ } => {
-                let kid = percent_encoding::utf8_percent_encode(&kid, percent_encoding::NON_ALPHANUMERIC);
-                (which, format!("/v1/keys/{kid}/retire"), false, true)
-            }
-        };
-        let client = which.client()?;
-        let keys: Vec<status::Key> =
-            block_on(async { if posts { client.post(&path).await } else { client.get(&path).await } })?;
-        let text = if json {
-            serde_json::to_string(&keys).context("keys are no JSON")? + "\n"
-        } else {
-            status::render::key_list(&keys)
-        };
-        Ok(output::print(&text))
-    }
-}
-
 impl Which {
-    fn client(self) -> Result<Client, Failure> {
+    pub(super) fn client(self) -> Result<Client, Failure> {
         let given = self.admin_token_file.map(|path| token(Material::File(path))).transpose()?;
         if let Some(url) = self.admin {
             let target = Target::parse(&url).context("--admin is http://address:port or unix:/path")?;
@@ -166,7 +123,7 @@ fn token(material: Material) -> anyhow::Result<Secret> {
     }
 }
 
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("no runtime for the call")?.block_on(work)
 }

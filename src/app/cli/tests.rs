@@ -32,7 +32,12 @@ fn usage_is_2_and_help_is_0() {
     exits("tidegate rehearse --user ci", 2);
     exits("tidegate rehearse --against http://h", 2);
     exits("tidegate rehearse --stay --against http://h --user u --password-file f --project p", 2);
-    exits("tidegate keys retire A:B", 2);
+    exits("tidegate keys retire", 2);
+    exits("tidegate keys add", 2);
+    exits("tidegate keys add key.pem --signed-until yesterday", 2);
+    exits("tidegate keys publish", 2);
+    exits("tidegate keys back-up archive", 2);
+    exits("tidegate keys restore archive --passphrase-file a --key-file b", 2);
     exits("tidegate --help", 0);
     exits("tidegate --version", 0);
 }

@@ -4,6 +4,7 @@
 mod keys;
 mod listener;
 mod process;
+mod store;
 mod upstream;
 
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ pub fn settings(
     taken_out: &BTreeSet<String>,
 ) -> (Settings, Vec<Fault>) {
     let mut c = Checker { document, taken_out, faults: Vec::new() };
+    let store = store::store(&mut c, root.store, &root.deployment);
     let settings = Settings {
         mode: match root.mode {
             raw::Mode::Enforce => Mode::Enforce,
@@ -51,6 +53,7 @@ pub fn settings(
         uploads: process::uploads(&mut c, &root.uploads),
         park: process::park(&root.park),
         grace: process::grace(&root.grace),
+        store,
         limits: process::limits(&mut c, &root.limits),
         timeouts: process::timeouts(&mut c, &root.timeouts),
         admin: process::admin(&mut c, root.admin),

@@ -6,6 +6,7 @@
 mod keys;
 mod listener;
 mod process;
+mod store;
 mod upstream;
 
 use schemars::JsonSchema;
@@ -15,6 +16,7 @@ pub use self::{
     keys::{KeySource, Keys, Overlap, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
     process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
+    store::{Store, StoreTls},
     upstream::{Endpoint, Opaque, Probe, Upstream, UpstreamTls},
 };
 use super::{address::EndpointUrl, written::Text};
@@ -44,6 +46,7 @@ pub struct Root {
     pub uploads: Uploads,
     pub park: Park,
     pub grace: Grace,
+    pub store: Store,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub admin: Admin,

@@ -149,7 +149,7 @@ fn one_of(names: &[String]) -> String {
 }
 
 /// Formats and what they look like.
-pub const FORMATS: [(&str, &str); 9] = [
+pub const FORMATS: [(&str, &str); 10] = [
     ("time", "a time: a whole number and ms, s, m, h or d without a space, such as \"45s\""),
     ("size", "a size: a whole number and B, KiB, MiB, GiB or TiB without a space, such as \"64KiB\""),
     ("rate", "a rate: so many in each s, min or h, such as \"10/min\""),
@@ -161,6 +161,10 @@ pub const FORMATS: [(&str, &str); 9] = [
     ("url", "scheme, host and port alone, such as \"http://core:8080\""),
     ("network", "a network or an address such as \"10.0.0.0/8\""),
     ("key id", "up to 128 visible ASCII characters without quotes and backslashes"),
+    (
+        "store",
+        "\"auto\", \"memory:\", \"file:/path\", or servers without a password: \"redis://user@host:6379/0\", \"redis-sentinel://host:26379,host:26379/name\", \"redis-cluster://host:6379,host:6379\"; \"rediss…\" for TLS",
+    ),
     ("date-time", "a point in time with its zone, such as 2026-12-01T20:00:00Z"),
 ];
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 pub use super::{
     address::{AdminAddress, EndpointUrl, Host, Scheme},
     secret::{Material, Secret},
+    store_url::{Server, Servers, StoreUrl},
 };
 use crate::words::{clock::UnixTime, kid::Kid};
 
@@ -31,6 +32,7 @@ pub struct Settings {
     pub uploads: Uploads,
     pub park: Park,
     pub grace: Grace,
+    pub store: Store,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub admin: Admin,
@@ -256,6 +258,20 @@ pub struct Park {
 pub struct Grace {
     /// Zero = off.
     pub window: Duration,
+}
+
+/// Where what outlives the process is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    pub url: StoreUrl,
+    /// Before every name in a server.
+    pub prefix: String,
+    pub password: Option<Material>,
+    /// `None` = the platform's certificates; of a server with TLS alone, as the client's.
+    pub ca: Option<Material>,
+    pub client: Option<(Material, Material)>,
+    /// The first seals, any opens. Not empty with a server.
+    pub seal_keys: Vec<PathBuf>,
 }
 
 /// Sizes in bytes.

@@ -11,6 +11,7 @@ use super::{
     faults::{Fault, nearest},
     later,
     reference::{self, Key, Kind, MOST},
+    store_url::StoreUrl,
     written::{self, Written as _},
 };
 
@@ -73,7 +74,12 @@ impl Checker<'_> {
     }
 
     fn unfit(&mut self, path: &str, pattern: &str, kind: &Kind, value: &Value) -> bool {
-        let found = if *kind == Kind::Secret { "a value of another type".to_owned() } else { shown(value) };
+        let found = match kind {
+            Kind::Secret => "a value of another type".to_owned(),
+            // Somebody may have written a password into it.
+            Kind::Written(format, _) if format == StoreUrl::FORMAT => "no place of a store".to_owned(),
+            _ => shown(value),
+        };
         let remedy = match (kind, value) {
             (Kind::List(inner), Value::Object(_)) if **inner == Kind::Table => format!("write [[{path}]]"),
             (Kind::Table, Value::String(_)) if pattern == "upstream.endpoints[]" => {

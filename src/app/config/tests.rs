@@ -58,6 +58,28 @@ fn a_harbor_alone_is_a_whole_configuration() {
 }
 
 #[test]
+fn a_store_that_does_not_fit_together_is_refused() {
+    let server = "deployment = \"h\"\n[store]\nseal_key_files = [\"/k\"]\n";
+    let table: [(String, &[&str]); 8] = [
+        (format!("{server}url = \"redis://r\"\n"), &[]),
+        (format!("{server}url = \"rediss://r\"\ntls = {{ ca_file = \"/c\" }}\n"), &[]),
+        ("[store]\nurl = \"redis://r\"\n".to_owned(), &["deployment", "store.seal_key_files"]),
+        (format!("{server}url = \"redis://r\"\ntls = {{ ca_file = \"/c\" }}\n"), &["store.tls"]),
+        ("[store]\npassword_file = \"/p\"\n".to_owned(), &["store.password_file"]),
+        ("[store]\nprefix = \"a b\"\n".to_owned(), &["store.prefix"]),
+        ("[store]\nurl = \"redis://u:secret@r\"\n".to_owned(), &["store.url"]),
+        ("[store]\nurl = \"file:store.redb\"\n".to_owned(), &["store.url"]),
+    ];
+    for (text, expected) in table {
+        let faults = file(&text).err().map(|faults| faults.0).unwrap_or_default();
+        let mut keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, expected, "{text}");
+        assert!(faults.iter().all(|fault| !fault.found.contains("secret")), "no password is shown");
+    }
+}
+
+#[test]
 fn every_fault_is_listed_at_once_with_its_place() {
     let text = r#"mode = "enforced"
 realm = "rewrite"
@@ -195,12 +217,12 @@ fn variables_that_kubernetes_sets_for_a_service_named_tidegate_are_none_of_ours(
 
 #[test]
 fn what_is_not_built_yet_is_refused_wherever_it_is_written() {
-    let text = "[store]\nurl = \"auto\"\n[traces]\notlp = \"/x\"\n[[upstream.endpoints]]\nurl = \"http://c\"\nside = \"next\"\n";
+    let text = "[ramp]\nshare = 1\n[traces]\notlp = \"/x\"\n[[upstream.endpoints]]\nurl = \"http://c\"\nside = \"next\"\n";
     let written =
         Written { file: text, variables: &[("TIDEGATE_OIDC__ISSUER", "https://i")], ..Written::default() };
     let faults = written.load().expect_err("faults").0;
     let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["store", "traces", "upstream.endpoints[0].side", "oidc"]);
+    assert_eq!(keys, ["ramp", "traces", "upstream.endpoints[0].side", "oidc"]);
     assert!(faults.iter().all(|fault| fault.found.contains("not available in this version")));
 }
 
@@ -248,6 +270,10 @@ fn what_does_not_fit_together_is_a_fault() {
         ("keys.sources = [{ file = \"/a\" }, { file = \"/a\" }]", "keys.sources[1]"),
         ("keys.sources = [{ folder = \"/a\", alias = \"x\" }]", "keys.sources[0].alias"),
         ("keys.sources = [{ jwks = \"https://a/jwks\" }]", "keys.sources[0].jwks"),
+        (
+            "keys.sources = [{ file = \"/a\", state = \"retired\", until = 2026-12-01T20:00:00Z }]",
+            "keys.sources[0].state",
+        ),
         ("keys.sources = [{ file = \"/a\", from = 2026-12-01T20:00:00 }]", "keys.sources[0].from"),
         ("keys.leeway = \"10m\"", "keys.leeway"),
         ("keys.token_lifetime = \"10s\"", "keys.token_lifetime"),

@@ -16,6 +16,7 @@ use super::{
     amounts::{Size, Span},
     moment::Moment,
     settings::Rate,
+    store_url::StoreUrl,
 };
 use crate::words::kid::Kid;
 
@@ -111,6 +112,7 @@ written! {
     EndpointUrl, "url", |text: &str| text.parse().ok(), EndpointUrl::to_string;
     IpNet, "network", network, IpNet::to_string;
     Kid, "key id", Kid::parse, Kid::to_string;
+    StoreUrl, "store", |text: &str| text.parse().ok(), StoreUrl::to_string;
 }
 
 /// Is `text` written as this format asks? A format that isn't known takes none.
@@ -124,6 +126,7 @@ pub fn reads(format: &str, text: &str) -> bool {
         EndpointUrl::FORMAT => EndpointUrl::read(text).is_some(),
         IpNet::FORMAT => IpNet::read(text).is_some(),
         Kid::FORMAT => Kid::read(text).is_some(),
+        StoreUrl::FORMAT => StoreUrl::read(text).is_some(),
         Moment::FORMAT => Moment::read(text).is_some(),
         _ => false,
     }

@@ -109,7 +109,7 @@ fn write(wanted: &Wanted, replicas: &[SocketAddr]) -> io::Result<()> {
         replicas.iter().map(|replica| format!("{{ url = \"http://{replica}\" }}")).collect();
     let text = format!(
         "[[listener]]\naddress = \"{}\"\n\n[upstream]\nendpoints = [{}]\n\n[keys]\nsources = [{{ file = {} }}]\n\n\
-         [timeouts]\ndrain_delay = \"0s\"\ndrain = \"2s\"\n\n[admin]\naddress = {}\n\n[log]\naccess = false\n",
+         [timeouts]\ndrain_delay = \"0s\"\ndrain = \"2s\"\n\n[admin]\naddress = {}\n\n[log]\naccess = false\n\n[store]\nurl = \"memory:\"\n",
         wanted.listen,
         endpoints.join(", "),
         quoted(&wanted.key_file.display().to_string()),

@@ -15,21 +15,23 @@ struct Begun {
     mode: &'static str,
     listeners: String,
     endpoints: String,
+    store: String,
     keys: String,
     admin: String,
     has_token: bool,
 }
 
 /// Writes it.
-pub(super) fn tell(settings: &Settings, sources: &Sources, ring: &Ring, now: UnixTime) {
-    let Begun { configuration, mode, listeners, endpoints, keys, admin, has_token } =
-        Begun::of(settings, sources, ring, now);
+pub(super) fn tell(settings: &Settings, sources: &Sources, store: &str, ring: &Ring, now: UnixTime) {
+    let Begun { configuration, mode, listeners, endpoints, store, keys, admin, has_token } =
+        Begun::of(settings, sources, store, ring, now);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         configuration,
         mode,
         listeners,
         endpoints,
+        store,
         keys,
         admin.address = admin,
         admin.token = has_token,
@@ -38,7 +40,7 @@ pub(super) fn tell(settings: &Settings, sources: &Sources, ring: &Ring, now: Uni
 }
 
 impl Begun {
-    fn of(settings: &Settings, sources: &Sources, ring: &Ring, now: UnixTime) -> Self {
+    fn of(settings: &Settings, sources: &Sources, store: &str, ring: &Ring, now: UnixTime) -> Self {
         let listener =
             |l: &Listener| format!("{} {}", l.address, if l.tls.is_some() { "TLS" } else { "plain" });
         let key = |entry: &Entry| {
@@ -51,6 +53,7 @@ impl Begun {
             mode: if settings.mode == Mode::Enforce { "enforce" } else { "observe" },
             listeners: listed(settings.listeners.iter().map(listener)),
             endpoints: listed(settings.upstream.endpoints.iter().map(|endpoint| &endpoint.url)),
+            store: store.to_owned(),
             keys: listed(ring.entries().map(key)),
             admin: settings.admin.address.to_string(),
             has_token: settings.admin.token.is_some(),
@@ -73,12 +76,13 @@ mod tests {
         let flags = Flags { harbor: Some("http://core:8080".to_owned()), observe: true, ..Flags::default() };
         let sources = Sources { flags, ..Sources::default() };
         let settings = load(&sources).expect("settings");
-        let begun = Begun::of(&settings, &sources, &Ring::default(), UnixTime(0));
+        let begun = Begun::of(&settings, &sources, "memory", &Ring::default(), UnixTime(0));
         let expected = Begun {
             configuration: "none".to_owned(),
             mode: "observe",
             listeners: "[::]:8080 plain".to_owned(),
             endpoints: "http://core:8080".to_owned(),
+            store: "memory".to_owned(),
             keys: "none".to_owned(),
             admin: "127.0.0.1:9180".to_owned(),
             has_token: false,

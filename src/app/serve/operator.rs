@@ -7,21 +7,33 @@ use tokio::sync::watch;
 use super::wiring::Alarms;
 use crate::{
     app::{
-        admin::Operator,
+        admin::{Archivable, Operator, Published, Restore, Restored, RestoredWindow},
         held_keys,
         status::{self, Readiness, Status},
+        store,
     },
-    decisions::{plan::Standing, ring::RetireFault},
+    decisions::{
+        archive::{self, ContentFault, Known},
+        key::Key,
+        plan::Standing,
+        record::revocation::Revocation,
+        ring::{AddFault, RetireFault},
+    },
     edges::{
         fleet::{self, CANNOT_SIGN_REMEDY},
         listener::Places,
+        store::Health,
         telemetry::{
             counters::{Counters, ROUTES, STATUSES},
             exposition::{self, Gauges},
         },
     },
     flow::context::Shared,
-    words::reason::{Reason, Rescue},
+    words::{
+        clock::UnixTime,
+        kid::Kid,
+        reason::{Reason, Rescue},
+    },
 };
 
 /// One serving process.
@@ -30,6 +42,7 @@ pub(super) struct Process {
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) places: Arc<Places>,
     pub(super) alarms: Alarms,
+    pub(super) store: store::Opened,
     pub(super) deployment: String,
     pub(super) began: Instant,
     pub(super) draining: watch::Receiver<bool>,
@@ -45,7 +58,9 @@ impl Operator for Process {
         if !fleet.statuses.iter().any(|s| s.standing == Standing::Healthy) {
             reasons.push("no endpoint answers".to_owned());
         }
-        Readiness { ready: reasons.is_empty(), reasons }
+        let degraded = self.health().and_then(|health| health.degraded);
+        let degraded = degraded.map(|(since, _)| format!("store, since {}", since.rfc3339()));
+        Readiness { ready: reasons.is_empty(), reasons, degraded: degraded.into_iter().collect() }
     }
 
     fn metrics(&self) -> String {
@@ -71,6 +86,7 @@ impl Operator for Process {
             replays: self.shared.replays.count(),
             connections_refused: self.places.refused() as u64,
             alarms: self.all_alarms().len() as u64,
+            store: self.health(),
         };
         // Writing to a string can't fail.
         exposition::text(&self.counters, gauges).unwrap_or_default()
@@ -96,12 +112,53 @@ impl Operator for Process {
         }
     }
 
-    async fn retire(&self, kid: &str) -> Result<(), RetireFault> {
-        self.shared.keys.retire_now(kid, self.shared.clock.now())
+    fn published(&self) -> Published {
+        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        Published { jwks: ring.jwks(now), bundle: ring.bundle(now) }
+    }
+
+    fn archivable(&self) -> Archivable {
+        let now = self.shared.clock.now();
+        let (seen, retired) = self.shared.keys.to_keep(now);
+        let retired = retired.iter().map(|key| Revocation::Key { spki: key.spki().to_vec(), at: now });
+        Archivable {
+            deployment: self.deployment.clone(),
+            files: self.shared.keys.files().iter().map(ToString::to_string).collect(),
+            known: Known::of(&seen, &retired.collect::<Vec<_>>()),
+        }
+    }
+
+    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault> {
+        let (keys, now) = (&self.shared.keys, self.shared.clock.now());
+        archive::fits(&archived.deployment, &self.deployment)?;
+        let (seen, retired) = archived.known.read()?;
+        let mut banned: Vec<String> = retired.iter().map(|key| key.kid().to_string()).collect();
+        let would = keys.restore((seen, retired), archived.dry_run, now);
+        banned.extend(keys.to_keep(now).1.iter().map(|key| key.kid().to_string()));
+        let window = |(kid, until): (Kid, UnixTime)| RestoredWindow { kid: kid.to_string(), until: until.0 };
+        Ok(Restored {
+            retired: would.retired.iter().map(ToString::to_string).collect(),
+            windows: would.windows.into_iter().map(window).collect(),
+            banned,
+        })
+    }
+
+    fn retire(&self, kid: &str, at_once: bool) -> Result<(), RetireFault> {
+        let (keys, now) = (&self.shared.keys, self.shared.clock.now());
+        if at_once { keys.retire_now(kid, now) } else { keys.retire(kid, now) }
+    }
+
+    fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault> {
+        let now = self.shared.clock.now();
+        self.shared.keys.add(keys, signed_until.unwrap_or(now), now)
     }
 }
 
 impl Process {
+    fn health(&self) -> Option<Health> {
+        self.store.store.as_ref().map(|store| store.health())
+    }
+
     fn requests(&self) -> u64 {
         let places = (0..ROUTES.len()).flat_map(|route| (0..STATUSES).map(move |place| (route, place)));
         places.map(|(route, place)| self.counters.iter().map(|c| c.requests(route, place)).sum::<u64>()).sum()
@@ -122,7 +179,7 @@ impl Process {
         let unsigned = self.shared.fleet.snapshot().statuses.iter().any(fleet::Status::cannot_sign);
         let suspected = if unsigned { self.shared.keys.suspicions().to_vec() } else { Vec::new() };
         let keys = self.shared.keys.alarms().to_vec().into_iter().chain(suspected);
-        let files = keys.chain((self.alarms)());
+        let files = keys.chain((self.alarms)()).chain(self.store.alarms.clone());
         let files =
             files.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
         let fleet = self.shared.fleet.snapshot();
@@ -148,7 +205,11 @@ impl Process {
             cause: misfit.cause,
             remedy: misfit.remedy.to_owned(),
         });
-        files.chain(endpoints).chain(misfits).collect()
+        let health = self.health().unwrap_or_default();
+        let store = store::alarms(self.store.name(), &health)
+            .into_iter()
+            .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
+        files.chain(endpoints).chain(misfits).chain(store).collect()
     }
 }
 

@@ -154,6 +154,7 @@ fn fixed_parts_changed(running: &Settings, new: &Settings) -> impl Iterator<Item
         ("park.bytes", running.park.bytes == new.park.bytes),
         ("uploads", running.uploads == new.uploads),
         ("replay.entries", running.replay.entries == new.replay.entries),
+        ("store", running.store == new.store),
         ("admin", running.admin == new.admin),
         ("log", running.log == new.log),
         ("deployment", running.deployment == new.deployment),

@@ -234,7 +234,7 @@ mod tests {
             mode: "enforce".to_owned(),
             deployment: "prod".to_owned(),
             uptime_seconds: 11_520,
-            readiness: Readiness { ready: false, reasons: vec!["no endpoint answers".to_owned()] },
+            readiness: Readiness { ready: false, reasons: vec!["no endpoint answers".to_owned()], degraded: vec![] },
             endpoints: vec![
                 endpoint("10.0.0.5:8080", true, Held::One(kid("AAAA"))),
                 Endpoint { url: "10.0.0.6:80".to_owned(), ..endpoint("10.0.0.6:80", true, Held::Unknown) },

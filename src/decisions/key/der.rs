@@ -59,12 +59,12 @@ pub(super) fn p256_spki(point: &[u8]) -> Vec<u8> {
     wrap(SEQUENCE, &[algorithm, bits].concat())
 }
 
-fn integer(number: &[u8]) -> Vec<u8> {
+pub(super) fn integer(number: &[u8]) -> Vec<u8> {
     let sign: &[u8] = if number.first().is_some_and(|b| b & 0x80 != 0) { &[0] } else { &[] };
     wrap(INTEGER, &[sign, number].concat())
 }
 
-fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
+pub(super) fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     match content.len() {
         n @ 0..=0x7f => out.push(n as u8),

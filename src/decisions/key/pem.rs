@@ -95,7 +95,7 @@ fn ec(der: &[u8]) -> Result<Key, KeyFault> {
 }
 
 /// `SubjectPublicKeyInfo` (RFC 5280, 4.1.2.7).
-fn spki(der: &[u8]) -> Result<Key, KeyFault> {
+pub(super) fn spki(der: &[u8]) -> Result<Key, KeyFault> {
     let parts = der::expect(der::SEQUENCE, der).and_then(|(body, _)| {
         let (algorithm, rest) = der::expect(der::SEQUENCE, body)?;
         let (oid, parameters) = der::expect(der::OID, algorithm)?;

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Change, Entry, Keeper, Listed, Overlap, Policy, Ring, SourceName, State,
-    keeper::{Former, Holding},
+    keeper::{Former, Holding, Past},
 };
 use crate::{
     decisions::key::Key,
@@ -23,11 +23,16 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
             tombstones.push(Arc::new(key.without_private()));
         }
     }
-    let current = keeper.holdings.iter().flat_map(|h| h.current.iter().map(|k| current(h, k, policy)));
-    let former = keeper.holdings.iter().flat_map(|h| h.former.iter().map(|f| former(h, f)));
-    let past = keeper.past.iter().map(|(key, source)| plain(key, State::Retired, source));
+    let current = keeper.holdings.iter().flat_map(|h| h.current.iter().map(|k| current(h, k, policy, now)));
+    let former = keeper.holdings.iter().flat_map(|h| h.former.iter().map(|f| former(h, f, policy, now)));
+    let past = keeper.past.iter().map(|Past { key, source, .. }| plain(key, State::Retired, source));
     let mut entries = once_each(current.chain(former).chain(past), now);
+    let is_held = |entry: &Entry| keeper.held_only.as_ref().is_none_or(|held| held.contains(entry.key.kid()));
     for entry in &mut entries {
+        if entry.state(now).verifies() && !is_held(entry) {
+            // Known, and not to be trusted yet.
+            (entry.state, entry.from) = (State::Announced, None);
+        }
         if tombstones.contains(&entry.key) {
             entry.state = State::Retired;
         }
@@ -39,14 +44,16 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
     Ring { generation: 0, as_of: now, entries, names, tombstones }
 }
 
-fn current(holding: &Holding, key: &Arc<Key>, policy: &Policy) -> Entry {
+fn current(holding: &Holding, key: &Arc<Key>, policy: &Policy, now: UnixTime) -> Entry {
     let Holding { listing, since, name, .. } = holding;
     let state = match listing.state {
         None | Some(Listed::Signing) => State::Signing,
         Some(_) if policy.overlap == Overlap::Off => State::Retired,
         Some(Listed::Announced) => State::Announced,
         Some(Listed::Verifying) => {
-            State::Verifying { until: listing.until.unwrap_or(UnixTime(i64::MAX)), signed_until: *since }
+            let until = listing.until.unwrap_or(UnixTime(i64::MAX));
+            // A clock that was set back: it signs no more now, whatever the time was called when it was listed.
+            State::Verifying { until, signed_until: now.min(*since) }
         }
         Some(Listed::Retired) => State::Retired,
     };
@@ -55,9 +62,8 @@ fn current(holding: &Holding, key: &Arc<Key>, policy: &Policy) -> Entry {
     Entry { key, state, from: listing.from, until: listing.until, aliases, source }
 }
 
-fn former(holding: &Holding, former: &Former) -> Entry {
-    let Former { signed_until, until, .. } = *former;
-    plain(&former.key, State::Verifying { until, signed_until }, &holding.name)
+fn former(holding: &Holding, former: &Former, policy: &Policy, now: UnixTime) -> Entry {
+    plain(&former.key, former.ending.state(now, policy), &holding.name)
 }
 
 fn plain(key: &Arc<Key>, state: State, source: &SourceName) -> Entry {

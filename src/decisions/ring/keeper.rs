@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble};
+use super::{Ending, Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble};
 use crate::{
     decisions::key::{Key, KeyFault},
     words::{clock::UnixTime, kid::Kid},
@@ -26,6 +26,44 @@ pub enum RetireFault {
     Unknown,
     #[error("the ids of several keys begin so: give more of the one that is meant")]
     Several,
+    #[error(
+        "{0} holds it, and core signs with it: give core another key, and it ends by itself (--now ends it at once)"
+    )]
+    Signs(SourceName),
+    #[error("its last tokens live until {}, when it ends by itself (--now ends it at once)", .0.rfc3339())]
+    Lives(UnixTime),
+}
+
+/// Why a key was not added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddFault {
+    #[error("{kid} was retired at once, and nothing brings it back")]
+    Retired { kid: Kid },
+    #[error("{kid} is in the ring already: {source_name} holds it")]
+    Held { kid: Kid, source_name: SourceName },
+    #[error("the last token of {kid} ended at {}", .over.rfc3339())]
+    Over { kid: Kid, over: UnixTime },
+    #[error("a key can't have signed until {}, which is yet to come", .0.rfc3339())]
+    Future(UnixTime),
+    #[error("another key has the name {0}")]
+    NameTaken(Kid),
+    #[error("keys.overlap lets a key that signs no more verify only where a source lists it")]
+    NotAutomatic,
+}
+
+impl AddFault {
+    /// What mends it, in words for the operator.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Retired { .. } | Self::Held { .. } => "leave it out",
+            Self::Over { .. } => {
+                "nothing needs it any more; a later --signed-until is for a key that core signed with later"
+            }
+            Self::Future(_) => "list a key that core signs with, or will, in keys.sources, with `from`",
+            Self::NameTaken(_) => "take another --alias, or none",
+            Self::NotAutomatic => "list its file in keys.sources, with state = \"verifying\"",
+        }
+    }
 }
 
 /// One source as it was last seen.
@@ -45,8 +83,16 @@ pub(super) struct Holding {
 #[derive(Debug)]
 pub(super) struct Former {
     pub(super) key: Arc<Key>,
-    pub(super) signed_until: UnixTime,
-    pub(super) until: UnixTime,
+    pub(super) ending: Ending,
+}
+
+/// A key that was retired by time or by replacement: its public half.
+#[derive(Clone, Debug)]
+pub(super) struct Past {
+    pub(super) key: Arc<Key>,
+    pub(super) source: SourceName,
+    /// How it ended, where its window did: a clock that was ahead and is put right brings it back.
+    pub(super) ending: Option<Ending>,
 }
 
 /// The ring's one owner. All methods are total, and time is an argument.
@@ -57,7 +103,9 @@ pub struct Keeper {
     /// Retired now, by the digest of the SPKI; public halves only. Nothing brings them back (A9).
     pub(super) tombstones: Vec<Arc<Key>>,
     /// Retired by time or replacement, so that a refusal can name the state; the last [`Self::PAST`].
-    pub(super) past: Vec<(Arc<Key>, SourceName)>,
+    pub(super) past: Vec<Past>,
+    /// Where it isn't known what was retired, only keys that an endpoint was seen to hold verify: those (A20).
+    pub(super) held_only: Option<Vec<Kid>>,
     ring: Arc<Ring>,
 }
 
@@ -66,7 +114,18 @@ impl Keeper {
     pub const PAST: usize = 64;
 
     pub fn new(policy: Policy) -> Self {
-        Self { policy, holdings: vec![], tombstones: vec![], past: vec![], ring: Arc::default() }
+        Self {
+            policy,
+            holdings: vec![],
+            tombstones: vec![],
+            past: vec![],
+            held_only: None,
+            ring: Arc::default(),
+        }
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// The ring as it is.
@@ -108,7 +167,8 @@ impl Keeper {
                     changes.push(Change::Mended { source: source.clone() });
                 }
                 let dropped = holding.replace(keys, &policy, now);
-                self.past.extend(dropped.into_iter().map(|key| (key, source.clone())));
+                let past = |key| Past { key, source: source.clone(), ending: None };
+                self.past.extend(dropped.into_iter().map(past));
             }
             Err(fault) => {
                 let known = holding.broken.as_ref().is_some_and(|(known, _)| *known == fault);
@@ -130,12 +190,14 @@ impl Keeper {
         held: impl IntoIterator<Item = &'a Kid>,
         now: UnixTime,
     ) -> (Arc<Ring>, Vec<Change>) {
-        let window = self.policy.window();
+        let policy = self.policy;
         for kid in held {
+            if let Some(known) = self.held_only.as_mut().filter(|known| !known.contains(kid)) {
+                known.push(kid.clone());
+            }
             for holding in &mut self.holdings {
-                for former in holding.former.iter_mut().filter(|f| f.key.kid() == kid && now < f.until) {
-                    former.signed_until = former.signed_until.max(now);
-                    former.until = former.until.max(now.plus(window));
+                for former in holding.former.iter_mut().filter(|f| f.key.kid() == kid) {
+                    former.ending = former.ending.held_at(now, &policy);
                 }
                 let verifying = holding.listing.state == Some(Listed::Verifying);
                 if verifying && holding.current.iter().any(|key| key.kid() == kid) {
@@ -146,11 +208,24 @@ impl Keeper {
         self.refresh(now)
     }
 
-    /// Time passed: windows that ended retire their keys and drop their private halves.
+    /// Whether the store, and so what was retired, is unknown: then only keys that endpoints are seen to hold verify
+    /// (A20), until it is known.
+    pub fn trust_held_only(&mut self, is_unknown: bool, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        self.held_only = is_unknown.then(Vec::new);
+        self.refresh(now)
+    }
+
+    /// Time passed: windows that ended retire their keys and drop their private halves. Where the clock was ahead and
+    /// is put right, those that it ended too early go on, with their public halves.
     pub fn refresh(&mut self, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        self.bring_back(now);
         for holding in &mut self.holdings {
-            let over = holding.former.extract_if(.., |former| former.until <= now);
-            self.past.extend(over.map(|f| (Arc::new(f.key.without_private()), holding.name.clone())));
+            let over = holding.former.extract_if(.., |former| former.ending.is_over(now));
+            self.past.extend(over.map(|former| Past {
+                key: Arc::new(former.key.without_private()),
+                source: holding.name.clone(),
+                ending: Some(former.ending),
+            }));
         }
         let surplus = self.past.len().saturating_sub(Self::PAST);
         self.past.drain(..surplus);
@@ -158,6 +233,88 @@ impl Keeper {
         let changes = assemble::changes(&self.ring, &next, now);
         self.ring = assemble::succeed(&self.ring, next);
         (Arc::clone(&self.ring), changes)
+    }
+
+    fn bring_back(&mut self, now: UnixTime) {
+        if self.policy.overlap != Overlap::Auto {
+            return;
+        }
+        let banned = &self.tombstones;
+        let too_early = |past: &mut Past| {
+            past.ending.is_some_and(|ending| !ending.is_over(now)) && !banned.contains(&past.key)
+        };
+        for Past { key, source, ending } in self.past.extract_if(.., too_early).collect::<Vec<_>>() {
+            let Some(ending) = ending else { continue };
+            let is_known = |h: &Holding| h.current.contains(&key) || h.former.iter().any(|f| f.key == key);
+            if !self.holdings.iter().any(is_known) {
+                self.holding(&source, now).former.push(Former { key, ending });
+            }
+        }
+    }
+
+    /// Takes public halves of keys that core signed with until `signed_until` and that no source holds, all or none:
+    /// each verifies until its last token has ended, here and by the store on all replicas.
+    pub fn add(
+        &mut self,
+        keys: Vec<Key>,
+        signed_until: UnixTime,
+        now: UnixTime,
+    ) -> Result<(Arc<Ring>, Vec<Change>), AddFault> {
+        let ending = Ending::after(signed_until, &self.policy);
+        if self.policy.overlap != Overlap::Auto {
+            return Err(AddFault::NotAutomatic);
+        }
+        if now < signed_until {
+            return Err(AddFault::Future(signed_until));
+        }
+        for key in &keys {
+            self.may_add(key, ending, now)?;
+        }
+        let own: Vec<_> = keys.iter().map(|key| (key, key.declared())).collect();
+        let entries = self.ring.entries().map(|entry| (&**entry.key(), entry.alias())).collect::<Vec<_>>();
+        if let Some(name) = assemble::clash(&own, &entries) {
+            return Err(AddFault::NameTaken(name));
+        }
+        for key in keys {
+            self.past.retain(|past| *past.key != key);
+            let key = Arc::new(key.without_private());
+            self.holding(&SourceName::new(Self::ADDED), now).former.push(Former { key, ending });
+        }
+        Ok(self.refresh(now))
+    }
+
+    /// The source of keys that an operator added.
+    pub const ADDED: &str = "keys add";
+
+    fn may_add(&self, key: &Key, ending: Ending, now: UnixTime) -> Result<(), AddFault> {
+        let kid = key.kid().clone();
+        if self.tombstones.iter().any(|banned| **banned == *key) {
+            return Err(AddFault::Retired { kid });
+        }
+        let holds =
+            |h: &&Holding| h.current.iter().any(|k| **k == *key) || h.former.iter().any(|f| *f.key == *key);
+        if let Some(holding) = self.holdings.iter().find(holds) {
+            return Err(AddFault::Held { kid, source_name: holding.name.clone() });
+        }
+        if ending.is_over(now) { Err(AddFault::Over { kid, over: ending.until() }) } else { Ok(()) }
+    }
+
+    /// Retires a key whose tokens have all ended; one that may have living tokens stays as it is.
+    pub fn retire(&mut self, name: &str, now: UnixTime) -> Result<(Arc<Ring>, Vec<Change>), RetireFault> {
+        let entry = self.ring.meant(name)?;
+        match entry.state(now) {
+            State::Signing => return Err(RetireFault::Signs(entry.source().clone())),
+            State::Verifying { signed_until, until } => {
+                // Without a listed end it is the last token's that counts.
+                let last = until.min(signed_until.plus(self.policy.window()));
+                if now < last {
+                    return Err(RetireFault::Lives(last));
+                }
+            }
+            State::Announced | State::Retired => {}
+        }
+        let key = Arc::new(entry.key().without_private());
+        Ok(self.ban(key, now))
     }
 
     /// Retires a key at once, by any of its names or the beginning of its id. Its digest beats every source from now on (A9).
@@ -178,7 +335,7 @@ impl Keeper {
         self.refresh(now)
     }
 
-    fn holding(&mut self, source: &SourceName, now: UnixTime) -> &mut Holding {
+    pub(super) fn holding(&mut self, source: &SourceName, now: UnixTime) -> &mut Holding {
         let at = self.holdings.iter().position(|h| h.name == *source).unwrap_or_else(|| {
             self.holdings.push(Holding::empty(source.clone(), now));
             self.holdings.len() - 1
@@ -231,9 +388,9 @@ impl Holding {
         if !signed || policy.overlap != Overlap::Auto {
             return gone.iter().map(|key| Arc::new(key.without_private())).collect();
         }
-        let until = now.plus(policy.window());
-        let until = self.listing.until.map_or(until, |end| end.min(until));
-        self.former.extend(gone.into_iter().map(|key| Former { key, signed_until: now, until }));
+        let ending = Ending::after(now, policy);
+        let ending = self.listing.until.map_or(ending, |end| ending.cut(end));
+        self.former.extend(gone.into_iter().map(|key| Former { key, ending }));
         Vec::new()
     }
 }

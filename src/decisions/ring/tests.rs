@@ -313,7 +313,8 @@ fn an_explicit_end_bounds_the_window_of_a_replaced_key() {
 fn only_the_last_retired_keys_are_remembered() {
     let mut keeper = keeper(Overlap::Off);
     let key = Arc::new(rsa(0).key());
-    keeper.past = vec![(key, file()); 3 * Keeper::PAST];
+    let past = keeper::Past { key, source: file(), ending: None };
+    keeper.past = vec![past; 3 * Keeper::PAST];
     keeper.refresh(at(0));
     assert_eq!(keeper.past.len(), Keeper::PAST);
 }
@@ -336,6 +337,13 @@ fn the_jwks_holds_the_public_halves_of_what_verifies() {
     let of = |now: i64| crate::decisions::key::parse(ring.jwks(at(now)).as_bytes()).unwrap();
     assert_eq!(of(10), [ec().key(), rsa(0).key()]);
     assert!(of(10).iter().all(|key| !key.can_sign() && key.declared().is_none()));
+    let document: serde_json::Value = serde_json::from_str(&ring.jwks(at(10))).unwrap();
+    let named = |name: &Kid| {
+        document["keys"].as_array().unwrap().iter().filter(|key| key["kid"] == name.as_str()).count()
+    };
+    let (key, ahead) = (rsa(0).key(), rsa(2).key());
+    let of_both = [key.kid(), key.thumbprint(), ahead.kid(), ahead.thumbprint()];
+    assert_eq!(of_both.map(named), [1, 1, 0, 0], "by both names");
     assert_eq!(of(10 + WINDOW), [ec().key()]);
 }
 
@@ -354,4 +362,175 @@ fn a_key_is_meant_by_its_names_or_by_what_no_other_id_begins_with() {
     }
     let twins = Ring { entries: [&ring.entries[..], &ring.entries[..]].concat(), ..Ring::default() };
     assert_eq!(twins.meant(&id[..4]).err(), Some(RetireFault::Several));
+}
+
+#[test]
+fn a20_while_it_is_unknown_what_was_retired_only_held_keys_verify() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.trust_held_only(true, at(0));
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.declare(&other(), Listing { from: Some(at(-5)), ..listing(None) });
+    let (ring, _) = keeper.observe(&other(), keys([1]), at(0));
+    assert_eq!([0, 1].map(|which| state(&ring, which, 0)), [Some(State::Announced); 2]);
+    let (ring, _) = keeper.observe_held([&kid(0)], at(1));
+    let states = [0, 1].map(|which| state(&ring, which, 1));
+    assert_eq!(states, [Some(State::Signing), Some(State::Announced)]);
+    assert!(ring.signer(kid(1).as_str()).is_some(), "it may be signed with for an endpoint that holds it");
+    let (ring, _) = keeper.trust_held_only(false, at(2));
+    assert_eq!([0, 1].map(|which| state(&ring, which, 2)), [Some(State::Signing); 2]);
+}
+
+#[test]
+fn a8_a_clock_that_jumps_neither_ends_a_window_for_good_nor_makes_it_longer() {
+    let table = [
+        (50, verifying(10), "as it should"),
+        (9 * WINDOW, Some(State::Retired), "far ahead"),
+        (60, verifying(10), "put right"),
+        (-5 * WINDOW, verifying(-5 * WINDOW), "far behind"),
+        (-5 * WINDOW + 7, verifying(-5 * WINDOW + 7), "and going on there"),
+        (70, verifying(10), "put right"),
+        (10 + WINDOW, Some(State::Retired), "over"),
+    ];
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&file(), keys([1]), at(10));
+    for (now, expected, when) in table {
+        let (ring, _) = keeper.refresh(at(now));
+        assert_eq!(state(&ring, 0, now), expected, "{when}");
+        assert_eq!(state(&ring, 1, now), Some(State::Signing), "{when}");
+    }
+}
+
+#[test]
+fn a9_a_key_that_was_retired_at_once_stays_so_wherever_the_clock_goes() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&file(), keys([1]), at(10));
+    keeper.refresh(at(9 * WINDOW));
+    keeper.retire_now(kid(0).as_str(), at(9 * WINDOW)).unwrap();
+    for now in [60, -9 * WINDOW] {
+        assert_eq!(state(&keeper.refresh(at(now)).0, 0, now), Some(State::Retired), "{now}");
+    }
+}
+
+#[test]
+fn a8_a_listed_key_signs_no_more_from_now_on_wherever_the_clock_was() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.declare(&file(), listing(Some(Listed::Verifying)));
+    keeper.observe(&file(), keys([0]), at(1_000));
+    for (now, signed_until) in [(2_000, 1_000), (400, 400), (3_000, 1_000)] {
+        let expected = State::Verifying { until: UnixTime(i64::MAX), signed_until: at(signed_until) };
+        assert_eq!(state(&keeper.refresh(at(now)).0, 0, now), Some(expected), "{now}");
+    }
+}
+
+#[test]
+fn dates_in_the_past_count_from_the_first_look() {
+    use {Listed as L, State as S};
+    let verifies = |until| S::Verifying { until: at(until), signed_until: at(0) };
+    for (listed, from, until, expected) in [
+        (None, Some(-50), None, S::Signing),
+        (None, None, Some(-50), S::Retired),
+        (None, Some(-50), Some(-40), S::Retired),
+        (None, Some(-50), Some(50), S::Signing),
+        (None, Some(50), None, S::Announced),
+        (Some(L::Announced), None, None, S::Announced),
+        (Some(L::Announced), Some(-50), None, S::Signing),
+        (Some(L::Announced), None, Some(-50), S::Retired),
+        (Some(L::Signing), Some(50), None, S::Announced),
+        (Some(L::Verifying), None, Some(50), verifies(50)),
+        (Some(L::Verifying), Some(50), Some(90), S::Announced),
+        (Some(L::Verifying), None, Some(0), S::Retired),
+        (Some(L::Retired), Some(-50), Some(50), S::Retired),
+    ] {
+        let mut keeper = keeper(Overlap::Auto);
+        let dates = Listing { from: from.map(at), until: until.map(at), ..listing(listed) };
+        keeper.declare(&file(), dates);
+        let (ring, _) = keeper.observe(&file(), keys([0]), at(0));
+        assert_eq!(state(&ring, 0, 0), Some(expected), "{listed:?} {from:?} {until:?}");
+    }
+}
+
+#[test]
+fn a8_a_key_that_is_added_verifies_for_one_window_after_its_last_signature() {
+    let added = |signed_until, now| {
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.observe(&file(), keys([1]), at(0));
+        keeper.add(vec![rsa(0).key()], at(signed_until), at(now)).map(|(ring, _)| {
+            let entry = ring.find(kid(0).as_str()).unwrap();
+            assert!(!entry.key().can_sign(), "public halves alone");
+            (entry.state(at(now)), keeper.seen(at(now)).len())
+        })
+    };
+    let verifying = |signed| (State::Verifying { until: at(signed + WINDOW), signed_until: at(signed) }, 2);
+    let over = |until| Err(AddFault::Over { kid: kid(0), over: at(until) });
+    assert_eq!(added(100, 100), Ok(verifying(100)), "and the store keeps it");
+    assert_eq!(added(-100, 100), Ok(verifying(-100)));
+    assert_eq!(added(100 - WINDOW, 100), over(100));
+    assert_eq!(added(101, 100), Err(AddFault::Future(at(101))));
+}
+
+#[test]
+fn a9_what_is_held_retired_or_named_already_is_not_added_and_nothing_of_its_file_is() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.declare(&file(), Listing { alias: Kid::parse("core"), ..Listing::default() });
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.ban(Arc::new(rsa(1).key()), at(0));
+    let named = |key: Key, name: &str| Key::of_spki(key.spki(), Kid::parse(name)).unwrap();
+    let held = AddFault::Held { kid: kid(0), source_name: file() };
+    for (added, fault) in [
+        (vec![rsa(2).key(), rsa(0).key()], held),
+        (vec![rsa(2).key(), rsa(1).key()], AddFault::Retired { kid: kid(1) }),
+        (vec![named(rsa(2).key(), "core")], AddFault::NameTaken(Kid::parse("core").unwrap())),
+        (vec![named(rsa(2).key(), kid(0).as_str())], AddFault::NameTaken(kid(0))),
+    ] {
+        assert_eq!(keeper.add(added, at(0), at(0)).err(), Some(fault));
+        assert!(keeper.ring().find(kid(2).as_str()).is_none());
+    }
+    keeper.add(vec![named(rsa(2).key(), "former")], at(0), at(0)).unwrap();
+    assert!(keeper.ring().find("former").is_some());
+    let policy = *keeper.policy();
+    keeper.set_policy(Policy { overlap: Overlap::Listed, ..policy });
+    assert_eq!(keeper.add(vec![rsa(3).key()], at(0), at(0)).err(), Some(AddFault::NotAutomatic));
+}
+
+#[test]
+fn a_key_whose_tokens_may_live_is_not_retired_but_at_once() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.declare(&other(), listing(Some(Listed::Verifying)));
+    keeper.observe(&other(), keys([2]), at(5));
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&file(), keys([1]), at(10));
+    for (which, now, expected) in [
+        (0, 20, Some(RetireFault::Lives(at(10 + WINDOW)))),
+        (1, 20, Some(RetireFault::Signs(file()))),
+        (2, 20, Some(RetireFault::Lives(at(5 + WINDOW)))),
+        (3, 20, Some(RetireFault::Unknown)),
+        (2, 5 + WINDOW, None),
+        (0, 10 + WINDOW, None),
+    ] {
+        keeper.refresh(at(now));
+        let before = keeper.retired().len();
+        assert_eq!(keeper.retire(kid(which).as_str(), at(now)).err(), expected, "{which} at {now}");
+        assert_eq!(keeper.retired().len() > before, expected.is_none());
+    }
+}
+
+#[test]
+fn the_bundle_holds_a_certificate_of_each_key_that_verifies_and_their_names() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&file(), Ok(vec![ec().key()]), at(10));
+    keeper.declare(&other(), listing(Some(Listed::Announced)));
+    let (ring, _) = keeper.observe(&other(), keys([2]), at(10));
+    let bundle = ring.bundle(at(10));
+    assert_eq!(crate::decisions::key::parse(bundle.as_bytes()), Ok(vec![ec().key(), rsa(0).key()]));
+    assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 2);
+    for key in [ec().key(), rsa(0).key()] {
+        assert!(
+            bundle.contains(key.kid().as_str()) && bundle.contains(key.thumbprint().as_str()),
+            "{bundle}"
+        );
+    }
+    assert_eq!(bundle, ring.bundle(at(11)), "the same keys make the same text");
 }

@@ -14,7 +14,10 @@ use prometheus_client::{
 };
 
 use super::counters::{BOUNDS, Counters, ROUTES, STATUSES};
-use crate::words::reason::{Outcome, Reason, Rescue};
+use crate::{
+    edges::store::Health,
+    words::reason::{Outcome, Reason, Rescue},
+};
 
 /// What a scrape shows beside the workers' counters.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +44,8 @@ pub struct Gauges {
     pub connections_refused: u64,
     /// Alarms that stand.
     pub alarms: u64,
+    /// The store; `None` = memory.
+    pub store: Option<Health>,
 }
 
 /// One family of metrics: how it is documented and exposed.
@@ -56,7 +61,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 24] = [
+pub const FAMILIES: [Family; 28] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",
@@ -176,6 +181,30 @@ pub const FAMILIES: [Family; 24] = [
         kind: "gauge",
     },
     Family {
+        name: "tidegate_store_degraded_since_seconds",
+        help: "Unix time since when the store doesn't do what it is asked; 0 while it does, no sample without a store",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_store_waiting_changes",
+        help: "Changes that the store hasn't taken yet",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_store_dropped_changes",
+        help: "Changes for which there was no room while the store took none",
+        labels: &[],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_store_unopened_records",
+        help: "Records of the store whose seal doesn't open; they count as not there and stay where they are",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
         name: "tidegate_log_lines_dropped",
         help: "Access log lines dropped because the writer was behind",
         labels: &[],
@@ -273,9 +302,19 @@ impl Scrape {
                 })
                 .collect(),
             "tidegate_alarms" => one(g.alarms as f64),
+            "tidegate_store_degraded_since_seconds" => {
+                self.of_store(|s| s.degraded.as_ref().map_or(0.0, |(since, _)| since.0 as f64))
+            }
+            "tidegate_store_waiting_changes" => self.of_store(|s| s.waiting as f64),
+            "tidegate_store_dropped_changes" => self.of_store(|s| s.dropped as f64),
+            "tidegate_store_unopened_records" => self.of_store(|s| s.unopened.len() as f64),
             "tidegate_log_lines_dropped" => one(self.sum(|w| w.log_dropped.load(Relaxed))),
             _ => Vec::new(),
         }
+    }
+
+    fn of_store(&self, of: impl Fn(&Health) -> f64) -> Samples<'_> {
+        self.gauges.store.iter().map(|health| (Vec::new(), of(health))).collect()
     }
 
     fn requests(&self) -> BTreeMap<(usize, usize), u64> {

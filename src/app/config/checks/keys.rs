@@ -114,6 +114,14 @@ fn source(c: &mut Checker<'_>, key: &str, raw: raw::KeySource) -> Option<KeySour
             "",
         );
     }
+    if matches!(raw.state, Some(raw::State::Retired)) && (from.is_some() || until.is_some()) {
+        c.fault(
+            &[&format!("{key}.state")],
+            "\"retired\" beside from or until",
+            "\"retired\" alone: such a key is banned for as long as it is listed",
+            "remove from and until, or state",
+        );
+    }
     let path = path.into();
     Some(KeySource {
         origin: [KeyOrigin::File, KeyOrigin::Folder, KeyOrigin::JwksFile][which](path),

@@ -1,0 +1,70 @@
+//! What the store keeps, as data: kinds of records, their places, their formats and their seals.
+//!
+//! A format never loses a member and never changes one's meaning: this version reads what any former one wrote, and
+//! a former one passes over the members that it doesn't know (`tests/fixtures/store` holds what each has written).
+
+pub mod revocation;
+pub mod seal;
+pub mod seen_key;
+
+use std::fmt;
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// The public half of a key that a source held.
+    Key,
+    /// What an operator ended at once. It is never removed.
+    Revocation,
+    /// What Harbor last granted a credential, by keyed hash.
+    Grant,
+    /// A time in which more than one key verifies.
+    Window,
+    /// A user's session at the identity provider.
+    Session,
+}
+
+impl Kind {
+    pub const ALL: [Self; 5] = [Self::Key, Self::Revocation, Self::Grant, Self::Window, Self::Session];
+
+    /// The kind's name in the store and in the log. It never changes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Revocation => "revocation",
+            Self::Grant => "grant",
+            Self::Window => "window",
+            Self::Session => "session",
+        }
+    }
+
+    /// One record out of two of the same place, where another process wrote in between; both as they were before
+    /// sealing. A text that can't be read loses.
+    pub fn merge(self, present: &[u8], ours: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Key => seen_key::merge(present, ours),
+            // What is ended stays ended, whoever said so first.
+            Self::Revocation => present.to_vec(),
+            Self::Grant | Self::Window | Self::Session => ours.to_vec(),
+        }
+    }
+}
+
+/// Where a record is: its kind, and a name among its kind that tells nobody a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    pub kind: Kind,
+    pub key: String,
+}
+
+impl Place {
+    pub fn new(kind: Kind, key: impl Into<String>) -> Self {
+        Self { kind, key: key.into() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.name(), self.key)
+    }
+}

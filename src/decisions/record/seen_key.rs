@@ -1,0 +1,203 @@
+//! The record of a key that a source held: what brings it back after a restart, and to other replicas. Public halves
+//! alone.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    decisions::key::{Key, KeyFault},
+    words::{clock::UnixTime, kid::Kid},
+};
+
+/// The format that this version writes.
+const VERSION: u32 = 1;
+
+/// A key that was in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenKey {
+    /// `SubjectPublicKeyInfo` in DER.
+    pub spki: Vec<u8>,
+    /// The name that a JWKS gave it beside its own ones.
+    pub declared: Option<Kid>,
+    /// The source that held it last.
+    pub source: String,
+    pub life: Life,
+}
+
+/// How far the key has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Its source held it when it was last seen.
+    Signing { seen: UnixTime },
+    /// It signed until then, and its last tokens verify before `until`.
+    Verifying { signed_until: UnixTime, until: UnixTime },
+}
+
+impl Life {
+    /// The last moment at which it is known that the key may have signed: of two records the later one counts.
+    fn evidence(self) -> UnixTime {
+        match self {
+            Self::Signing { seen } => seen,
+            Self::Verifying { signed_until, .. } => signed_until,
+        }
+    }
+}
+
+/// Why a record can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SeenKeyFault {
+    #[error("it is no record of a key")]
+    Format,
+    #[error("its key can't be used")]
+    Key(#[from] KeyFault),
+}
+
+#[derive(Deserialize, Serialize)]
+struct Written {
+    v: u32,
+    spki: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    declared: Option<String>,
+    source: String,
+    state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signed_until: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<i64>,
+}
+
+impl SeenKey {
+    pub fn write(&self) -> Vec<u8> {
+        let (state, seen, signed_until, until) = match self.life {
+            Life::Signing { seen } => ("signing", Some(seen.0), None, None),
+            Life::Verifying { signed_until, until } => {
+                ("verifying", None, Some(signed_until.0), Some(until.0))
+            }
+        };
+        let written = Written {
+            v: VERSION,
+            spki: STANDARD.encode(&self.spki),
+            declared: self.declared.as_ref().map(ToString::to_string),
+            source: self.source.clone(),
+            state: state.to_owned(),
+            seen,
+            signed_until,
+            until,
+        };
+        // Texts and numbers alone: this can't fail.
+        serde_json::to_vec(&written).unwrap_or_default()
+    }
+
+    pub fn read(text: &[u8]) -> Result<Self, SeenKeyFault> {
+        Self::parse(text).ok_or(SeenKeyFault::Format)
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let written: Written = serde_json::from_slice(text).ok()?;
+        let life = match &*written.state {
+            "signing" => Life::Signing { seen: UnixTime(written.seen?) },
+            "verifying" => Life::Verifying {
+                signed_until: UnixTime(written.signed_until?),
+                until: UnixTime(written.until?),
+            },
+            _ => return None,
+        };
+        Some(Self {
+            spki: STANDARD.decode(&written.spki).ok()?,
+            declared: written.declared.as_deref().and_then(Kid::parse),
+            source: written.source,
+            life,
+        })
+    }
+
+    /// The public half itself.
+    pub fn key(&self) -> Result<Key, SeenKeyFault> {
+        Ok(Key::of_spki(&self.spki, self.declared.clone())?)
+    }
+}
+
+/// The name of a key's record: the digest of its SPKI.
+pub fn place_of(spki_digest: &[u8; 32]) -> String {
+    use std::fmt::Write as _;
+    spki_digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a text can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Of two records of one key the one that saw it in use later; of two windows the longer one.
+pub(super) fn merge(present: &[u8], ours: &[u8]) -> Vec<u8> {
+    let (Ok(theirs), Ok(mine)) = (SeenKey::read(present), SeenKey::read(ours)) else { return ours.to_vec() };
+    let life = match (theirs.life, mine.life) {
+        (
+            Life::Verifying { signed_until: a, until: a_until },
+            Life::Verifying { signed_until: b, until: b_until },
+        ) => Life::Verifying { signed_until: a.max(b), until: a_until.max(b_until) },
+        (theirs, mine) if theirs.evidence() > mine.evidence() => theirs,
+        (Life::Verifying { .. }, Life::Signing { .. }) if theirs.life.evidence() == mine.life.evidence() => {
+            theirs.life
+        }
+        (_, mine) => mine,
+    };
+    SeenKey { life, ..mine }.write()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decisions::key::forge::rsa;
+
+    fn signing(seen: i64) -> Life {
+        Life::Signing { seen: UnixTime(seen) }
+    }
+
+    fn verifying(signed_until: i64, until: i64) -> Life {
+        Life::Verifying { signed_until: UnixTime(signed_until), until: UnixTime(until) }
+    }
+
+    fn seen(life: Life) -> SeenKey {
+        let spki = rsa(0).key().spki().to_vec();
+        SeenKey { spki, declared: Kid::parse("name"), source: "/etc/core/private_key.pem".into(), life }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        for life in [signing(7), verifying(7, 9)] {
+            assert_eq!(SeenKey::read(&seen(life).write()), Ok(seen(life)));
+        }
+        let key = seen(signing(7)).key().expect("a key");
+        assert_eq!((&key, key.can_sign()), (&rsa(0).key(), false));
+    }
+
+    #[test]
+    fn members_that_a_later_version_adds_are_passed_over() {
+        let mut later: serde_json::Value = serde_json::from_slice(&seen(signing(7)).write()).expect("JSON");
+        later["v"] = 2.into();
+        later["colour"] = "green".into();
+        assert_eq!(SeenKey::read(later.to_string().as_bytes()), Ok(seen(signing(7))));
+        later["state"] = "unheard of".into();
+        assert_eq!(SeenKey::read(later.to_string().as_bytes()), Err(SeenKeyFault::Format));
+    }
+
+    #[test]
+    fn of_two_records_the_one_that_saw_the_key_in_use_later_counts() {
+        let table = [
+            (signing(1), signing(2), signing(2)),
+            (signing(2), signing(1), signing(2)),
+            (signing(2), verifying(1, 9), signing(2)),
+            (verifying(1, 9), signing(2), signing(2)),
+            (signing(1), verifying(2, 9), verifying(2, 9)),
+            (signing(2), verifying(2, 9), verifying(2, 9)),
+            (verifying(2, 9), signing(2), verifying(2, 9)),
+            (verifying(2, 9), verifying(3, 8), verifying(3, 9)),
+        ];
+        for (present, ours, want) in table {
+            let merged = merge(&seen(present).write(), &seen(ours).write());
+            assert_eq!(SeenKey::read(&merged), Ok(seen(want)), "{present:?} {ours:?}");
+        }
+        assert_eq!(merge(b"torn", &seen(signing(1)).write()), seen(signing(1)).write());
+    }
+}

@@ -1,0 +1,292 @@
+//! The embedded store: one redb file, which one process has open. Its calls block on the disk, so they run on a
+//! thread of its own.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
+    TableDefinition,
+};
+use tokio::sync::oneshot;
+
+use super::backend::{Backend, Cursor, Doing, Kept, Page, StoreFault, Write, Written};
+use crate::{
+    decisions::record::{Kind, Place},
+    words::clock::UnixTime,
+};
+
+/// `deployment/kind/key` to what [`Kept::write`] makes.
+const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+/// Bytes of the file that are held in memory.
+const CACHE: usize = 8 << 20;
+
+/// Why the file can't be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreFault {
+    #[error("{} is open in another process", .0.display())]
+    InUse(PathBuf),
+    #[error("{}: {cause}", path.display())]
+    Unusable { path: PathBuf, cause: String },
+}
+
+impl OpenStoreFault {
+    /// What mends it, in words for the operator.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::InUse(_) => {
+                "one tidegate has one file: give the second one a file of its own, or both a Redis (store.url)"
+            }
+            Self::Unusable { .. } => "give store.url a file whose folder this user can write",
+        }
+    }
+}
+
+/// One file.
+#[derive(Debug)]
+pub struct Embedded {
+    name: String,
+    jobs: crossbeam_channel::Sender<Job>,
+    /// What was in the file's place and is no store: where it was put.
+    pub set_aside: Option<PathBuf>,
+}
+
+type Job = Box<dyn FnOnce(&mut File) + Send>;
+
+impl Embedded {
+    /// Opens the file, and makes it (0600) and its folder (0700) where they aren't there. What isn't a whole store is
+    /// set aside under another name, and a new one begun.
+    pub fn open(path: &Path, deployment: &str, now: UnixTime) -> Result<Self, OpenStoreFault> {
+        let unusable = |error: &io::Error| unusable(path, error);
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(&error))?;
+        }
+        let (database, set_aside) = match database(path) {
+            Ok(database) => (database, None),
+            Err(Opening::Torn) => {
+                let aside = path.with_extension(format!("set-aside-{}", now.0));
+                fs::rename(path, &aside).map_err(|error| unusable(&error))?;
+                (database(path).map_err(|opening| opening.fault(path))?, Some(aside))
+            }
+            Err(opening) => return Err(opening.fault(path)),
+        };
+        let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
+        let mut file =
+            File { path: path.to_owned(), prefix: format!("{deployment}/"), database: Some(database) };
+        thread::Builder::new()
+            .name("store".into())
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    job(&mut file);
+                }
+            })
+            .map_err(|error| unusable(&error))?;
+        Ok(Self { name: path.display().to_string(), jobs, set_aside })
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut File) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Doing<'_, T> {
+        let (done, result) = oneshot::channel();
+        let job = move |file: &mut File| {
+            // Whoever asked may have left.
+            let _ = done.send(file.try_job(job));
+        };
+        let asked = self.jobs.send(Box::new(job));
+        Box::pin(async move {
+            asked.map_err(|_| gone())?;
+            result.await.map_err(|_| gone())?
+        })
+    }
+}
+
+fn gone() -> StoreFault {
+    StoreFault::Unavailable("its thread has ended".to_owned())
+}
+
+fn unusable(path: &Path, cause: &impl ToString) -> OpenStoreFault {
+    OpenStoreFault::Unusable { path: path.to_owned(), cause: cause.to_string() }
+}
+
+/// Why a file didn't open.
+enum Opening {
+    InUse,
+    /// It is no store, or not a whole one.
+    Torn,
+    Other(String),
+}
+
+impl Opening {
+    fn fault(self, path: &Path) -> OpenStoreFault {
+        match self {
+            Self::InUse => OpenStoreFault::InUse(path.to_owned()),
+            Self::Torn => unusable(path, &"it can't be begun anew"),
+            Self::Other(cause) => unusable(path, &cause),
+        }
+    }
+}
+
+fn database(path: &Path) -> Result<Database, Opening> {
+    let other = |error: &dyn ToString| Opening::Other(error.to_string());
+    // redb would make it by the umask alone.
+    let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    made.map_err(|error| other(&error))?;
+    // What a disk made of the file may well be something that redb never thought of.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        Builder::new().set_cache_size(CACHE).set_check_integrity_on_open(true).create(path)
+    }));
+    let database = opened.map_err(|_| Opening::Torn)?.map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => Opening::InUse,
+        DatabaseError::Storage(StorageError::Corrupted(_)) => Opening::Torn,
+        DatabaseError::Storage(StorageError::Io(error)) if is_torn(&error) => Opening::Torn,
+        error => other(&error),
+    })?;
+    let table = || -> Result<(), redb::Error> {
+        let write = database.begin_write()?;
+        write.open_table(RECORDS)?;
+        Ok(write.commit()?)
+    };
+    match table() {
+        Ok(()) => Ok(database),
+        // A store of something else's.
+        Err(redb::Error::TableTypeMismatch { .. } | redb::Error::TableIsMultimap(_)) => Err(Opening::Torn),
+        Err(error) => Err(other(&error)),
+    }
+}
+
+fn is_torn(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
+}
+
+/// The file, as its thread has it.
+struct File {
+    path: PathBuf,
+    prefix: String,
+    /// `None` after a disk failed under it: it is opened again at the next call.
+    database: Option<Database>,
+}
+
+impl File {
+    fn try_job<T>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, redb::Error>) -> Result<T, StoreFault> {
+        if self.database.is_none() {
+            self.database =
+                Some(database(&self.path).map_err(|opening| unavailable(&opening.fault(&self.path)))?);
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| job(self)));
+        let failed = match done {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => unavailable(&error),
+            Err(_) => StoreFault::Unavailable("redb gave up on the file".to_owned()),
+        };
+        // After a failure of the disk redb takes no more calls until it is opened anew.
+        self.database = None;
+        Err(failed)
+    }
+
+    fn opened(&self) -> Result<&Database, redb::Error> {
+        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
+    }
+
+    fn name(&self, kind: Kind, key: &str) -> String {
+        format!("{}{}/{key}", self.prefix, kind.name())
+    }
+
+    fn get(&self, place: &Place) -> Result<Option<Vec<u8>>, redb::Error> {
+        let table = self.opened()?.begin_read()?.open_table(RECORDS)?;
+        Ok(table.get(&*self.name(place.kind, &place.key))?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// All in one transaction, on the disk when this comes back.
+    fn put(&self, writes: Vec<Write>) -> Result<Vec<Written>, redb::Error> {
+        let transaction = self.opened()?.begin_write()?;
+        let mut all = Vec::with_capacity(writes.len());
+        {
+            let mut table = transaction.open_table(RECORDS)?;
+            for write in writes {
+                let name = self.name(write.place.kind, &write.place.key);
+                let present = table.get(&*name)?.map(|bytes| generation(bytes.value()));
+                let met = write.meets(present);
+                match (met, write.kept) {
+                    (Written::Done, Some(kept)) => drop(table.insert(&*name, &*kept.write())?),
+                    (Written::Done, None) => drop(table.remove(&*name)?),
+                    (Written::Other(_), _) => {}
+                }
+                all.push(met);
+            }
+        }
+        transaction.commit()?;
+        Ok(all)
+    }
+
+    fn page(&self, kind: Kind, from: &str, about: usize) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+        let table = self.opened()?.begin_read()?.open_table(RECORDS)?;
+        let (prefix, begin) = (self.name(kind, ""), self.name(kind, from));
+        let mut found = Vec::new();
+        for record in table.range::<&str>(&*begin..)? {
+            let (name, bytes) = record?;
+            let Some(key) = name.value().strip_prefix(&prefix) else { break };
+            if key != from || from.is_empty() {
+                found.push((key.to_owned(), bytes.value().to_vec()));
+            }
+            if found.len() == about {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Of what is no record the generation that nobody writes over.
+fn generation(bytes: &[u8]) -> u64 {
+    Kept::read(bytes).map_or(u64::MAX, |kept| kept.generation)
+}
+
+fn unavailable(error: &dyn std::error::Error) -> StoreFault {
+    StoreFault::Unavailable(crate::edges::alarm::cause(error))
+}
+
+impl Backend for Embedded {
+    fn get<'a>(&'a self, place: &'a Place) -> Doing<'a, Option<Kept>> {
+        let of = place.clone();
+        let bytes = self.ask(move |file| file.get(&of));
+        Box::pin(async move { bytes.await?.map(|bytes| Kept::read(&bytes)).transpose() })
+    }
+
+    fn put(&self, writes: Vec<Write>) -> Doing<'_, Vec<Written>> {
+        self.ask(move |file| file.put(writes))
+    }
+
+    fn page<'a>(&'a self, kind: Kind, from: Option<&'a Cursor>, about: usize) -> Doing<'a, Page> {
+        let begin = from.map_or_else(String::new, |cursor| cursor.0.clone());
+        let found = self.ask(move |file| file.page(kind, &begin, about));
+        Box::pin(async move {
+            let found = found.await?;
+            let next = found.last().filter(|_| found.len() == about).map(|(key, _)| Cursor(key.clone()));
+            // What is no record is nothing here: its place can't be written either.
+            let records = found.into_iter().filter_map(|(key, bytes)| Some((key, Kept::read(&bytes).ok()?)));
+            Ok(Page { records: records.collect(), next })
+        })
+    }
+
+    fn revision(&self, _: Kind) -> Doing<'_, u64> {
+        self.ask(|file| {
+            file.opened()?.begin_read()?;
+            Ok(0)
+        })
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}

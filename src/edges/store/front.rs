@@ -1,0 +1,437 @@
+//! What stands before a real store. Nobody waits for it but the start: a change is queued and written by a task of
+//! its own, and while the store is down, slow or read-only the queue waits and everything goes on with what is known.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
+
+use super::backend::{Backend, Doing, Kept, StoreFault, Write, Written};
+use crate::{
+    decisions::record::{Kind, Place, seal::SealRing},
+    words::clock::{Clock, UnixTime},
+};
+
+/// A store that takes longer for one call counts as one that doesn't answer.
+const SLOW: Duration = Duration::from_secs(2);
+/// Between two tries of a store that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// A store is asked so often whether it is there and has changed: what another replica wrote is seen within a
+/// second.
+const BEAT: Duration = Duration::from_millis(400);
+/// Changes that wait at most, and their bytes: past it new ones are dropped and counted.
+const WAITING: usize = 100_000;
+const WAITING_BYTES: usize = 64 << 20;
+/// Changes written in one call, and records read in one.
+const AT_ONCE: usize = 256;
+/// Writers that come in between, one after the other, before a change goes back to the queue.
+const TRIES: usize = 8;
+
+/// One store with its seals and its queue.
+#[derive(Debug)]
+pub struct Store {
+    backend: Arc<dyn Backend>,
+    seals: SealRing,
+    clock: Clock,
+    state: Mutex<State>,
+    wake: Notify,
+    pending: watch::Sender<usize>,
+    changed: watch::Sender<u64>,
+}
+
+/// How the store is, for readiness, metrics and alarms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Since when it doesn't do what it is asked, and why; `None` = all is well.
+    pub degraded: Option<(UnixTime, String)>,
+    /// Changes that aren't written yet.
+    pub waiting: usize,
+    /// Changes for which there was no room since the start.
+    pub dropped: u64,
+    /// Records that don't open, by their places, and why.
+    pub unopened: Vec<(String, String)>,
+}
+
+/// One record as it was read.
+#[derive(Debug)]
+pub struct Loaded {
+    pub key: String,
+    pub plain: Zeroizing<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<Place, Change>,
+    bytes: usize,
+    writing: usize,
+    /// The highest generation seen of each place: one below it was put back (A21).
+    generations: HashMap<Place, u64>,
+    revisions: HashMap<Kind, u64>,
+    degraded: Option<(UnixTime, String)>,
+    dropped: u64,
+    unopened: BTreeMap<Place, String>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Keep { plain: Zeroizing<Vec<u8>>, expires: Option<UnixTime> },
+    Forget,
+}
+
+/// Why a record adds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shut {
+    /// A higher generation of it was seen.
+    PutBack,
+    Seal,
+}
+
+impl Change {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Keep { plain, .. } => plain.len(),
+            Self::Forget => 0,
+        }
+    }
+}
+
+impl Store {
+    pub fn new(backend: Arc<dyn Backend>, seals: SealRing, clock: Clock) -> Self {
+        Self {
+            backend,
+            seals,
+            clock,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            pending: watch::Sender::new(0),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// What an operator calls it.
+    pub fn name(&self) -> &str {
+        self.backend.name()
+    }
+
+    /// How it is now.
+    pub fn health(&self) -> Health {
+        let state = self.state();
+        Health {
+            degraded: state.degraded.clone(),
+            waiting: state.waiting.len() + state.writing,
+            dropped: state.dropped,
+            unopened: state.unopened.iter().map(|(place, why)| (place.to_string(), why.clone())).collect(),
+        }
+    }
+
+    /// Told whenever another process may have written, and whenever a store that failed is back.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// All records of a kind that open and aren't over. What was sealed by a former key is sealed again, and what is
+    /// over is removed, both in the background.
+    pub async fn load(&self, kind: Kind) -> Result<Vec<Loaded>, StoreFault> {
+        let read = self.read_all(kind).await;
+        self.note(read.as_ref().map(|_| ()));
+        let loaded = read?.into_iter().filter_map(|(key, kept)| self.take_in(Place::new(kind, key), &kept));
+        Ok(loaded.collect())
+    }
+
+    async fn read_all(&self, kind: Kind) -> Result<Vec<(String, Kept)>, StoreFault> {
+        // Asked for before: what is written while we read shows at the next beat.
+        let revision = in_time(self.backend.revision(kind)).await?;
+        self.state().revisions.insert(kind, revision);
+        let (mut all, mut from) = (Vec::new(), None);
+        loop {
+            let page = in_time(self.backend.page(kind, from.as_ref(), AT_ONCE)).await?;
+            all.extend(page.records);
+            match page.next {
+                Some(next) => from = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    fn take_in(&self, place: Place, kept: &Kept) -> Option<Loaded> {
+        if kept.expires.is_some_and(|at| at <= self.clock.now()) {
+            self.state().generations.insert(place.clone(), kept.generation);
+            self.queue(place, Change::Forget);
+            return None;
+        }
+        let plain = self.open(&place, kept).ok()?;
+        Some(Loaded { key: place.key, plain })
+    }
+
+    /// A record that doesn't open adds nothing, is named once, and stays where it is.
+    fn open(&self, place: &Place, kept: &Kept) -> Result<Zeroizing<Vec<u8>>, Shut> {
+        let known = self.state().generations.get(place).copied().unwrap_or_default();
+        if kept.generation < known {
+            let why = format!("it was put back: its generation was {known} and is {}", kept.generation);
+            self.tell_shut(place, &why);
+            return Err(Shut::PutBack);
+        }
+        let opened = self.seals.open(place, kept.generation, &kept.sealed);
+        let opened = opened.map_err(|fault| {
+            self.tell_shut(place, &fault.to_string());
+            Shut::Seal
+        })?;
+        let mut state = self.state();
+        state.generations.insert(place.clone(), kept.generation);
+        state.unopened.remove(place);
+        drop(state);
+        if !opened.by_first {
+            let change = Change::Keep { plain: opened.plain.clone(), expires: kept.expires };
+            self.queue_unless_newer(place.clone(), change);
+        }
+        Ok(opened.plain)
+    }
+
+    fn tell_shut(&self, place: &Place, why: &str) {
+        if self.state().unopened.insert(place.clone(), why.to_owned()).is_none() {
+            error!(
+                store.name = self.name(), store.record = %place, store.cause = %why,
+                "a record of the store doesn't open; it counts as not there and stays where it is"
+            );
+        }
+    }
+
+    /// Has this written, soon and without anybody waiting. Of two changes of one place the later one counts.
+    pub fn keep(&self, place: Place, plain: Vec<u8>, expires: Option<UnixTime>) {
+        self.queue(place, Change::Keep { plain: Zeroizing::new(plain), expires });
+    }
+
+    /// Has this removed.
+    pub fn forget(&self, place: Place) {
+        self.queue(place, Change::Forget);
+    }
+
+    fn queue(&self, place: Place, change: Change) {
+        let mut state = self.state();
+        let before = state.waiting.get(&place).map(Change::bytes);
+        let bytes = state.bytes - before.unwrap_or_default() + change.bytes();
+        if before.is_none() && (state.waiting.len() >= WAITING || bytes > WAITING_BYTES) {
+            state.dropped += 1;
+            return;
+        }
+        state.bytes = bytes;
+        state.waiting.insert(place, change);
+        self.tell_pending(&state);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn queue_unless_newer(&self, place: Place, change: Change) {
+        if !self.state().waiting.contains_key(&place) {
+            self.queue(place, change);
+        }
+    }
+
+    /// Waits until everything is written, at most so long; whether it is.
+    pub async fn written_within(&self, most: Duration) -> bool {
+        let mut pending = self.pending.subscribe();
+        time::timeout(most, pending.wait_for(|pending| *pending == 0))
+            .await
+            .is_ok_and(|waited| waited.is_ok())
+    }
+
+    /// Writes what is queued and looks for what others wrote, until `stop` is true or its sender is gone; then it
+    /// tries once more.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut beat = time::Instant::now();
+        loop {
+            let failed = self.state().degraded.is_some();
+            let is_due = tokio::select! {
+                // An error says that the sender is gone, which is a stop too.
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = time::sleep_until(beat + if failed { RETRY } else { BEAT }) => true,
+                () = self.wake.notified(), if !failed => false,
+            };
+            if is_due {
+                self.beat().await;
+                beat = time::Instant::now();
+            }
+            self.write_all().await;
+        }
+        self.write_all().await;
+    }
+
+    /// Asks whether the store is there, and whether others have written.
+    async fn beat(&self) {
+        for kind in [Kind::Key, Kind::Revocation] {
+            match in_time(self.backend.revision(kind)).await {
+                Ok(revision) => {
+                    let before = self.state().revisions.insert(kind, revision);
+                    if before.is_some_and(|before| before != revision) {
+                        self.changed.send_modify(|count| *count += 1);
+                    }
+                }
+                Err(fault) => return self.note(Err(&fault)),
+            }
+        }
+        if self.state().waiting.is_empty() {
+            // Only a write shows that a store which refused one takes them again.
+            self.note(Ok(()));
+        }
+    }
+
+    async fn write_all(&self) {
+        loop {
+            let batch = self.take();
+            if batch.is_empty() {
+                return;
+            }
+            let result = self.write(&batch).await;
+            self.state().writing = 0;
+            if result.is_err() {
+                for (place, change) in batch {
+                    self.queue_unless_newer(place, change);
+                }
+            }
+            self.tell_pending(&self.state());
+            self.note(result.as_ref().copied());
+            if result.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<(Place, Change)> {
+        let mut state = self.state();
+        let places: Vec<Place> = state.waiting.keys().take(AT_ONCE).cloned().collect();
+        let batch: Vec<_> = places.iter().filter_map(|place| state.waiting.remove_entry(place)).collect();
+        state.bytes -= batch.iter().map(|(_, change)| change.bytes()).sum::<usize>();
+        state.writing = batch.len();
+        batch
+    }
+
+    async fn write(&self, batch: &[(Place, Change)]) -> Result<(), StoreFault> {
+        let known = |place: &Place| self.state().generations.get(place).copied();
+        let writes: Vec<Write> =
+            batch.iter().filter_map(|(place, change)| self.sealed(place, change, known(place))).collect();
+        let results = in_time(self.backend.put(writes.clone())).await?;
+        for (write, written) in writes.iter().zip(results) {
+            let change = batch.iter().find(|(place, _)| *place == write.place);
+            match (written, change) {
+                (Written::Done, _) => self.done(write),
+                (Written::Other(_), Some((place, change))) => self.settle(place, change.clone()).await?,
+                (Written::Other(_), None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody else wrote this place: what they wrote and what we want become one record.
+    async fn settle(&self, place: &Place, mut change: Change) -> Result<(), StoreFault> {
+        for _ in 0..TRIES {
+            let present = match in_time(self.backend.get(place)).await {
+                Err(StoreFault::Foreign) => {
+                    self.state().unopened.insert(place.clone(), StoreFault::Foreign.to_string());
+                    return Ok(());
+                }
+                present => present?,
+            };
+            if let Some(kept) = &present {
+                match (self.open(place, kept), &mut change) {
+                    (Ok(plain), Change::Keep { plain: ours, expires }) => {
+                        *ours = Zeroizing::new(place.kind.merge(&plain, ours));
+                        *expires = later(*expires, kept.expires);
+                    }
+                    // What was put back is ours to put right: a server that lost its last writes looks like that too.
+                    (Ok(_), Change::Forget) | (Err(Shut::PutBack), _) => {}
+                    (Err(Shut::Seal), _) => return Ok(()),
+                }
+            }
+            let over = present.as_ref().map(|kept| kept.generation);
+            let Some(mut write) = self.sealed(place, &change, over) else { return Ok(()) };
+            write.over = over;
+            if in_time(self.backend.put(vec![write.clone()])).await?.first() == Some(&Written::Done) {
+                self.done(&write);
+                return Ok(());
+            }
+        }
+        self.queue_unless_newer(place.clone(), change);
+        Ok(())
+    }
+
+    /// The write of a change over this generation; `None` where there is nothing to do.
+    fn sealed(&self, place: &Place, change: &Change, over: Option<u64>) -> Option<Write> {
+        let place = place.clone();
+        match change {
+            Change::Forget => over.map(|_| Write { place, over, kept: None }),
+            Change::Keep { plain, expires } => {
+                let highest = self.state().generations.get(&place).copied().max(over);
+                let generation = highest.unwrap_or_default().saturating_add(1);
+                let sealed = self.seals.seal(&place, generation, plain);
+                let sealed = sealed.inspect_err(|fault| {
+                    error!(store.record = %place, error = %fault, "a record is not kept");
+                });
+                let kept = Kept { generation, expires: *expires, sealed: sealed.ok()? };
+                Some(Write { place, over, kept: Some(kept) })
+            }
+        }
+    }
+
+    fn done(&self, write: &Write) {
+        let mut state = self.state();
+        match &write.kept {
+            Some(kept) => state.generations.insert(write.place.clone(), kept.generation),
+            None => state.generations.remove(&write.place),
+        };
+        state.unopened.remove(&write.place);
+    }
+
+    fn note(&self, result: Result<(), &StoreFault>) {
+        let mut state = self.state();
+        let before = match result {
+            Ok(()) => state.degraded.take(),
+            Err(fault) => {
+                let since = state.degraded.as_ref().map_or_else(|| self.clock.now(), |(since, _)| *since);
+                state.degraded.replace((since, fault.to_string()))
+            }
+        };
+        let waiting = state.waiting.len();
+        drop(state);
+        match (before, result) {
+            (None, Err(fault)) => warn!(
+                store.name = self.name(), store.cause = %fault, store.waiting = waiting,
+                "the store doesn't do what it is asked; serving goes on, and changes wait"
+            ),
+            (Some((since, _)), Ok(())) => {
+                let seconds = self.clock.now().since(since).as_secs();
+                info!(store.name = self.name(), store.down_seconds = seconds, "the store is back");
+                self.changed.send_modify(|count| *count += 1);
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_pending(&self, state: &State) {
+        self.pending.send_replace(state.waiting.len() + state.writing);
+    }
+
+    // What it guards is whole at every step.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `None` is never.
+fn later(a: Option<UnixTime>, b: Option<UnixTime>) -> Option<UnixTime> {
+    a.zip(b).map(|(a, b)| a.max(b))
+}
+
+async fn in_time<T>(doing: Doing<'_, T>) -> Result<T, StoreFault> {
+    time::timeout(SLOW, doing).await.unwrap_or(Err(StoreFault::Slow(SLOW)))
+}
+
+#[cfg(test)]
+mod tests;

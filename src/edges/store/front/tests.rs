@@ -1,0 +1,226 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::{
+    decisions::record::seal::{KEY, SealKey},
+    edges::store::{Cursor, Memory, Page},
+};
+
+/// A store in memory that can be told to fail or to hang.
+#[derive(Debug, Default)]
+struct Moody {
+    memory: Memory,
+    fails: AtomicBool,
+    hangs: AtomicBool,
+}
+
+impl Moody {
+    fn mood<'a, T: Send + 'a>(&'a self, doing: Doing<'a, T>) -> Doing<'a, T> {
+        if self.hangs.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
+        if self.fails.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreFault::Unavailable("no space left".to_owned())) });
+        }
+        doing
+    }
+}
+
+impl Backend for Moody {
+    fn get<'a>(&'a self, place: &'a Place) -> Doing<'a, Option<Kept>> {
+        self.mood(self.memory.get(place))
+    }
+
+    fn put(&self, writes: Vec<Write>) -> Doing<'_, Vec<Written>> {
+        self.mood(self.memory.put(writes))
+    }
+
+    fn page<'a>(&'a self, kind: Kind, from: Option<&'a Cursor>, about: usize) -> Doing<'a, Page> {
+        self.mood(self.memory.page(kind, from, about))
+    }
+
+    fn revision(&self, kind: Kind) -> Doing<'_, u64> {
+        self.mood(self.memory.revision(kind))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn name(&self) -> &'static str {
+        "moody"
+    }
+}
+
+fn key(n: u8) -> SealKey {
+    SealKey::new(&[n; KEY]).expect("a key")
+}
+
+fn store(backend: &Arc<Moody>) -> Arc<Store> {
+    sealed_by(backend, SealRing::new("d", key(1), vec![]))
+}
+
+fn sealed_by(backend: &Arc<Moody>, seals: SealRing) -> Arc<Store> {
+    Arc::new(Store::new(backend.clone(), seals, Clock::system()))
+}
+
+fn place(key: &str) -> Place {
+    Place::new(Kind::Grant, key)
+}
+
+async fn loaded(store: &Store) -> Vec<(String, Vec<u8>)> {
+    let records = store.load(Kind::Grant).await.expect("a store");
+    records.into_iter().map(|record| (record.key, record.plain.to_vec())).collect()
+}
+
+/// Runs a store's task beside a test.
+async fn beside<T>(store: &Arc<Store>, test: impl Future<Output = T>) -> T {
+    let (stop, stopped) = watch::channel(false);
+    let run = store.clone().run(stopped);
+    let (done, ()) = tokio::join!(
+        async {
+            let done = test.await;
+            stop.send_replace(true);
+            done
+        },
+        run
+    );
+    done
+}
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn what_is_kept_is_read_by_the_next_process() {
+    let backend = Arc::new(Moody::default());
+    let first = store(&backend);
+    beside(&first, async {
+        first.keep(place("a"), b"one".to_vec(), None);
+        first.keep(place("a"), b"two".to_vec(), None);
+        first.keep(place("b"), b"three".to_vec(), None);
+        first.keep(place("c"), b"over".to_vec(), Some(UnixTime(1)));
+        assert!(first.written_within(LONG).await);
+        first.forget(place("b"));
+        assert!(first.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!(loaded(&store(&backend)).await, [("a".to_owned(), b"two".to_vec())]);
+}
+
+#[tokio::test]
+async fn while_a_store_is_down_changes_wait_and_are_written_when_it_is_back() {
+    for (fault, cause) in [("fails", "no space left"), ("hangs", "it gave no answer within 2 s")] {
+        let backend = Arc::new(Moody::default());
+        let mood = if fault == "fails" { &backend.fails } else { &backend.hangs };
+        let one = store(&backend);
+        beside(&one, async {
+            mood.store(true, Ordering::SeqCst);
+            let mut changes = one.changes();
+            changes.mark_unchanged();
+            for n in 0..1_000 {
+                one.keep(place(&n.to_string()), vec![n as u8], None);
+            }
+            while one.health().degraded.is_none() {
+                assert!(!one.written_within(Duration::from_millis(100)).await, "{fault}");
+            }
+            let health = one.health();
+            assert_eq!(health.degraded.as_ref().map(|(_, why)| why.as_str()), Some(cause));
+            assert_eq!((health.waiting, health.dropped), (1_000, 0));
+            mood.store(false, Ordering::SeqCst);
+            assert!(one.written_within(LONG).await, "{fault}");
+            assert!(changes.has_changed().unwrap_or_default(), "whoever reads is told");
+            assert_eq!(one.health(), Health::default(), "{fault}");
+        })
+        .await;
+        assert_eq!(loaded(&store(&backend)).await.len(), 1_000, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_without_room_drops_and_counts() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    for n in 0..WAITING + 3 {
+        one.keep(place(&n.to_string()), vec![], None);
+    }
+    one.keep(place("0"), b"again".to_vec(), None);
+    assert_eq!((one.health().waiting, one.health().dropped), (WAITING, 3));
+}
+
+#[tokio::test]
+async fn two_writers_of_one_place_both_get_their_turn() {
+    let backend = Arc::new(Moody::default());
+    let (one, other) = (store(&backend), store(&backend));
+    for (count, writer) in [&one, &other, &one, &other].into_iter().enumerate() {
+        beside(writer, async {
+            writer.keep(place("a"), vec![count as u8], None);
+            assert!(writer.written_within(LONG).await);
+        })
+        .await;
+        assert_eq!(loaded(&store(&backend)).await, [("a".to_owned(), vec![count as u8])]);
+    }
+}
+
+#[tokio::test]
+async fn a21_a_record_that_was_put_back_adds_nothing_and_is_put_right() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    beside(&one, async {
+        one.keep(place("a"), b"former".to_vec(), None);
+        assert!(one.written_within(LONG).await);
+        let former = backend.get(&place("a")).await.expect("a store").expect("a record");
+        one.keep(place("a"), b"present".to_vec(), None);
+        assert!(one.written_within(LONG).await);
+        let present = backend.get(&place("a")).await.expect("a store").expect("a record");
+        let back = Write { place: place("a"), over: Some(present.generation), kept: Some(former) };
+        assert_eq!(backend.put(vec![back]).await, Ok(vec![Written::Done]));
+        assert_eq!(loaded(&one).await, []);
+        let told = one.health().unopened;
+        assert!(told.iter().any(|(place, why)| place == "grant/a" && why.contains("put back")), "{told:?}");
+        one.keep(place("a"), b"present".to_vec(), None);
+        assert!(one.written_within(LONG).await);
+        assert_eq!(loaded(&one).await, [("a".to_owned(), b"present".to_vec())]);
+        assert_eq!(one.health().unopened, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a21_a_record_under_an_unknown_key_is_named_and_left_in_place() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    beside(&one, async {
+        one.keep(place("a"), b"x".to_vec(), None);
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    let before = backend.get(&place("a")).await.expect("a store");
+    let stranger = sealed_by(&backend, SealRing::new("d", key(2), vec![]));
+    beside(&stranger, async {
+        assert_eq!(loaded(&stranger).await, []);
+        assert_eq!(stranger.health().unopened.len(), 1);
+        stranger.keep(place("a"), b"y".to_vec(), None);
+        assert!(stranger.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!(backend.get(&place("a")).await.expect("a store"), before);
+}
+
+#[tokio::test]
+async fn what_a_former_key_sealed_is_sealed_again_by_the_first_one() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    beside(&one, async {
+        one.keep(place("a"), b"x".to_vec(), None);
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    let both = sealed_by(&backend, SealRing::new("d", key(2), vec![key(1)]));
+    beside(&both, async {
+        assert_eq!(loaded(&both).await, [("a".to_owned(), b"x".to_vec())]);
+        assert!(both.written_within(LONG).await);
+    })
+    .await;
+    let alone = sealed_by(&backend, SealRing::new("d", key(2), vec![]));
+    assert_eq!(loaded(&alone).await, [("a".to_owned(), b"x".to_vec())]);
+}

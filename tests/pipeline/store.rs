@@ -1,0 +1,273 @@
+//! What outlives tidegate: the overlap of keys, and what was retired, through a restart beside a core that has a new key.
+
+use crate::{
+    operating::status,
+    stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, token},
+    support::{gate::Gate, http, ports, process::Program, settings, waiting},
+    talk::Ask,
+};
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+use tidegate::decisions::record::seal;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Nothing rescues a token here but the keys that are known.
+fn setup(core: &Replica, store: &str) -> Setup {
+    Setup::before(&[core], &[&core.key_file])
+        .rest("[replay]\nenabled = false\n")
+        .rest("[timeouts]\ndrain_delay = \"0s\"\n")
+        .rest(&format!("[store]\nurl = \"{store}\"\n"))
+}
+
+fn file(stage: &Stage) -> String {
+    format!("file:{}", stage.path("state/store.redb").display())
+}
+
+fn scene() -> (Stage, Replica) {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    (stage, core)
+}
+
+fn is_in_state(gate: &Gate, key: usize, state: &str) {
+    gate.wait_for(&format!("key {key} is {state}"), |metrics| {
+        metrics.sum("tidegate_key_state", &[("kid", &kid(key)), ("state", state)]) > 0.5
+    });
+}
+
+fn is_written(gate: &Gate) {
+    gate.wait_for("the store has taken all", |metrics| {
+        metrics.sum("tidegate_store_waiting_changes", &[]) == 0.0
+    });
+}
+
+fn stop(mut gate: Gate) {
+    gate.signal("TERM");
+    assert_eq!(gate.ends(PATIENCE), Some(0), "{}", gate.tail());
+}
+
+fn pulled(gate: &Gate, token: &str) -> u16 {
+    pull(MANIFEST).bearer(token).at(gate.address).status
+}
+
+/// The first case is the same load without the store: there the token dies with the process.
+#[test]
+fn a_token_of_a_key_that_no_file_holds_any_more_is_good_after_a_restart() {
+    for (with_store, expected) in [(false, 401), (true, 200)] {
+        let (stage, core) = scene();
+        let store = if with_store { file(&stage) } else { "memory:".to_owned() };
+        let gate = setup(&core, &store).start();
+        let former = token(gate.address, DEV, SCOPE);
+        assert_eq!(pulled(&gate, &former), 200);
+        hold(&core.key_file, 1);
+        is_in_state(&gate, 0, "verifying");
+        stop(gate);
+        let gate = setup(&core, &store).start();
+        assert_eq!(pulled(&gate, &former), expected, "with a store: {with_store}\n{}", gate.tail());
+    }
+}
+
+/// A crash, and core's key is replaced while nobody looks.
+#[test]
+fn a_key_that_was_replaced_while_tidegate_was_dead_is_known_after_it() {
+    let (stage, core) = scene();
+    let mut gate = setup(&core, &file(&stage)).start();
+    let former = token(gate.address, DEV, SCOPE);
+    is_written(&gate);
+    gate.signal("KILL");
+    gate.ends(PATIENCE);
+    hold(&core.key_file, 1);
+    let gate = setup(&core, &file(&stage)).start();
+    is_in_state(&gate, 0, "verifying");
+    assert_eq!(pulled(&gate, &former), 200, "{}", gate.tail());
+}
+
+#[test]
+fn a9_a_key_retired_at_once_stays_retired_after_a_restart_though_its_file_is_there() {
+    let (stage, core) = scene();
+    let admin = stage.path("admin-token");
+    fs::write(&admin, "a token of the operator's").expect("the token file");
+    let start = || {
+        let variable = format!("TIDEGATE_ADMIN__TOKEN_FILE={}", admin.display());
+        Gate::start_by(&["env", &variable], &setup(&core, &file(&stage)).text())
+    };
+    let mut gate = start();
+    let token = token(gate.address, DEV, SCOPE);
+    assert_eq!(pulled(&gate, &token), 200);
+    let retire = format!("/v1/keys/{}/retire", kid(0).replace(':', "%3A"));
+    let ask = Ask::new("POST", &retire).on(&gate.admin.to_string()).body("");
+    assert_eq!(ask.bearer("a token of the operator's").at(gate.admin).status, 200);
+    is_written(&gate);
+    gate.signal("KILL");
+    gate.ends(PATIENCE);
+    let gate = start();
+    is_in_state(&gate, 0, "retired");
+    assert_eq!(pulled(&gate, &token), 401, "{}", gate.tail());
+    let alarms = status(&gate)["alarms"].to_string();
+    assert!(alarms.contains("which is retired here"), "core still holds it, and that is told: {alarms}");
+}
+
+#[test]
+fn a_second_process_on_the_same_file_says_so_and_the_first_one_serves_on() {
+    let (stage, core) = scene();
+    let gate = setup(&core, &file(&stage)).start();
+    let configuration = stage.path("second.toml");
+    let text = setup(&core, &file(&stage)).text();
+    fs::write(&configuration, format!("{text}\n[[listener]]\naddress = \"127.0.0.1:0\"\n")).expect("a file");
+    let output = Command::new(settings::tidegate())
+        .args(["serve", "--config"])
+        .arg(&configuration)
+        .output()
+        .expect("tidegate runs");
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("store.redb is open in another process; one tidegate has one file"), "{said}");
+    assert_ne!(output.status.code(), Some(0));
+    assert_eq!(pulled(&gate, &token(gate.address, DEV, SCOPE)), 200);
+}
+
+#[test]
+fn a_file_that_is_no_whole_store_is_set_aside_and_serving_goes_on() {
+    let (stage, core) = scene();
+    let path = stage.path("state/store.redb");
+    stop(setup(&core, &file(&stage)).start());
+    let whole = fs::read(&path).expect("the store");
+    let torn = [whole[..whole.len() / 2].to_vec(), b"another program's file ".repeat(1_000), vec![0; 4_096]];
+    for (count, bytes) in torn.into_iter().enumerate() {
+        fs::write(&path, &bytes).expect("it is torn");
+        let gate = setup(&core, &file(&stage)).start();
+        assert_eq!(pulled(&gate, &token(gate.address, DEV, SCOPE)), 200, "{}", gate.tail());
+        let named = waiting::until(PATIENCE, || (!gate.alarms(&path).is_empty()).then_some(()));
+        assert!(named.is_some(), "it is named: {}", gate.tail());
+        let kept = set_aside(&path);
+        assert_eq!(kept.len(), 1, "{count}: what was there is kept");
+        // Of a file of its own redb mends the head before it finds out.
+        assert!(count == 0 || kept[0] == bytes, "{count}: as it was");
+        stop(gate);
+        set_aside_is_removed(&path);
+    }
+}
+
+fn aside(path: &Path) -> Vec<std::path::PathBuf> {
+    let folder = fs::read_dir(path.parent().expect("a folder")).expect("its files").map_while(Result::ok);
+    folder.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains("set-aside")).collect()
+}
+
+fn set_aside(path: &Path) -> Vec<Vec<u8>> {
+    aside(path).into_iter().map(|path| fs::read(path).expect("it is there")).collect()
+}
+
+fn set_aside_is_removed(path: &Path) {
+    for path in aside(path) {
+        fs::remove_file(path).expect("it goes");
+    }
+}
+
+/// A Redis in memory; killed when dropped.
+fn redis(stage: &Stage, address: SocketAddr) -> Program {
+    let port = address.port().to_string();
+    let mut command = Command::new(settings::packaged("redis-server"));
+    command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
+    let mut program = Program::start(command.arg(stage.path("")), &stage.path(""), "redis");
+    program.kill_at_once();
+    program.wait_until(PATIENCE, || TcpStream::connect(address).is_ok());
+    program
+}
+
+/// A replica with a store at that server.
+fn shared(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
+    let key = stage.path("seal.key");
+    fs::write(&key, seal::written(&[7; seal::KEY]).as_bytes()).expect("the sealing key");
+    Setup::before(&[core], &[&core.key_file])
+        .top("deployment = \"harbor\"")
+        .rest("[replay]\nenabled = false\n")
+        .rest(&format!("[store]\nurl = \"redis://{server}\"\nseal_key_files = [\"{}\"]\n", key.display()))
+}
+
+fn readiness(gate: &Gate) -> String {
+    http::get(gate.admin, "/readyz", &[]).expect("an answer").body
+}
+
+#[test]
+fn while_the_store_is_gone_all_is_served_and_readiness_says_degraded() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let server = redis(&stage, address);
+    let gate = shared(&stage, &core, address).start();
+    let token = token(gate.address, DEV, SCOPE);
+    assert_eq!((pulled(&gate, &token), readiness(&gate).as_str()), (200, "ready\n"));
+    drop(server);
+    waiting::holds("degraded", PATIENCE, || readiness(&gate).contains("degraded: store, since 20"));
+    assert!(gate.metrics().sum("tidegate_store_degraded_since_seconds", &[]) > 0.0);
+    assert!(gate.metrics().sum("tidegate_alarms", &[]) >= 1.0);
+    hold(&core.key_file, 1);
+    is_in_state(&gate, 0, "verifying");
+    assert_eq!(pulled(&gate, &token), 200, "{}", gate.tail());
+    let _server = redis(&stage, address);
+    waiting::holds("well again", PATIENCE, || readiness(&gate) == "ready\n");
+    is_written(&gate);
+    // What was learned meanwhile is there for whoever comes next.
+    let next = shared(&stage, &core, address).start();
+    assert_eq!(pulled(&next, &token), 200, "{}", next.tail());
+}
+
+#[test]
+fn what_one_replica_knows_the_other_one_does_within_a_second() {
+    let (stage, core) = scene();
+    let other = stage.replica("other", |_| {});
+    hold(&other.key_file, 1);
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let (one, two) = (shared(&stage, &core, address).start(), shared(&stage, &other, address).start());
+    is_in_state(&two, 1, "signing");
+    is_in_state(&two, 0, "verifying");
+    is_in_state(&one, 1, "verifying");
+    let token = token(one.address, DEV, SCOPE);
+    assert_eq!(pulled(&two, &token), 200, "{}", two.tail());
+    hold(&core.key_file, 2);
+    is_in_state(&one, 2, "signing");
+    let seen = waiting::until(Duration::from_secs(2), || {
+        let labels = [("kid", &*kid(2)), ("state", "verifying")];
+        (two.metrics().sum("tidegate_key_state", &labels) > 0.5).then_some(())
+    });
+    assert!(seen.is_some(), "{}", two.tail());
+}
+
+#[test]
+fn a20_without_the_store_at_the_start_only_held_keys_verify() {
+    let (stage, core) = scene();
+    let listed = stage.path("listed.pem");
+    hold(&listed, 1);
+    let address = ports::free();
+    let entry = format!("{{ file = \"{}\", state = \"verifying\" }}", listed.display());
+    let gate = shared(&stage, &core, address).source(&entry).start();
+    assert_eq!(pulled(&gate, &token(gate.address, DEV, SCOPE)), 200, "{}", gate.tail());
+    is_in_state(&gate, 0, "signing");
+    is_in_state(&gate, 1, "announced");
+    let _server = redis(&stage, address);
+    is_in_state(&gate, 1, "verifying");
+}
+
+#[test]
+fn a_shared_store_without_a_sealing_key_says_how_to_make_one() {
+    let (stage, core) = scene();
+    let configuration = stage.path("tidegate.toml");
+    let text = shared(&stage, &core, ports::free()).text();
+    fs::write(&configuration, text).expect("a file");
+    fs::remove_file(stage.path("seal.key")).expect("it goes");
+    let output = Command::new(settings::tidegate())
+        .args(["serve", "--config"])
+        .arg(&configuration)
+        .output()
+        .expect("tidegate runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("seal.key") && said.contains("openssl rand -base64 32"), "{said}");
+    assert_ne!(output.status.code(), Some(0));
+}

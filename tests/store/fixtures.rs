@@ -1,0 +1,79 @@
+//! Records that former versions wrote, which every later one reads. A file in `tests/fixtures/store` is never changed.
+
+use std::{fs, path::PathBuf};
+
+use tidegate::{
+    decisions::record::{
+        Kind, Place,
+        revocation::Revocation,
+        seal::{SealKey, SealRing},
+        seen_key::{Life, SeenKey},
+    },
+    words::clock::UnixTime,
+};
+
+fn fixture(version: &str, name: &str) -> Vec<u8> {
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store").join(version).join(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// `generation` is what each was sealed with.
+fn opened(version: &str, place: &Place, name: &str) -> Vec<u8> {
+    let key = SealKey::parse(&fixture(version, "seal.key")).expect("a sealing key");
+    let seals = SealRing::new("harbor", key, vec![]);
+    seals.open(place, 3, &fixture(version, name)).expect("it opens").plain.to_vec()
+}
+
+#[test]
+fn records_of_version_1_are_read() {
+    let key = "0f57c6c4bd3ea2a55c1d8dc2c0f8a5a0";
+    let signing =
+        SeenKey::read(&opened("v1", &Place::new(Kind::Key, key), "key-signing.sealed")).expect("a key");
+    assert_eq!(signing.life, Life::Signing { seen: UnixTime(1_760_000_000) });
+    assert_eq!(signing.source, "/etc/core/private_key.pem");
+    assert_eq!(signing.declared.as_ref().map(ToString::to_string).as_deref(), Some("harbor-2026"));
+    let kid = signing.key().expect("its public half").kid().to_string();
+    let verifying =
+        SeenKey::read(&opened("v1", &Place::new(Kind::Key, key), "key-verifying.sealed")).expect("a key");
+    let life = Life::Verifying { signed_until: UnixTime(1_760_000_000), until: UnixTime(1_760_001_860) };
+    assert_eq!(verifying.life, life);
+    let place = Place::new(Kind::Revocation, key);
+    let revocation = Revocation::read(&opened("v1", &place, "revocation.sealed")).expect("a revocation");
+    assert_eq!(revocation.key().expect("a key").kid().to_string(), kid);
+}
+
+/// Writes them; to be run once for a version, by hand.
+#[test]
+#[ignore = "fixtures are for ever: see tests/fixtures/store"]
+fn write_the_fixtures_of_this_version() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store/v1");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        assert!(!path.exists(), "{} is there: it is for ever", path.display());
+        fs::write(path, bytes).expect("it is written");
+    };
+    fs::create_dir_all(&folder).expect("a folder");
+    write("seal.key", tidegate::decisions::record::seal::written(&[7; 32]).as_bytes());
+    let key = SealKey::parse(&fixture("v1", "seal.key")).expect("a key");
+    let seals = SealRing::new("harbor", key, vec![]);
+    let core = tidegate::rehearsal::harbor::CoreKey::generate(2048).expect("a key");
+    let pem = core.text(tidegate::rehearsal::harbor::KeyForm::Pkcs1).expect("its text");
+    let keys = tidegate::decisions::key::parse(pem.as_bytes()).expect("a key");
+    let spki = keys[0].spki().to_vec();
+    let name = "0f57c6c4bd3ea2a55c1d8dc2c0f8a5a0";
+    let seen = |life| SeenKey {
+        spki: spki.clone(),
+        declared: tidegate::words::kid::Kid::parse("harbor-2026"),
+        source: "/etc/core/private_key.pem".to_owned(),
+        life,
+    };
+    let at = UnixTime(1_760_000_000);
+    let of_key = Place::new(Kind::Key, name);
+    let sealed = |place: &Place, plain: &[u8]| seals.seal(place, 3, plain).expect("sealed");
+    write("key-signing.sealed", &sealed(&of_key, &seen(Life::Signing { seen: at }).write()));
+    let life = Life::Verifying { signed_until: at, until: UnixTime(1_760_001_860) };
+    write("key-verifying.sealed", &sealed(&of_key, &seen(life).write()));
+    let revocation = Revocation::Key { spki: spki.clone(), at };
+    write("revocation.sealed", &sealed(&Place::new(Kind::Revocation, name), &revocation.write()));
+}

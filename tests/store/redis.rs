@@ -1,0 +1,156 @@
+//! Redis as the store: the behaviour of every store, and what only servers do: they go away and come back.
+
+use std::{sync::Arc, time::Duration};
+
+use tidegate::{
+    decisions::record::{
+        Kind, Place,
+        seal::{KEY, SealKey, SealRing},
+    },
+    edges::store::{Backend, Form, Password, Server, Store, StoreFault},
+    words::clock::Clock,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    behaviour::{every, place},
+    servers::{Certificates, Cluster, Failover, PASSWORD, PATIENCE, Redis, server, settings_of},
+    support::waiting,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_server_with_a_password_from_a_file() {
+    let redis = Redis::start(&[]);
+    redis.ask(&["SET", "another program's", "value"]);
+    let file = redis.folder().join("password");
+    std::fs::write(&file, format!("{PASSWORD}\n")).expect("a file");
+    let with = |deployment: &str| {
+        let password = Password::File(file.clone());
+        Arc::new(Server::new(tidegate::edges::store::ServerSettings {
+            password,
+            ..settings_of(Form::One, &[redis.address], deployment)
+        }))
+    };
+    every(with("d"), with("e")).await;
+    assert_eq!(redis.ask(&["GET", "another program's"]).trim(), "value");
+    let names = redis.ask(&["KEYS", "*"]);
+    let ours = names.lines().filter(|name| !name.is_empty() && *name != "another program's");
+    assert!(ours.clone().all(|name| name.starts_with("tidegate:")), "{names}");
+    std::fs::write(&file, "wrong").expect("a file");
+    assert!(matches!(with("d").get(&place("a")).await, Err(StoreFault::Unavailable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_server_with_a_private_ca_and_a_clients_certificate() {
+    let certificates = Certificates::make();
+    let redis = Redis::with_tls(&certificates);
+    let with = |deployment: &str, tls| {
+        let settings = settings_of(Form::One, &[redis.address], deployment);
+        Arc::new(Server::new(tidegate::edges::store::ServerSettings { tls: Some(tls), ..settings }))
+    };
+    every(with("d", certificates.of_client()), with("e", certificates.of_client())).await;
+    let mut without = certificates.of_client();
+    without.client = None;
+    assert!(with("d", without).get(&place("a")).await.is_err(), "the server asks for a certificate");
+    let mut strange = certificates.of_client();
+    strange.ca_file = Some(Certificates::make().path("ca.crt"));
+    assert!(with("d", strange).get(&place("a")).await.is_err(), "another CA's server is none of ours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_sentinel() {
+    let servers = Failover::start();
+    let at = [servers.sentinel];
+    every(server(Form::Sentinel, &at, "d"), server(Form::Sentinel, &at, "e")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_three_nodes() {
+    let cluster = Cluster::start();
+    let at: Vec<_> = cluster.nodes.iter().map(|node| node.address).collect();
+    every(server(Form::Cluster, &at[..1], "d"), server(Form::Cluster, &at, "e")).await;
+    let sizes: Vec<String> = cluster.nodes.iter().map(|node| node.ask(&["DBSIZE"])).collect();
+    assert!(sizes.iter().filter(|size| size.trim() != "0").count() > 1, "kinds are spread: {sizes:?}");
+}
+
+/// A store that runs, and ends with the test.
+struct Running {
+    store: Arc<Store>,
+    stop: watch::Sender<bool>,
+    task: JoinSet<()>,
+}
+
+impl Running {
+    fn on(backend: Arc<dyn Backend>) -> Self {
+        let seals = SealRing::new("d", SealKey::new(&[1; KEY]).expect("a key"), vec![]);
+        let store = Arc::new(Store::new(backend, seals, Clock::system()));
+        let (stop, stopped) = watch::channel(false);
+        let mut task = JoinSet::new();
+        task.spawn(store.clone().run(stopped));
+        Self { store, stop, task }
+    }
+
+    fn keep(&self, names: std::ops::Range<usize>) {
+        for n in names {
+            self.store.keep(Place::new(Kind::Grant, n.to_string()), b"x".to_vec(), None);
+        }
+    }
+
+    async fn end(mut self) {
+        self.stop.send_replace(true);
+        self.task.join_next().await.expect("a task").expect("it ends");
+    }
+}
+
+async fn count(backend: Arc<dyn Backend>) -> usize {
+    let running = Running::on(backend);
+    let count = running.store.load(Kind::Grant).await.expect("a store").len();
+    running.end().await;
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fail_over_of_sentinel_loses_no_change() {
+    let servers = Failover::start();
+    let at = [servers.sentinel];
+    let running = Running::on(server(Form::Sentinel, &at, "d"));
+    running.keep(0..100);
+    assert!(running.store.written_within(PATIENCE).await, "{:?}", running.store.health());
+    assert_eq!(servers.master.ask(&["WAIT", "1", "10000"]).trim(), "1", "the replica has them");
+    servers.master.signal("KILL");
+    running.keep(100..200);
+    assert!(running.store.written_within(PATIENCE).await, "{:?}", running.store.health());
+    assert_eq!(servers.replica.info("role"), "master");
+    assert_eq!(count(server(Form::Sentinel, &at, "d")).await, 200);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_server_hangs_or_is_gone_changes_wait() {
+    let redis = Redis::start(&[]);
+    let at = [redis.address];
+    let running = Running::on(server(Form::One, &at, "d"));
+    running.keep(0..10);
+    assert!(running.store.written_within(PATIENCE).await);
+    redis.signal("STOP");
+    running.keep(10..20);
+    let degraded = || running.store.health().degraded.is_some();
+    let told =
+        tokio::task::block_in_place(|| waiting::until(Duration::from_secs(10), || degraded().then_some(())));
+    assert!(told.is_some(), "a server that hangs is told of");
+    redis.signal("CONT");
+    assert!(running.store.written_within(PATIENCE).await, "{:?}", running.store.health());
+    assert_eq!(count(server(Form::One, &at, "d")).await, 20);
+    redis.signal("KILL");
+    running.keep(20..30);
+    let gone =
+        tokio::task::block_in_place(|| waiting::until(Duration::from_secs(10), || degraded().then_some(())));
+    assert!(gone.is_some(), "a server that is gone is told of");
+    assert_eq!(running.store.health().waiting, 10);
+    drop(redis);
+    // Empty, as after a restart without a disk: what waited is written, and whoever reads is told to look again.
+    let _empty = Redis::at(at[0], &[]);
+    assert!(running.store.written_within(PATIENCE).await, "{:?}", running.store.health());
+    assert_eq!(count(server(Form::One, &at, "d")).await, 10);
+    running.end().await;
+}
