@@ -42,6 +42,7 @@ fn source(source: &KeySource) -> Source {
             from: source.from,
             until: source.until,
             needs_private: false,
+            is_remote: false,
         },
     }
 }

@@ -146,6 +146,12 @@ impl Key {
         self.named(Some(alias))
     }
 
+    /// The same public half under its own names alone.
+    #[must_use]
+    pub fn without_alias(&self) -> Self {
+        self.without_private().named(None)
+    }
+
     /// The name that a document gave it; dropped where it is one of the key's own names.
     fn named(mut self, declared: Option<Kid>) -> Self {
         self.declared = declared.filter(|name| *name != self.kid && *name != self.thumbprint);
