@@ -48,6 +48,9 @@ use crate::{
 /// How long the first round of probes may hold up the start.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
 
+/// How long the first answers of peers and JWKS URLs may hold up the start.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// How long the access log's last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -122,6 +125,11 @@ async fn serve(
         stopped.clone(),
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
+    background.spawn(shared.distant.clone().run(stopped.clone()));
+    if shared.distant.is_any() {
+        let first = shared.distant.ask(None);
+        shared.distant.answered_within(first, FIRST_ANSWERS).await;
+    }
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -219,6 +227,9 @@ async fn store(
     let opened = store::open(settings, clock)?;
     if let Some(store) = &opened.store {
         let window = translate::policy(&settings.keys).window();
+        if settings.store.url.servers().is_none() {
+            shared.keys.recall_as_own();
+        }
         let mut seen_keys = SeenKeys::new(store.clone(), shared.keys.clone(), clock.clone(), window);
         let is_read = seen_keys.begin().await;
         background.spawn(store.clone().run(stopped.clone()));

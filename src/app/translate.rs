@@ -21,28 +21,34 @@ pub fn policy(keys: &Keys) -> Policy {
 
 /// Where keys are read from. Public halves alone are fine: they verify, and their endpoints are re-routed to.
 pub fn sources(keys: &Keys) -> Vec<Source> {
-    keys.sources.iter().map(source).collect()
+    keys.sources.iter().filter_map(source).collect()
 }
 
-fn source(source: &KeySource) -> Source {
-    Source {
+fn source(source: &KeySource) -> Option<Source> {
+    Some(Source {
         place: match &source.origin {
             KeyOrigin::File(path) => Place::File(path.clone()),
             KeyOrigin::Folder(path) => Place::Folder(path.clone()),
             KeyOrigin::JwksFile(path) => Place::Jwks(path.clone()),
+            KeyOrigin::JwksUrl(..) => return None,
         },
-        listing: Listing {
-            state: source.state.map(|state| match state {
-                KeyState::Announced => Listed::Announced,
-                KeyState::Signing => Listed::Signing,
-                KeyState::Verifying => Listed::Verifying,
-                KeyState::Retired => Listed::Retired,
-            }),
-            alias: source.alias.clone(),
-            from: source.from,
-            until: source.until,
-            needs_private: false,
-            is_remote: false,
-        },
+        listing: listing(source),
+    })
+}
+
+/// What is listed of a source.
+pub fn listing(source: &KeySource) -> Listing {
+    Listing {
+        state: source.state.map(|state| match state {
+            KeyState::Announced => Listed::Announced,
+            KeyState::Signing => Listed::Signing,
+            KeyState::Verifying => Listed::Verifying,
+            KeyState::Retired => Listed::Retired,
+        }),
+        alias: source.alias.clone(),
+        from: source.from,
+        until: source.until,
+        needs_private: false,
+        is_remote: matches!(source.origin, KeyOrigin::JwksUrl(..)),
     }
 }

@@ -191,6 +191,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
     Ok(once_each(keys))
 }
 
+/// The keys of a JWKS document and of nothing else.
+pub fn parse_jwks(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
+    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'{') | None => parse(bytes),
+        Some(_) => Err(KeyFault::Jwks("it is no JSON object")),
+    }
+}
+
 /// The libtrust id of the key that Harbor's chart once shipped to everyone (GHSA-5jw3-3rpx-7p27): whoever
 /// read the chart can sign with it, so nobody may verify with it.
 pub const PUBLISHED_DEFAULT: &str = "7WMA:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW";

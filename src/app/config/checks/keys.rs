@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::Checker;
+use super::{Checker, file};
 use crate::{
     app::config::{
+        address::{JwksUrl, UrlError},
         amounts::Span,
         raw,
         settings::{KeyOrigin, KeySource, KeyState, Keys, Overlap, Token},
@@ -87,14 +88,10 @@ fn source(c: &mut Checker<'_>, key: &str, raw: raw::KeySource) -> Option<KeySour
         );
         return None;
     };
-    if which == 2 && path.contains("://") {
-        let remedy = "fetch it into a file, and name that";
-        c.fault(
-            &[&names[2]],
-            "a URL, which arrives with the shared store; not available in this version",
-            "",
-            remedy,
-        );
+    let url = (which == 2 && path.contains("://")).then(|| jwks_url(c, &names[2], path));
+    if !raw.ca_file.is_empty() && url.is_none() {
+        let ca = format!("{key}.ca_file");
+        c.fault(&[&ca], "certificates for a source that is no URL", "jwks = \"https://…\"", "remove it");
     }
     if which != 0 && raw.alias.0.is_some() {
         let remedy = "name the key's file by itself";
@@ -122,9 +119,12 @@ fn source(c: &mut Checker<'_>, key: &str, raw: raw::KeySource) -> Option<KeySour
             "remove from and until, or state",
         );
     }
-    let path = path.into();
+    let origin = match url {
+        Some(url) => KeyOrigin::JwksUrl(url?, file(&raw.ca_file)),
+        None => [KeyOrigin::File, KeyOrigin::Folder, KeyOrigin::JwksFile][which](path.into()),
+    };
     Some(KeySource {
-        origin: [KeyOrigin::File, KeyOrigin::Folder, KeyOrigin::JwksFile][which](path),
+        origin,
         alias: raw.alias.0,
         state: raw.state.map(|state| match state {
             raw::State::Announced => KeyState::Announced,
@@ -135,6 +135,21 @@ fn source(c: &mut Checker<'_>, key: &str, raw: raw::KeySource) -> Option<KeySour
         from,
         until,
     })
+}
+
+fn jwks_url(c: &mut Checker<'_>, key: &str, text: &str) -> Option<JwksUrl> {
+    let url = text.parse::<JwksUrl>();
+    if let Err(error) = &url {
+        let found = match error {
+            UrlError::Scheme => "a URL that isn't https: whoever answers in its place could sign tokens",
+            UrlError::Path => "a URL with a query, a fragment or a character that belongs into none",
+            UrlError::UserInfo => "a URL with a user or password",
+            UrlError::Host | UrlError::Port => "a URL without a host that a DNS name or an address could be",
+        };
+        let remedy = "or fetch it into a file, and name that";
+        c.fault(&[key], found, "https, host and path", remedy);
+    }
+    url.ok()
 }
 
 /// A key that ends by the list must verify for a token's whole life after the next one begins to sign.
