@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     edges::{
+        distant::Distant,
         key_source,
         listener::{Listener, Places, own_addresses},
         probe::{
@@ -125,11 +126,7 @@ async fn serve(
         stopped.clone(),
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
-    background.spawn(shared.distant.clone().run(stopped.clone()));
-    if shared.distant.is_any() {
-        let first = shared.distant.ask(None);
-        shared.distant.answered_within(first, FIRST_ANSWERS).await;
-    }
+    ask_afar(&shared.distant, &mut background, &stopped).await;
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -236,6 +233,14 @@ async fn store(
         background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
     }
     Ok(opened)
+}
+
+/// Peers and JWKS URLs are asked from now on; the first answers are waited for.
+async fn ask_afar(distant: &Arc<Distant>, background: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+    background.spawn(distant.clone().run(stopped.clone()));
+    if distant.is_any() {
+        distant.answered_within(distant.ask(None), FIRST_ANSWERS).await;
+    }
 }
 
 /// Has them written.

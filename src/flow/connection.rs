@@ -37,6 +37,7 @@ use crate::{
 };
 
 /// What a listener gives each of its connections.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none a state")]
 pub struct Door {
     /// Whether Harbor's components may speak here (A26).
     pub cluster: bool,

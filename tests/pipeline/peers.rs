@@ -101,6 +101,14 @@ fn alarmed(gate: &Gate, token: &Path, words: &str) {
     assert!(shown.contains(words), "{words}: {shown}");
 }
 
+/// Retires a key at once.
+fn retire(gate: &Gate, kid: &str) {
+    let path = format!("/v1/keys/{}/retire", kid.replace(':', "%3A"));
+    let ask = Ask::new("POST", &path).on(&gate.admin.to_string()).bearer("a token of the operator's");
+    let answer = ask.body("").at(gate.admin);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
 /// Names of the keys in a JWKS, each once.
 fn names(document: &Value) -> Vec<String> {
     let mut names: Vec<String> = document["keys"]
@@ -182,13 +190,34 @@ fn what_is_retired_at_once_on_one_side_ends_at_the_other() {
     let [(first, _), (second, _)] = &gates;
     let token = token(second.address, DEV, SCOPE);
     assert_eq!(pulled(first, &token).status, 200);
-    let retire = format!("/v1/keys/{}/retire", kid(1).replace(':', "%3A"));
-    let retired = Ask::new("POST", &retire).on(&second.admin.to_string()).body("");
-    assert_eq!(retired.bearer("a token of the operator's").at(second.admin).status, 200);
+    retire(second, &kid(1));
     first.wait_for("the key is retired here too", |metrics| {
         metrics.sum("tidegate_key_state", &[("kid", &kid(1)), ("state", "retired")]) > 0.5
     });
     assert_eq!(pulled(first, &token).status, 401);
+}
+
+#[test]
+fn a9_a_peer_brings_no_key_back_that_was_retired_here() {
+    let scene = Scene::new();
+    let secret = scene.by_secret();
+    let publisher = scene.setup(1, &[&secret]).start();
+    let asks = format!("urls = [\"http://{}\"]", scene.doors[1]);
+    let (gate, _) = with_token(&scene.stage, &scene.setup(0, &[&secret, &asks, OFTEN]));
+    let token = token(publisher.address, DEV, SCOPE);
+    assert_eq!(pulled(&gate, &token).status, 200);
+    retire(&gate, &kid(1));
+    // Its peer, which asks nobody, goes on publishing it.
+    for key in [2, 1] {
+        hold(&scene.cores[1].key_file, key);
+        publisher.wait_for("the publisher holds it", |metrics| {
+            metrics.sum("tidegate_key_state", &[("kid", &kid(key)), ("state", "signing")]) > 0.5
+        });
+        if key == 2 {
+            verifies(&gate, 2);
+        }
+        assert_eq!(pulled(&gate, &token).status, 401, "{}", gate.tail());
+    }
 }
 
 #[test]
@@ -337,8 +366,8 @@ impl Impostor {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("its address");
-        let (answer, asked): (Arc<Mutex<Vec<u8>>>, Arc<Mutex<Vec<Received>>>) = Default::default();
-        let (present, kept) = (Arc::clone(&answer), Arc::clone(&asked));
+        let impostor = Self { address, answer: Arc::default(), asked: Arc::default() };
+        let (present, kept) = (Arc::clone(&impostor.answer), Arc::clone(&impostor.asked));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (present, kept) = (Arc::clone(&present), Arc::clone(&kept));
@@ -354,7 +383,7 @@ impl Impostor {
                 });
             }
         });
-        Self { address, answer, asked }
+        impostor
     }
 
     fn says(&self, head: &str, body: &[u8]) {

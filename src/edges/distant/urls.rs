@@ -131,9 +131,9 @@ impl Urls {
         if !self.note(url, Seen { due: Instant::now() + again, is_asked: false, held }) {
             return;
         }
-        let (shelf, name, listing) = (Arc::clone(&self.shelf), url.name.clone(), url.listing.clone());
+        let (keys, name, listing) = (Arc::clone(&self.shelf), url.name.clone(), url.listing.clone());
         let now = self.clock.now();
-        let taken = tokio::task::spawn_blocking(move || shelf.heard(&name, Some(listing), read, now)).await;
+        let taken = tokio::task::spawn_blocking(move || keys.heard(&name, Some(listing), read, now)).await;
         if let Err(error) = taken {
             tracing::error!(%error, "keys of a URL were not taken; the next answer's are");
         }
