@@ -28,7 +28,7 @@ const SMALL: u64 = 16;
 /// Outages at most, however slow the clients are.
 const MOST: usize = 30;
 /// Between two.
-const UP: Duration = Duration::from_secs(20);
+const UP: Duration = Duration::from_secs(12);
 const SOON: Duration = Duration::from_secs(30);
 /// The words of a refusal.
 const REFUSALS: [&str; 5] =
