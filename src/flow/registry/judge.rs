@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// The longest time that such a request waits for answers from afar;
-const FAR: Duration = Duration::from_secs(1);
+const FAR: Duration = Duration::from_secs(2);
 /// and before that for the pause that `limits.unknown_kids` asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
