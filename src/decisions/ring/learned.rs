@@ -278,7 +278,7 @@ mod tests {
         let own = keeper.own(at(101));
         assert_eq!(
             state(&own, 0, 101),
-            window(100, 100 + LIFETIME + LEEWAY),
+            Some(window(100, 100 + LIFETIME + LEEWAY)),
             "what we publish is what we held"
         );
     }
