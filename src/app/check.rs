@@ -69,6 +69,7 @@ fn keys(settings: &Settings, now: UnixTime, report: &mut Report) -> std::sync::A
         let of = if alarm.is_warning { &mut report.warnings } else { &mut report.faults };
         of.push(of_alarm("keys.sources", alarm));
     }
+    shelf.end();
     let ring = shelf.ring();
     report.looked.keys = ring.entries().map(|entry| status::Key::of(entry, now)).collect();
     report.warnings.extend(public_halves(settings, &ring, now));
@@ -83,7 +84,7 @@ fn public_halves(settings: &Settings, ring: &Ring, now: UnixTime) -> Vec<Fault> 
         .iter()
         .filter_map(|source| match &source.origin {
             KeyOrigin::JwksFile(path) => Some(path.to_string_lossy().into_owned()),
-            KeyOrigin::File(_) | KeyOrigin::Folder(_) => None,
+            KeyOrigin::File(_) | KeyOrigin::Folder(_) | KeyOrigin::Token(_) => None,
         })
         .collect();
     let public = ring.entries().filter(|entry| {

@@ -181,6 +181,7 @@ async fn serve(
     if tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
         tracing::warn!("some background task did not end in time");
     }
+    shared.keys.end();
     tracing::info!("stopped");
     Ok(())
 }

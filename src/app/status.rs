@@ -40,6 +40,9 @@ pub struct Status {
     /// Requests that wait now until Harbor can answer them.
     #[serde(default)]
     pub waiting: usize,
+    /// Where tokens were signed again since the start.
+    #[serde(default)]
+    pub signatures: Vec<Signatures>,
     pub alarms: Vec<Alarm>,
 }
 
@@ -77,14 +80,27 @@ pub enum Held {
     CannotSign,
 }
 
+/// One place where signatures are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signatures {
+    /// `memory`, or the source of a key that stays in its token.
+    pub place: String,
+    pub count: u64,
+    /// How long one was waited for, on average.
+    pub mean_micros: u64,
+}
+
 /// One key of the ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub kid: String,
     /// `announced`, `signing`, `verifying` or `retired`.
     pub state: String,
-    /// Whether we hold its private half, and so can re-sign with it.
+    /// Whether we hold its private half or a token signs for us, and so can re-sign with it.
     pub private: bool,
+    /// The private half is in a PKCS#11 token.
+    #[serde(default)]
+    pub token: bool,
     /// Seconds until its state ends; `None` where nothing ends it.
     pub ends_in_seconds: Option<u64>,
     /// The file or endpoint that it came from.
@@ -112,6 +128,7 @@ impl Key {
             kid: entry.key().kid().to_string(),
             state: state.as_str().to_owned(),
             private: entry.key().can_sign(),
+            token: entry.key().elsewhere().is_some(),
             ends_in_seconds: ends,
             source: entry.source().to_string(),
         }
@@ -119,7 +136,11 @@ impl Key {
 
     /// Which half is here.
     pub fn half(&self) -> &'static str {
-        if self.private { "private" } else { "public" }
+        match (self.token, self.private) {
+            (true, _) => "token",
+            (false, true) => "private",
+            (false, false) => "public",
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    keys::{KeySource, Keys, Overlap, State, Token},
+    keys::{KeySource, Keys, Overlap, Pkcs11, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
     process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
     store::{Store, StoreTls},

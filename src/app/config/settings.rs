@@ -192,6 +192,17 @@ pub enum KeyOrigin {
     /// Every `*.pem`, `*.key` and `*.crt` in it whose name doesn't begin with a dot.
     Folder(PathBuf),
     JwksFile(PathBuf),
+    Token(Pkcs11),
+}
+
+/// Keys of a PKCS#11 token; a label or an id, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11 {
+    pub module: PathBuf,
+    pub token: String,
+    pub label: Option<String>,
+    pub id: Option<Vec<u8>>,
+    pub pin: Material,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -130,7 +130,7 @@ leeway = "10m"
       remedy    set trusted_proxies, such as ["10.0.0.0/8"]
 
     tidegate.toml:13:12: keys.sources[0]
-      found     several of file, folder and jwks
+      found     several of file, folder, jwks and pkcs11
       expected  exactly one of them
       remedy    write { file = "/path" }
 

@@ -18,11 +18,12 @@ use crate::{
         outage::Need,
         plan::Standing,
         record::revocation::Revocation,
-        ring::{AddFault, RetireFault},
+        ring::{AddFault, RetireFault, SourceName},
     },
     edges::{
         fleet::{self, CANNOT_SIGN_REMEDY},
         listener::Places,
+        signer::Latency,
         store::Health,
         telemetry::{
             counters::{Counters, ROUTES, STATUSES},
@@ -85,6 +86,7 @@ impl Operator for Process {
             signatures: self.shared.signer.signatures(),
             signing_delay: self.shared.signer.delay().as_secs_f64(),
             parked: self.waiting(),
+            signing: self.shared.signer.latencies(),
             uploads_not_kept: self.shared.uploads.stores.given_up.load(std::sync::atomic::Ordering::Relaxed),
             spooled: self.shared.uploads.stores.spool.as_ref().map_or(0, |spool| spool.used()),
             answers: self.shared.answers.count(),
@@ -114,6 +116,7 @@ impl Operator for Process {
             would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
             waiting: self.waiting(),
+            signatures: self.shared.signer.latencies().into_iter().map(signatures).collect(),
             alarms: self.all_alarms(),
         }
     }
@@ -127,9 +130,12 @@ impl Operator for Process {
         let now = self.shared.clock.now();
         let (seen, retired) = self.shared.keys.to_keep(now);
         let retired = retired.iter().map(|key| Revocation::Key { spki: key.spki().to_vec(), at: now });
+        let (files, tokens) = self.shared.keys.sources();
+        let names = |sources: Vec<SourceName>| sources.iter().map(ToString::to_string).collect();
         Archivable {
             deployment: self.deployment.clone(),
-            files: self.shared.keys.files().iter().map(ToString::to_string).collect(),
+            files: names(files),
+            tokens: names(tokens),
             known: Known::of(&seen, &retired.collect::<Vec<_>>()),
         }
     }
@@ -226,6 +232,11 @@ impl Process {
             .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
         files.chain(endpoints).chain(misfits).chain(store).collect()
     }
+}
+
+fn signatures((place, latency): (String, Latency)) -> status::Signatures {
+    let mean_micros = latency.mean().as_micros() as u64;
+    status::Signatures { place, count: latency.count(), mean_micros }
 }
 
 fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Alarm, Endpoint, Held, Key, Status};
+use super::{Alarm, Endpoint, Held, Key, Signatures, Status};
 use crate::words::clock::UnixTime;
 
 /// The whole screen.
@@ -63,6 +63,7 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     if status.waiting > 0 {
         writeln!(text, "\nWAITING  {} requests, until Harbor can answer them", status.waiting)?;
     }
+    signatures(text, &status.signatures)?;
     alarms(text, &status.alarms)
 }
 
@@ -131,6 +132,19 @@ fn counts(text: &mut String, title: &str, by_reason: &BTreeMap<String, u64>) -> 
     writeln!(text, "\n{title}")?;
     for (reason, count) in by_reason.iter().filter(|(_, count)| **count > 0) {
         writeln!(text, "  {:<40}  {count:>12}", cut(reason, 40))?;
+    }
+    Ok(())
+}
+
+/// Of interest where some are made elsewhere than in memory.
+fn signatures(text: &mut String, places: &[Signatures]) -> fmt::Result {
+    if places.iter().all(|place| place.place == "memory") {
+        return Ok(());
+    }
+    writeln!(text, "\n{:<42}  {:>12}  EACH", "SIGNED IN", "TIMES")?;
+    for Signatures { place, count, mean_micros } in places {
+        let (whole, tenth) = (mean_micros / 1_000, mean_micros / 100 % 10);
+        writeln!(text, "  {:<40}  {count:>12}  {whole}.{tenth} ms", cut(place, 40))?;
     }
     Ok(())
 }
@@ -229,6 +243,7 @@ mod tests {
             kid: kid(first),
             state: state.to_owned(),
             private: ends_in_seconds.is_none(),
+            token: false,
             ends_in_seconds,
             source: "/etc/core/private_key.pem (former content)".to_owned(),
         };
@@ -249,6 +264,7 @@ mod tests {
             would_have_rescued: BTreeMap::new(),
             rejections: BTreeMap::new(),
             waiting: 12,
+            signatures: Vec::new(),
             alarms: vec![Alarm {
                 subject: "/etc/core/private_key.pem".to_owned(),
                 cause: "the file is empty".to_owned(),
@@ -284,6 +300,25 @@ mod tests {
             remedy: write the whole key beside the path and rename it over the path, so
                     that nobody reads half
         ");
+    }
+
+    #[test]
+    fn signatures_of_a_token_are_shown_with_how_long_they_take() {
+        let place = |place: &str, mean_micros| Signatures { place: place.to_owned(), count: 7, mean_micros };
+        let memory = place("memory", 900);
+        let text = screen(&Status { signatures: vec![memory.clone()], ..status() });
+        assert!(!text.contains("SIGNED IN"), "nothing of interest: {text}");
+        let token = place("pkcs11:token=harbor;object=core", 12_345);
+        let text = screen(&Status { signatures: vec![memory, token], ..status() });
+        for line in [
+            "SIGNED IN ",
+            "  memory  ",
+            " 7  0.9 ms\n",
+            "  pkcs11:token=harbor;object=core  ",
+            " 7  12.3 ms\n",
+        ] {
+            assert!(text.contains(line), "{line:?} {text}");
+        }
     }
 
     #[test]

@@ -51,9 +51,10 @@ impl Keeper {
         &self.tombstones
     }
 
-    /// The sources that hold keys now, in the order of their declaration.
-    pub fn sources(&self) -> impl Iterator<Item = &SourceName> {
-        self.holdings.iter().filter(|h| !h.current.is_empty()).map(|h| &h.name)
+    /// The sources that hold keys now, in the order of their declaration, and whether a file holds them.
+    pub fn sources(&self) -> impl Iterator<Item = (&SourceName, bool)> {
+        let is_file = |holding: &Holding| holding.current.iter().all(|key| key.elsewhere().is_none());
+        self.holdings.iter().filter(|h| !h.current.is_empty()).map(move |h| (&h.name, is_file(h)))
     }
 
     /// What [`Self::restore`] would change.

@@ -15,7 +15,10 @@ use prometheus_client::{
 
 use super::counters::{BOUNDS, Counters, ROUTES, STATUSES};
 use crate::{
-    edges::store::Health,
+    edges::{
+        signer::{self, Latency},
+        store::Health,
+    },
     words::reason::{Outcome, Reason, Rescue},
 };
 
@@ -28,6 +31,8 @@ pub struct Gauges {
     pub endpoints: Vec<(String, bool, Vec<String>)>,
     /// Signatures made since the start.
     pub signatures: u64,
+    /// How long signatures took, by where they were made.
+    pub signing: Vec<(String, Latency)>,
     /// Jobs' present waiting time, seconds.
     pub signing_delay: f64,
     /// Requests that wait for an endpoint.
@@ -61,7 +66,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 28] = [
+pub const FAMILIES: [Family; 29] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",
@@ -132,8 +137,14 @@ pub const FAMILIES: [Family; 28] = [
     },
     Family { name: "tidegate_signatures", help: "Tokens signed again", labels: &[], kind: "counter" },
     Family {
+        name: "tidegate_signature_duration_seconds",
+        help: "How long signatures were waited for: those of key files are made in `memory`, others in the token that the source names",
+        labels: &["place"],
+        kind: "histogram",
+    },
+    Family {
         name: "tidegate_signing_delay_seconds",
-        help: "How long a signature asked for now would wait",
+        help: "How long a signature asked for now would wait that is made in memory",
         labels: &[],
         kind: "gauge",
     },
@@ -365,6 +376,14 @@ impl Scrape {
                     encoder
                         .encode_family(&labels)?
                         .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                }
+            }
+            "tidegate_signature_duration_seconds" => {
+                for (place, latency) in &self.gauges.signing {
+                    let buckets: Vec<_> = signer::BOUNDS.into_iter().zip(latency.buckets).collect();
+                    let (sum, labels) = (latency.total.as_secs_f64(), [("place", place.as_str())]);
+                    let mut encoder = encoder.encode_family(&labels)?;
+                    encoder.encode_histogram::<NoLabelSet>(sum, latency.count(), &buckets, None)?;
                 }
             }
             name => {
