@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     edges::{
+        distant::Distant,
         key_source,
         listener::{Listener, Places, own_addresses},
         probe::{
@@ -47,6 +48,9 @@ use crate::{
 
 /// How long the first round of probes may hold up the start.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
+
+/// How long the first answers of peers and JWKS URLs may hold up the start.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long the access log's last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -122,6 +126,7 @@ async fn serve(
         stopped.clone(),
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
+    ask_afar(&shared.distant, &mut background, &stopped).await;
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -220,12 +225,23 @@ async fn store(
     let opened = store::open(settings, clock)?;
     if let Some(store) = &opened.store {
         let window = translate::policy(&settings.keys).window();
+        if settings.store.url.servers().is_none() {
+            shared.keys.recall_as_own();
+        }
         let mut seen_keys = SeenKeys::new(store.clone(), shared.keys.clone(), clock.clone(), window);
         let is_read = seen_keys.begin().await;
         background.spawn(store.clone().run(stopped.clone()));
         background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
     }
     Ok(opened)
+}
+
+/// Peers and JWKS URLs are asked from now on; the first answers are waited for.
+async fn ask_afar(distant: &Arc<Distant>, background: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+    background.spawn(distant.clone().run(stopped.clone()));
+    if distant.is_any() {
+        distant.answered_within(distant.ask(None), FIRST_ANSWERS).await;
+    }
 }
 
 /// Has them written.

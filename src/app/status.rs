@@ -28,6 +28,9 @@ pub struct Status {
     pub readiness: Readiness,
     pub endpoints: Vec<Endpoint>,
     pub keys: Vec<Key>,
+    /// Other tidegates that are asked for their keys.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
     /// Requests since the start, of all routes.
     pub requests: u64,
     /// Rescued requests since the start, by reason.
@@ -105,6 +108,28 @@ pub struct Key {
     pub ends_in_seconds: Option<u64>,
     /// The file or endpoint that it came from.
     pub source: String,
+}
+
+/// Another tidegate before the same Harbor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// As it is configured.
+    pub url: String,
+    /// Address and port that the name led to; empty where it led nowhere.
+    pub address: String,
+    /// Seconds since its last good answer.
+    pub heard_seconds_ago: Option<u64>,
+    /// The keys that it published then.
+    pub keys: Vec<String>,
+    /// What was wrong with its last answer.
+    pub fault: Option<String>,
+}
+
+impl Peer {
+    /// Its address, else its URL.
+    pub fn name(&self) -> &str {
+        if self.address.is_empty() { &self.url } else { &self.address }
+    }
 }
 
 impl From<&plan::Held> for Held {

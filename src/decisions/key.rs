@@ -184,6 +184,12 @@ impl Key {
         self.named(Some(alias))
     }
 
+    /// The same public half under its own names alone.
+    #[must_use]
+    pub fn without_alias(&self) -> Self {
+        self.without_private().named(None)
+    }
+
     /// The name that a document gave it; dropped where it is one of the key's own names.
     fn named(mut self, declared: Option<Kid>) -> Self {
         self.declared = declared.filter(|name| *name != self.kid && *name != self.thumbprint);
@@ -220,6 +226,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
         return Err(KeyFault::PublishedDefault);
     }
     Ok(once_each(keys))
+}
+
+/// The keys of a JWKS document and of nothing else.
+pub fn parse_jwks(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
+    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'{') | None => parse(bytes),
+        Some(_) => Err(KeyFault::Jwks("it is no JSON object")),
+    }
 }
 
 /// The libtrust id of the key that Harbor's chart once shipped to everyone (GHSA-5jw3-3rpx-7p27): whoever

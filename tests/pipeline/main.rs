@@ -32,6 +32,7 @@ mod observing;
 mod operating;
 mod outages;
 mod parking;
+mod peers;
 mod pkcs11;
 mod plans;
 mod pulls;

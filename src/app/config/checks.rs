@@ -3,6 +3,7 @@
 
 mod keys;
 mod listener;
+mod peers;
 mod process;
 mod store;
 mod upstream;
@@ -34,6 +35,7 @@ pub fn settings(
 ) -> (Settings, Vec<Fault>) {
     let mut c = Checker { document, taken_out, faults: Vec::new() };
     let store = store::store(&mut c, root.store, &root.deployment);
+    let peers = peers::peers(&mut c, root.peers, &root.deployment);
     let settings = Settings {
         mode: match root.mode {
             raw::Mode::Enforce => Mode::Enforce,
@@ -48,6 +50,7 @@ pub fn settings(
         listeners: listener::listeners(&mut c, root.listener.0, &root.admin.address.0),
         upstream: upstream::upstream(&mut c, root.upstream),
         keys: keys::keys(&mut c, root.keys),
+        peers,
         token: keys::token(&mut c, root.token),
         replay: process::replay(&root.replay),
         uploads: process::uploads(&mut c, &root.uploads),

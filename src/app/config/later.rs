@@ -1,8 +1,7 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 12] = [
-    ("peers", "the exchange of keys between replicas"),
+const LATER: [(&str, &str); 11] = [
     ("grace.on_refusal", "upgrade windows"),
     ("grace.windows", "upgrade windows"),
     ("grace.bridge", "bridges for lost OIDC sessions"),

@@ -5,6 +5,7 @@
 
 mod keys;
 mod listener;
+mod peers;
 mod process;
 mod store;
 mod upstream;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     keys::{KeySource, Keys, Overlap, Pkcs11, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
+    peers::Peers,
     process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
     store::{Store, StoreTls},
     upstream::{Endpoint, Opaque, Probe, Upstream, UpstreamTls},
@@ -41,6 +43,7 @@ pub struct Root {
     pub listener: Listeners,
     pub upstream: Upstream,
     pub keys: Keys,
+    pub peers: Peers,
     pub token: Token,
     pub replay: Replay,
     pub uploads: Uploads,

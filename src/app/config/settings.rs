@@ -7,7 +7,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub use super::{
-    address::{AdminAddress, EndpointUrl, Host, Scheme},
+    address::{AdminAddress, EndpointUrl, Host, JwksUrl, Scheme},
     secret::{Material, Secret},
     store_url::{Server, Servers, StoreUrl},
 };
@@ -27,6 +27,7 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     pub upstream: Upstream,
     pub keys: Keys,
+    pub peers: Peers,
     pub token: Token,
     pub replay: Replay,
     pub uploads: Uploads,
@@ -192,6 +193,8 @@ pub enum KeyOrigin {
     /// Every `*.pem`, `*.key` and `*.crt` in it whose name doesn't begin with a dot.
     Folder(PathBuf),
     JwksFile(PathBuf),
+    /// With the authority that signs its certificate; `None` = the platform's.
+    JwksUrl(JwksUrl, Option<Material>),
     Token(Pkcs11),
 }
 
@@ -203,6 +206,22 @@ pub struct Pkcs11 {
     pub label: Option<String>,
     pub id: Option<Vec<u8>>,
     pub pin: Material,
+}
+
+/// With `urls`, a secret or `insecure` there is a deployment's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// No url twice; without a secret and `insecure` all are https.
+    pub urls: Vec<EndpointUrl>,
+    /// `None` = the platform's certificates.
+    pub ca: Option<Material>,
+    pub client: Option<(Material, Material)>,
+    /// `None` = the host of the url.
+    pub server_name: Option<String>,
+    pub secret: Option<Material>,
+    /// Nobody proves anything.
+    pub insecure: bool,
+    pub every: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

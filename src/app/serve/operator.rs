@@ -8,7 +8,7 @@ use super::wiring::Alarms;
 use crate::{
     app::{
         admin::{Archivable, Operator, Published, Restore, Restored, RestoredWindow},
-        held_keys,
+        distant, held_keys,
         status::{self, Readiness, Status},
         store,
     },
@@ -94,6 +94,12 @@ impl Operator for Process {
             connections_refused: self.places.refused() as u64,
             alarms: self.all_alarms().len() as u64,
             store: self.health(),
+            peers: distant::statuses(&self.shared.distant)
+                .into_iter()
+                .map(|peer| {
+                    (peer.name().to_owned(), peer.fault.is_none() && peer.heard_seconds_ago.is_some())
+                })
+                .collect(),
         };
         // Writing to a string can't fail.
         exposition::text(&self.counters, gauges).unwrap_or_default()
@@ -111,6 +117,7 @@ impl Operator for Process {
             readiness: self.readiness(),
             endpoints: fleet.statuses.iter().map(endpoint).collect(),
             keys: ring.entries().map(|e| status::Key::of(e, now)).collect(),
+            peers: distant::statuses(&self.shared.distant),
             requests: self.requests(),
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
             would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
@@ -122,7 +129,8 @@ impl Operator for Process {
     }
 
     fn published(&self) -> Published {
-        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        // Peers' keys are theirs to publish (A10).
+        let (ring, now) = (self.shared.keys.sourced(), self.shared.clock.now());
         Published { jwks: ring.jwks(now), bundle: ring.bundle(now) }
     }
 
@@ -230,7 +238,8 @@ impl Process {
         let store = store::alarms(self.store.name(), &health)
             .into_iter()
             .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
-        files.chain(endpoints).chain(misfits).chain(store).collect()
+        let distant = distant::alarms(&self.shared.distant);
+        files.chain(endpoints).chain(misfits).chain(store).chain(distant).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use aws_lc_rs::{hmac, rand::SystemRandom};
 use crate::{
     app::{
         config::{self, Material, Settings},
-        translate,
+        distant, translate,
     },
     decisions::token::verify::Rules,
     edges::{
@@ -36,6 +36,7 @@ use crate::{
         park::Lot,
         pings::Pings,
         replay::Replays,
+        strangers::Strangers,
         token_service::{Answers, WrongCredentials},
         uploads::Uploads,
     },
@@ -71,6 +72,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
     let random = SystemRandom::new();
     let fresh_key = || hmac::Key::generate(hmac::HMAC_SHA256, &random).context("no randomness");
     let limits = &settings.limits;
+    let distant = Arc::new(distant::wire(settings, &keys, clock)?);
     let lot = Arc::new(Lot::new(settings.park.requests, settings.park.bytes));
     let shared = Arc::new(Shared {
         deployment: settings.deployment.clone().into(),
@@ -98,6 +100,8 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
         looked: Mutex::default(),
+        distant,
+        strangers: Strangers::default(),
     });
     let upstream_tls = upstream_tls(settings, clock)?;
     let doors = settings
@@ -217,6 +221,7 @@ pub(in crate::app) fn door(listener: &config::Listener, clock: &Clock) -> anyhow
     });
     Ok(Door {
         cluster: listener.scope == config::Scope::Cluster,
+        certified: listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
         http2: listener.http2 && listener.tls.is_none(),
         proxy_protocol: listener.proxy_protocol,
         trusted_proxies: listener.trusted_proxies.clone().into(),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Alarm, Endpoint, Held, Key, Signatures, Status};
+use super::{Alarm, Endpoint, Held, Key, Peer, Signatures, Status};
 use crate::words::clock::UnixTime;
 
 /// The whole screen.
@@ -55,6 +55,7 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     }
     endpoints(text, &status.endpoints)?;
     keys(text, &status.keys)?;
+    peers(text, &status.peers)?;
     rescues(text, status)?;
     let rejected: u64 = status.rejections.values().sum();
     if rejected > 0 {
@@ -109,6 +110,24 @@ fn keys(text: &mut String, keys: &[Key]) -> fmt::Result {
     }
     if keys.is_empty() {
         writeln!(text, "none: tokens are re-routed and replayed, never re-signed")?;
+    }
+    Ok(())
+}
+
+/// Shown where there are any.
+fn peers(text: &mut String, peers: &[Peer]) -> fmt::Result {
+    if !peers.is_empty() {
+        writeln!(text, "\n{:<36}  {:<8}  KEYS", "PEER", "HEARD")?;
+    }
+    for peer in peers {
+        let name =
+            if peer.address.is_empty() { peer.url.clone() } else { format!("{} {}", peer.address, peer.url) };
+        let heard = peer.heard_seconds_ago.map_or_else(|| "never".to_owned(), |s| format!("{}", Ago(s)));
+        let keys: Vec<String> = peer.keys.iter().map(|kid| kid.chars().take(4).collect()).collect();
+        writeln!(text, "{:<36}  {heard:<8}  {}", cut(&name, 36), cut(&keys.join(", "), 30))?;
+        if let Some(fault) = &peer.fault {
+            folded(text, "  ", fault)?;
+        }
     }
     Ok(())
 }
@@ -259,6 +278,7 @@ mod tests {
                 endpoint("[2001:db8::1]:8080", false, Held::Several(vec![kid("AAAA"), kid("BBBB")])),
             ],
             keys: vec![key("AAAA", "signing", None), key("BBBB", "verifying", Some(1_620))],
+            peers: vec![],
             requests: 20_311,
             rescues: BTreeMap::from([("resign".to_owned(), 1_100), ("reroute".to_owned(), 104), ("replay".to_owned(), 0)]),
             would_have_rescued: BTreeMap::new(),
@@ -319,6 +339,32 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} {text}");
         }
+    }
+
+    #[test]
+    fn peers_are_shown_with_what_they_told_and_what_is_wrong() {
+        let url = "http://harbor-core-peers.harbor.svc:8080".to_owned();
+        let good = Peer {
+            address: "10.0.0.7:8080".to_owned(),
+            heard_seconds_ago: Some(4),
+            keys: vec![kid("AAAA"), kid("BBBB")],
+            url: url.clone(),
+            ..Peer::default()
+        };
+        let bad = Peer {
+            address: "10.0.0.8:8080".to_owned(),
+            fault: Some("its answer doesn't prove the shared secret".to_owned()),
+            url,
+            ..Peer::default()
+        };
+        let text = screen(&Status { peers: vec![good, bad], ..status() });
+        let shown: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("PEER")).take(4).collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        PEER                                  HEARD     KEYS
+        10.0.0.7:8080 http://harbor-core-pe…  4 s       AAAA, BBBB
+        10.0.0.8:8080 http://harbor-core-pe…  never     
+          its answer doesn't prove the shared secret
+        ");
     }
 
     #[test]

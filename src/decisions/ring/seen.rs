@@ -119,9 +119,10 @@ impl Keeper {
                 return;
             }
         }
+        let is_own = self.recalls_own;
         let holding = self.holding(&SourceName::new(&seen.source), now);
         let ending = holding.listing.until.map_or(ending, |end| ending.cut(end));
-        holding.former.push(Former { key: Arc::new(key), ending });
+        holding.former.push(Former { key: Arc::new(key), ending, is_own });
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Gauges {
     pub alarms: u64,
     /// The store; `None` = memory.
     pub store: Option<Health>,
+    /// Peers: name, and whether its last answer was good.
+    pub peers: Vec<(String, bool)>,
 }
 
 /// One family of metrics: how it is documented and exposed.
@@ -66,7 +68,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 29] = [
+pub const FAMILIES: [Family; 30] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",
@@ -183,6 +185,12 @@ pub const FAMILIES: [Family; 29] = [
         name: "tidegate_endpoint_held_key",
         help: "1 for each key that an endpoint holds",
         labels: &["endpoint", "kid"],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_peer_up",
+        help: "1 where a peer's last answer told its keys",
+        labels: &["peer"],
         kind: "gauge",
     },
     Family {
@@ -311,6 +319,11 @@ impl Scrape {
                     kids.iter()
                         .map(move |kid| (vec![("endpoint", name.as_str()), ("kid", kid.as_str())], 1.0))
                 })
+                .collect(),
+            "tidegate_peer_up" => g
+                .peers
+                .iter()
+                .map(|(name, up)| (vec![("peer", name.as_str())], f64::from(u8::from(*up))))
                 .collect(),
             "tidegate_alarms" => one(g.alarms as f64),
             "tidegate_store_degraded_since_seconds" => {

@@ -51,12 +51,15 @@ pub struct KeySource {
     /// A folder of such files: `*.pem`, `*.key` and `*.crt`; names that begin with a dot don't count, as in a
     /// mounted Secret.
     pub folder: String,
-    /// A file with a JWKS.
+    /// A file with a JWKS, or its `https` URL: asked again every minute or as its `max-age` says (10 s to 5 min), and at
+    /// once when a token names an unknown key. While it can't be had, what it held stays.
     pub jwks: String,
     /// Keys in a PKCS#11 token, which sign there.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Pkcs11")]
     pub pkcs11: Option<Pkcs11>,
+    /// Certificates in PEM that sign the URL's. Empty: the platform's.
+    pub ca_file: String,
     /// One more name by which tokens may name the key of `file` or `pkcs11`.
     pub alias: Text<Option<Kid>>,
     /// The state of its keys. Absent: by the file's history and by `from` and `until`.
