@@ -8,6 +8,7 @@ pub mod config;
 mod held_keys;
 mod log;
 pub mod pages;
+pub mod ramp;
 mod realm;
 mod rehearse;
 pub mod serve;

@@ -41,7 +41,7 @@ use crate::{
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{connection::Door, context::Shared, registry::serves, seen_keys::SeenKeys},
+    flow::{connection::Door, context::Shared, formers, registry::serves, seen_keys::SeenKeys},
     words::clock::Clock,
 };
 
@@ -122,6 +122,7 @@ async fn serve(
         stopped.clone(),
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
+    background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),

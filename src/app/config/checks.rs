@@ -1,9 +1,11 @@
 //! What a single value can't say about itself: the raw configuration becomes [`Settings`], and everything that doesn't
 //! fit together becomes a fault. No file is opened and nothing is resolved here.
 
+mod credential;
 mod keys;
 mod listener;
 mod process;
+mod ramp;
 mod store;
 mod upstream;
 
@@ -34,6 +36,8 @@ pub fn settings(
 ) -> (Settings, Vec<Fault>) {
     let mut c = Checker { document, taken_out, faults: Vec::new() };
     let store = store::store(&mut c, root.store, &root.deployment);
+    let upstream = upstream::upstream(&mut c, root.upstream);
+    let ramp = ramp::ramp(&mut c, root.ramp, &upstream.endpoints);
     let settings = Settings {
         mode: match root.mode {
             raw::Mode::Enforce => Mode::Enforce,
@@ -46,7 +50,7 @@ pub fn settings(
         },
         public_url: root.public_url.0,
         listeners: listener::listeners(&mut c, root.listener.0, &root.admin.address.0),
-        upstream: upstream::upstream(&mut c, root.upstream),
+        upstream,
         keys: keys::keys(&mut c, root.keys),
         token: keys::token(&mut c, root.token),
         replay: process::replay(&root.replay),
@@ -58,6 +62,8 @@ pub fn settings(
         timeouts: process::timeouts(&mut c, &root.timeouts),
         admin: process::admin(&mut c, root.admin),
         log: process::log(&root.log),
+        credentials: credential::credentials(&mut c, root.credential),
+        ramp,
         stated: Stated::default(),
     };
     if settings.realm == Realm::Rewrite && settings.public_url.is_none() {

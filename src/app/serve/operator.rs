@@ -9,6 +9,7 @@ use crate::{
     app::{
         admin::{Archivable, Operator, Published, Restore, Restored, RestoredWindow},
         held_keys,
+        ramp::{self, Steer},
         status::{self, Readiness, Status},
         store,
     },
@@ -16,6 +17,7 @@ use crate::{
         archive::{self, ContentFault, Known},
         key::Key,
         plan::Standing,
+        ramp::Side,
         record::revocation::Revocation,
         ring::{AddFault, RetireFault},
     },
@@ -28,7 +30,7 @@ use crate::{
             exposition::{self, Gauges},
         },
     },
-    flow::context::Shared,
+    flow::{context::Shared, formers::Use},
     words::{
         clock::UnixTime,
         kid::Kid,
@@ -87,6 +89,8 @@ impl Operator for Process {
             connections_refused: self.places.refused() as u64,
             alarms: self.all_alarms().len() as u64,
             store: self.health(),
+            ramp: ramp::gauges(&self.shared, now),
+            former_secrets: self.shared.formers.uses().into_iter().map(|u| (u.name, u.requests)).collect(),
         };
         // Writing to a string can't fail.
         exposition::text(&self.counters, gauges).unwrap_or_default()
@@ -109,7 +113,13 @@ impl Operator for Process {
             would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
             alarms: self.all_alarms(),
+            ramp: ramp::of(&self.shared, now),
+            former_secrets: self.shared.formers.uses().iter().map(|one| former_secret(one, now)).collect(),
         }
+    }
+
+    fn steer(&self, how: Steer) -> bool {
+        ramp::steer(&self.shared, how, self.shared.clock.now())
     }
 
     fn published(&self) -> Published {
@@ -209,7 +219,21 @@ impl Process {
         let store = store::alarms(self.store.name(), &health)
             .into_iter()
             .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
-        files.chain(endpoints).chain(misfits).chain(store).collect()
+        let ramp = ramp::alarm(&self.shared);
+        let formers = self.shared.formers.alarms().into_iter();
+        let formers =
+            formers.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
+        files.chain(formers).chain(endpoints).chain(misfits).chain(store).chain(ramp).collect()
+    }
+}
+
+fn former_secret(used: &Use, now: UnixTime) -> status::FormerSecret {
+    status::FormerSecret {
+        name: used.name.clone(),
+        ends_in_seconds: (now < used.until).then(|| used.until.since(now).as_secs()),
+        requests: used.requests,
+        last_used_seconds_ago: used.last.map(|last| now.since(last).as_secs()),
+        addresses: used.addresses,
     }
 }
 
@@ -220,5 +244,6 @@ fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {
         healthy: s.standing == Standing::Healthy,
         held: (&s.held).into(),
         probed_seconds_ago: s.probed.map(|at| at.elapsed().as_secs()),
+        side: if s.endpoint.side == Side::Next { "next" } else { "" }.to_owned(),
     }
 }

@@ -124,7 +124,12 @@ fn apply(
     // Without TLS so far, it begins with the endpoints that want it: they are never reached in the clear.
     let client =
         running.clone().map_or_else(|| wiring::upstream_tls(new, clock), |running| Ok(Some(running)))?;
-    shared.policy.store(Arc::new(wiring::policy(new)));
+    let policy = wiring::policy(new);
+    if shared.policy.load().ramp != policy.ramp {
+        shared.ramps.resume();
+    }
+    shared.policy.store(Arc::new(policy));
+    shared.formers.configure(wiring::formers(new), clock.now());
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
     names.store(Arc::new(wiring::names(new, client.as_ref())));
     let fresh_tls = running.is_none();
