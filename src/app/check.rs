@@ -23,6 +23,7 @@ use crate::{
         listener::own_addresses,
         tls::TlsFault,
     },
+    flow::formers,
     words::clock::{Clock, UnixTime},
 };
 
@@ -54,6 +55,7 @@ pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Re
     admin_token(&settings, &mut report);
     report.faults.extend(seal_keys(&settings));
     peers(&settings, clock, &mut report);
+    former_secrets(&settings, now, &mut report);
     if is_sound {
         report.looked.at(&settings);
         addresses::addresses(&settings, &mut report);
@@ -196,6 +198,39 @@ fn of_alarm(key: &str, alarm: &Alarm) -> Fault {
         found: alarm.cause.clone(),
         expected: String::new(),
         remedy: alarm.remedy.to_owned(),
+    }
+}
+
+fn former_secrets(settings: &Settings, now: UnixTime, report: &mut Report) {
+    for (i, one) in settings.credentials.iter().enumerate() {
+        let hash = formers::read_hash(&one.former_hash).map(|(_, open)| open);
+        let present = formers::read_present(&one.present).map(|(_, open)| open);
+        for (path, member, read) in
+            [(&one.former_hash, "former_hash_file", hash), (&one.present, "present_file", present)]
+        {
+            let fault = |found: &str, remedy: &str| Fault {
+                place: Place::Path(path.clone()),
+                key: format!("credential[{i}].{member}"),
+                found: found.to_owned(),
+                expected: String::new(),
+                remedy: remedy.to_owned(),
+            };
+            match read {
+                Ok(open) => report.warnings.extend(open.map(|(found, remedy)| fault(found, remedy))),
+                // A configuration that names none says so by itself.
+                Err(_) if path.as_os_str().is_empty() => {}
+                Err(error) => report.faults.push(fault(&error.to_string(), error.remedy())),
+            }
+        }
+        if one.until <= now {
+            report.warnings.push(Fault {
+                place: Place::Default,
+                key: format!("credential[{i}].until"),
+                found: format!("{}: the former secret of {} is taken no more", one.until.rfc3339(), one.name),
+                expected: String::new(),
+                remedy: "remove the [[credential]], and the files".to_owned(),
+            });
+        }
     }
 }
 

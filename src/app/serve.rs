@@ -42,7 +42,7 @@ use crate::{
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{connection::Door, context::Shared, registry::serves, seen_keys::SeenKeys},
+    flow::{connection::Door, context::Shared, formers, registry::serves, seen_keys::SeenKeys},
     words::clock::Clock,
 };
 
@@ -127,6 +127,7 @@ async fn serve(
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
     ask_afar(&shared.distant, &mut background, &stopped).await;
+    background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),

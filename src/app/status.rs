@@ -47,6 +47,56 @@ pub struct Status {
     #[serde(default)]
     pub signatures: Vec<Signatures>,
     pub alarms: Vec<Alarm>,
+    /// The move to the next side, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ramp>,
+    /// Former secrets of robots, and who still uses them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_secrets: Vec<FormerSecret>,
+}
+
+/// A robot's former secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerSecret {
+    /// The robot.
+    pub name: String,
+    /// Until it is taken no more; `None` where that has come.
+    pub ends_in_seconds: Option<u64>,
+    /// Requests with it since the start.
+    pub requests: u64,
+    /// Since the last one.
+    pub last_used_seconds_ago: Option<u64>,
+    /// Addresses that they came from; 1,000 are told apart.
+    pub addresses: usize,
+}
+
+/// The move to the next side, as it goes on in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ramp {
+    /// Percent of clients that go to the next side now.
+    pub share: u8,
+    /// The same by plan.
+    pub planned: u8,
+    /// The same as an operator has set it.
+    pub set: Option<u8>,
+    /// What goes there whatever the share.
+    pub by: Vec<String>,
+    /// The part of its requests in a minute that may fail.
+    pub stop_at: String,
+    /// What the plan has next.
+    pub next_step: Option<String>,
+    /// Why all go to the current side, where they do.
+    pub stopped: Option<String>,
+    /// Requests to the current side since the start.
+    pub requests_current: u64,
+    /// Requests to the next side since the start.
+    pub requests_next: u64,
+    /// Those of them that failed there.
+    pub failed_next: u64,
+    /// The same in the last minute.
+    pub minute_requests_next: u32,
+    /// Those of them that failed there.
+    pub minute_failed_next: u32,
 }
 
 /// Whether new connections should come here; why not, where not.
@@ -70,6 +120,9 @@ pub struct Endpoint {
     pub held: Held,
     /// Seconds since the last probe that was answered.
     pub probed_seconds_ago: Option<u64>,
+    /// `next`, or empty.
+    #[serde(default)]
+    pub side: String,
 }
 
 /// The key that an endpoint signs and verifies with.

@@ -9,6 +9,7 @@ use crate::{
     app::{
         admin::{Archivable, Operator, Published, Restore, Restored, RestoredWindow},
         distant, held_keys,
+        ramp::{self, Steer},
         status::{self, Readiness, Status},
         store,
     },
@@ -17,6 +18,7 @@ use crate::{
         key::Key,
         outage::Need,
         plan::Standing,
+        ramp::Side,
         record::revocation::Revocation,
         ring::{AddFault, RetireFault, SourceName},
     },
@@ -30,7 +32,7 @@ use crate::{
             exposition::{self, Gauges},
         },
     },
-    flow::context::Shared,
+    flow::{context::Shared, formers::Use},
     words::{
         clock::UnixTime,
         kid::Kid,
@@ -100,6 +102,8 @@ impl Operator for Process {
                     (peer.name().to_owned(), peer.fault.is_none() && peer.heard_seconds_ago.is_some())
                 })
                 .collect(),
+            ramp: ramp::gauges(&self.shared, now),
+            former_secrets: self.shared.formers.uses().into_iter().map(|u| (u.name, u.requests)).collect(),
         };
         // Writing to a string can't fail.
         exposition::text(&self.counters, gauges).unwrap_or_default()
@@ -125,7 +129,13 @@ impl Operator for Process {
             waiting: self.waiting(),
             signatures: self.shared.signer.latencies().into_iter().map(signatures).collect(),
             alarms: self.all_alarms(),
+            ramp: ramp::of(&self.shared, now),
+            former_secrets: self.shared.formers.uses().iter().map(|one| former_secret(one, now)).collect(),
         }
+    }
+
+    fn steer(&self, how: Steer) -> bool {
+        ramp::steer(&self.shared, how, self.shared.clock.now())
     }
 
     fn published(&self) -> Published {
@@ -239,7 +249,21 @@ impl Process {
             .into_iter()
             .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
         let distant = distant::alarms(&self.shared.distant);
-        files.chain(endpoints).chain(misfits).chain(store).chain(distant).collect()
+        let ramp = ramp::alarm(&self.shared);
+        let formers = self.shared.formers.alarms().into_iter();
+        let formers =
+            formers.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
+        files.chain(formers).chain(endpoints).chain(misfits).chain(store).chain(distant).chain(ramp).collect()
+    }
+}
+
+fn former_secret(used: &Use, now: UnixTime) -> status::FormerSecret {
+    status::FormerSecret {
+        name: used.name.clone(),
+        ends_in_seconds: (now < used.until).then(|| used.until.since(now).as_secs()),
+        requests: used.requests,
+        last_used_seconds_ago: used.last.map(|last| now.since(last).as_secs()),
+        addresses: used.addresses,
     }
 }
 
@@ -255,5 +279,6 @@ fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {
         healthy: s.standing == Standing::Healthy,
         held: (&s.held).into(),
         probed_seconds_ago: s.probed.map(|at| at.elapsed().as_secs()),
+        side: if s.endpoint.side == Side::Next { "next" } else { "" }.to_owned(),
     }
 }

@@ -28,6 +28,7 @@ use crate::{
         budget::Budget,
         connection::Door,
         context::{Policy, Shared},
+        formers::{self, Formers},
         grace::Graces,
         kept::Stores,
         known::KnownTokens,
@@ -35,6 +36,7 @@ use crate::{
         own_token::OwnTokens,
         park::Lot,
         pings::Pings,
+        ramps::Ramps,
         replay::Replays,
         strangers::Strangers,
         token_service::{Answers, WrongCredentials},
@@ -82,8 +84,10 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
+        formers: Formers::new(fresh_key()?),
         graces: Graces::new(fresh_key()?, ANSWERS),
         pings: Pings::default(),
+        ramps: Ramps::default(),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,
@@ -103,6 +107,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         distant,
         strangers: Strangers::default(),
     });
+    shared.formers.configure(formers(settings), now);
     let upstream_tls = upstream_tls(settings, clock)?;
     let doors = settings
         .listeners
@@ -117,6 +122,17 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         of_doors.chain(present.load().client().iter().flat_map(|tls| tls.alarms().to_vec())).collect()
     });
     Ok(Wired { shared, names, doors, alarms })
+}
+
+/// Former secrets of robots.
+pub(super) fn formers(settings: &Settings) -> Vec<formers::Configured> {
+    let of = |one: &config::FormerSecret| formers::Configured {
+        name: one.name.clone(),
+        hash_file: one.former_hash.clone(),
+        present_file: one.present.clone(),
+        until: one.until,
+    };
+    settings.credentials.iter().map(of).collect()
 }
 
 /// Where uploads are kept; an error where the folder takes no file.
@@ -156,6 +172,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         park: settings.park.timeout,
         answer_cache: settings.token.cache,
         grace: settings.grace.window,
+        ramp: settings.ramp.clone().map(Arc::new),
     }
 }
 
@@ -231,7 +248,7 @@ pub(in crate::app) fn door(listener: &config::Listener, clock: &Clock) -> anyhow
 
 /// The endpoints by name.
 pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls>>) -> Names {
-    let named = |url: &config::EndpointUrl, opaque| {
+    let named = |url: &config::EndpointUrl, opaque, side| {
         let host: Arc<str> = match &url.host {
             config::Host::Name(name) => name.as_str().into(),
             config::Host::Ip(ip) => ip.to_string().into(),
@@ -239,7 +256,7 @@ pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls
         let upstream = tls.filter(|_| url.scheme == config::Scheme::Https);
         let tls =
             upstream.map(|client| Arc::new(UpstreamTls { client: client.clone(), name: (*host).into() }));
-        Named { host, port: url.port, opaque, tls }
+        Named { host, port: url.port, opaque, tls, side }
     };
     let opaque = |o: config::Opaque| match o {
         config::Opaque::Auto => Opaque::Auto,
@@ -248,7 +265,7 @@ pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls
     };
     let upstream = &settings.upstream;
     Names {
-        cores: upstream.endpoints.iter().map(|e| named(&e.url, opaque(e.opaque))).collect(),
-        portal: upstream.portal.iter().map(|url| named(url, Opaque::No)).collect(),
+        cores: upstream.endpoints.iter().map(|e| named(&e.url, opaque(e.opaque), e.side)).collect(),
+        portal: upstream.portal.iter().map(|url| named(url, Opaque::No, config::Side::Current)).collect(),
     }
 }
