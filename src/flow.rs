@@ -7,6 +7,7 @@ pub mod context;
 pub mod grace;
 pub mod headers;
 pub mod kept;
+pub mod kept_graces;
 pub mod known;
 pub mod outages;
 pub mod own_token;

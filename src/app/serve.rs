@@ -41,7 +41,13 @@ use crate::{
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{connection::Door, context::Shared, registry::serves, seen_keys::SeenKeys},
+    flow::{
+        connection::Door,
+        context::Shared,
+        kept_graces::{self, KeptGraces},
+        registry::serves,
+        seen_keys::SeenKeys,
+    },
     words::clock::Clock,
 };
 
@@ -208,7 +214,7 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
     settings.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// Opens the store, takes what it holds into the ring, and keeps the two together from then on.
+/// Opens the store, takes what it holds into memory, and keeps the two together from then on.
 async fn store(
     settings: &Settings,
     shared: &Arc<Shared>,
@@ -223,6 +229,11 @@ async fn store(
         let is_read = seen_keys.begin().await;
         background.spawn(store.clone().run(stopped.clone()));
         background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+        let graces = KeptGraces::new(store.clone(), shared.clone());
+        graces.begin().await;
+        background.spawn(stop_at(graces.run(), stopped.clone()));
+    } else {
+        kept_graces::without_a_store(shared);
     }
     Ok(opened)
 }

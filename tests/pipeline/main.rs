@@ -18,6 +18,7 @@ mod draining;
 mod ended_grace;
 mod evidence;
 mod hanging;
+mod kept_grace;
 mod key_commands;
 mod key_overlap;
 mod key_states;

@@ -1,7 +1,7 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 13] = [
+const LATER: [(&str, &str); 12] = [
     ("peers", "the exchange of keys between replicas"),
     ("grace.on_refusal", "upgrade windows"),
     ("grace.windows", "upgrade windows"),
@@ -11,7 +11,6 @@ const LATER: [(&str, &str); 13] = [
     ("traces", "traces by OTLP"),
     ("credential", "former secrets of robots"),
     ("ramp", "a ramp between replicas"),
-    ("keys.keep_private", "private halves in the store"),
     ("keys.sources[].pkcs11", "keys in PKCS#11 tokens"),
     ("upstream.kind", "plain registries"),
     ("upstream.endpoints[].side", "a ramp between replicas"),

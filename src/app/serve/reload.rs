@@ -126,6 +126,7 @@ fn apply(
         running.clone().map_or_else(|| wiring::upstream_tls(new, clock), |running| Ok(Some(running)))?;
     shared.policy.store(Arc::new(wiring::policy(new)));
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
+    shared.keys.set_keeps_private(new.keys.keep_private);
     names.store(Arc::new(wiring::names(new, client.as_ref())));
     let fresh_tls = running.is_none();
     for part in fixed_parts_changed(began_with, new).filter(|part| !(fresh_tls && *part == "upstream.tls")) {

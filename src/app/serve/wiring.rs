@@ -7,14 +7,17 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
-use aws_lc_rs::{hmac, rand::SystemRandom};
+use aws_lc_rs::{
+    hmac,
+    rand::{self, SystemRandom},
+};
 
 use crate::{
     app::{
         config::{self, Material, Settings},
         translate,
     },
-    decisions::token::verify::Rules,
+    decisions::{grace::ends::ProcessId, token::verify::Rules},
     edges::{
         alarm::Alarm,
         fleet::{Opaque, Scheme, Shelf, UpstreamTls},
@@ -64,6 +67,7 @@ pub(super) type Alarms = Arc<dyn Fn() -> Vec<Alarm> + Send + Sync>;
 pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> {
     let now = clock.now();
     let keys = Arc::new(KeyShelf::new(translate::policy(&settings.keys), translate::sources(&settings.keys)));
+    keys.set_keeps_private(settings.keys.keep_private);
     let alarms = key_source::load_once(&keys, now);
     if let Some(alarm) = alarms.iter().find(|alarm| alarm.forbids_start) {
         bail!("{}: {}; {}", alarm.path, alarm.cause, alarm.remedy);
@@ -80,7 +84,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
-        graces: Graces::new(fresh_key()?, ANSWERS),
+        graces: Graces::new(process_id()?, ANSWERS),
         pings: Pings::default(),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
@@ -113,6 +117,13 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         of_doors.chain(present.load().client().iter().flat_map(|tls| tls.alarms().to_vec())).collect()
     });
     Ok(Wired { shared, names, doors, alarms })
+}
+
+/// A number that no other process has.
+fn process_id() -> anyhow::Result<ProcessId> {
+    let mut bytes = [0; 8];
+    rand::fill(&mut bytes).ok().context("no randomness")?;
+    Ok(ProcessId(u64::from_be_bytes(bytes)))
 }
 
 /// Where uploads are kept; an error where the folder takes no file.
