@@ -34,7 +34,7 @@ use crate::{
 type Place = [u8; 32];
 
 /// Bytes of all records together, at most.
-const BYTES: u64 = 128 << 20;
+const BYTES: u64 = 192 << 20;
 /// What a record takes beside its token and its access.
 const FRAME: usize = 512;
 /// Tokens of grace that are known as such: those that live.
@@ -127,7 +127,11 @@ pub struct Granted {
 
 impl Remembered for Granted {
     fn bytes(&self) -> usize {
-        FRAME + 2 * self.token.len()
+        let access = self.access.iter().map(|access| {
+            let actions = access.actions.iter().map(|action| 32 + action.len());
+            96 + access.name.len() + actions.sum::<usize>()
+        });
+        FRAME + self.token.len() + access.sum::<usize>()
     }
 
     fn life(&self) -> Duration {
@@ -160,7 +164,7 @@ impl Granted {
 }
 
 impl Graces {
-    /// Room for `capacity` records, and for 128 MiB of them. Off until it is opened; `own` = who says here what has
+    /// Room for `capacity` records, and for 192 MiB of them. Off until it is opened; `own` = who says here what has
     /// ended.
     pub fn new(own: ProcessId, capacity: u64) -> Self {
         let opened = Arc::<OnceLock<Opened>>::default();
@@ -292,6 +296,13 @@ impl Graces {
         // What is no more known of the credential might have been that it is suspended.
         let known = self.credentials.get(&granted.secret)?;
         (Arc::ptr_eq(&known, &granted.standing) && !granted.is_over()).then_some(granted)
+    }
+
+    /// Records in memory now.
+    pub fn count(&self) -> u64 {
+        // moka counts what it has seen to; that happens seldom where little is asked.
+        self.records.run_pending_tasks();
+        self.records.entry_count()
     }
 
     /// Notes a token of grace by its digest.
