@@ -8,6 +8,7 @@ pub mod formers;
 pub mod grace;
 pub mod headers;
 pub mod kept;
+pub mod kept_graces;
 pub mod known;
 pub mod outages;
 pub mod own_page;

@@ -42,7 +42,14 @@ use crate::{
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{connection::Door, context::Shared, formers, registry::serves, seen_keys::SeenKeys},
+    flow::{
+        connection::Door,
+        context::Shared,
+        formers,
+        kept_graces::{self, KeptGraces},
+        registry::serves,
+        seen_keys::SeenKeys,
+    },
     words::clock::Clock,
 };
 
@@ -215,7 +222,7 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
     settings.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// Opens the store, takes what it holds into the ring, and keeps the two together from then on.
+/// Opens the store, takes what it holds into memory, and keeps the two together from then on.
 async fn store(
     settings: &Settings,
     shared: &Arc<Shared>,
@@ -233,6 +240,11 @@ async fn store(
         let is_read = seen_keys.begin().await;
         background.spawn(store.clone().run(stopped.clone()));
         background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+        let graces = KeptGraces::new(store.clone(), shared.clone());
+        graces.begin().await;
+        background.spawn(stop_at(graces.run(), stopped.clone()));
+    } else {
+        kept_graces::without_a_store(shared);
     }
     Ok(opened)
 }

@@ -11,6 +11,7 @@ mod pem;
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use zeroize::Zeroizing;
 
 use self::half::{PrivateHalf, PublicHalf};
 pub use self::{
@@ -164,6 +165,20 @@ impl Key {
             return Err(KeyFault::PublishedDefault);
         }
         Ok(key.named(declared))
+    }
+
+    /// A whole key that was kept as `PrivateKeyInfo` in DER (RFC 5208).
+    pub fn of_pkcs8(der: &[u8]) -> Result<Self, KeyFault> {
+        let key = pem::pkcs8(der)?;
+        if is_published_default(key.kid.as_str()) {
+            return Err(KeyFault::PublishedDefault);
+        }
+        Ok(key)
+    }
+
+    /// The whole key as `PrivateKeyInfo` in DER, for the sealed store alone; `None` where the private half isn't here.
+    pub fn pkcs8(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.private.as_ref()?.pkcs8()
     }
 
     /// The same key without its private half.

@@ -7,7 +7,10 @@ mod told;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -78,6 +81,7 @@ pub struct KeyShelf {
     reconfigured: Notify,
     looked: Notify,
     changed: Notify,
+    keeps_private: AtomicBool,
 }
 
 impl KeyShelf {
@@ -95,7 +99,31 @@ impl KeyShelf {
             reconfigured: Notify::new(),
             looked: Notify::new(),
             changed: Notify::new(),
+            keeps_private: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a store should hold private halves too.
+    pub fn set_keeps_private(&self, keeps: bool) {
+        if self.keeps_private.swap(keeps, Ordering::Relaxed) != keeps {
+            self.changed.notify_one();
+        }
+    }
+
+    pub fn keeps_private(&self) -> bool {
+        self.keeps_private.load(Ordering::Relaxed)
+    }
+
+    /// Keys that a store should hold with their private halves: see [`Keeper::private_halves`].
+    pub fn private_halves(&self, now: UnixTime) -> Vec<Arc<Key>> {
+        if self.keeps_private() { lock(&self.keeper).private_halves(now) } else { Vec::new() }
+    }
+
+    /// Takes back private halves that a store holds: see [`Keeper::recall_private`].
+    pub fn recall_private(&self, keys: impl IntoIterator<Item = Key>, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.recall_private(keys, now);
+        self.publish(&keeper, ring, &changes, now);
     }
 
     /// The ring as it is now: take it once for each plan (A19).

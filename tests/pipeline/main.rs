@@ -19,6 +19,7 @@ mod ended_grace;
 mod evidence;
 mod former_secrets;
 mod hanging;
+mod kept_grace;
 mod key_commands;
 mod key_overlap;
 mod key_states;

@@ -19,6 +19,7 @@ use super::{
     raw,
     secret::{Material, SecretText},
     settings::{Mode, Realm, Settings, Stated},
+    store_url::StoreUrl,
     written::Text,
 };
 
@@ -59,7 +60,7 @@ pub fn settings(
         replay: process::replay(&root.replay),
         uploads: process::uploads(&mut c, &root.uploads),
         park: process::park(&root.park),
-        grace: process::grace(&root.grace),
+        grace: process::grace(&mut c, &root.grace),
         store,
         limits: process::limits(&mut c, &root.limits),
         timeouts: process::timeouts(&mut c, &root.timeouts),
@@ -69,6 +70,11 @@ pub fn settings(
         ramp,
         stated: Stated::default(),
     };
+    if settings.keys.keep_private && settings.store.url == StoreUrl::Memory {
+        let found = "true, with a store that ends with the process";
+        let remedy = "set store.url to a file or a server, or keys.keep_private = false";
+        c.fault(&["keys.keep_private", "store.url"], found, "a store that outlives it", remedy);
+    }
     if settings.realm == Realm::Rewrite && settings.public_url.is_none() {
         c.fault(
             &["realm", "public_url"],

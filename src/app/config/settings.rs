@@ -188,6 +188,8 @@ pub struct Keys {
     /// At most five minutes.
     pub leeway: Duration,
     pub reread_every: Duration,
+    /// Private halves are kept in the store.
+    pub keep_private: bool,
     pub accept_missing_kid: bool,
 }
 

@@ -216,6 +216,26 @@ fn variables_that_kubernetes_sets_for_a_service_named_tidegate_are_none_of_ours(
 }
 
 #[test]
+fn private_halves_are_kept_where_they_outlive_the_process_and_their_keys_do_verify() {
+    let store = "[store]\nurl = \"file:/s\"\n";
+    assert!(file(&format!("[keys]\nkeep_private = true\n{store}")).is_ok_and(|s| s.keys.keep_private));
+    assert!(file(store).is_ok_and(|settings| !settings.keys.keep_private));
+    for text in [
+        "[keys]\nkeep_private = true\n[store]\nurl = \"memory:\"\n".to_owned(),
+        format!("[keys]\nkeep_private = true\noverlap = \"off\"\n{store}"),
+    ] {
+        assert_eq!(places(file(&text)), ["tidegate.toml:2:1 keys.keep_private"], "{text}");
+    }
+}
+
+#[test]
+fn grace_is_for_no_longer_than_what_ends_it_is_remembered() {
+    let longest = file("[grace]\nwindow = \"7d\"\n").expect("settings").grace.window;
+    assert_eq!(longest, crate::decisions::grace::LONGEST);
+    assert_eq!(places(file("[grace]\nwindow = \"8d\"\n")), ["tidegate.toml:2:1 grace.window"]);
+}
+
+#[test]
 fn what_is_not_built_yet_is_refused_wherever_it_is_written() {
     let text = "[traces]\notlp = \"/x\"\n";
     let written =

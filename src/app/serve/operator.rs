@@ -93,6 +93,7 @@ impl Operator for Process {
             spooled: self.shared.uploads.stores.spool.as_ref().map_or(0, |spool| spool.used()),
             answers: self.shared.answers.count(),
             replays: self.shared.replays.count(),
+            grants: self.shared.graces.count(),
             connections_refused: self.places.refused() as u64,
             alarms: self.all_alarms().len() as u64,
             store: self.health(),

@@ -133,6 +133,7 @@ fn apply(
     shared.formers.configure(wiring::formers(new), clock.now());
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
     shared.distant.urls().follow(urls);
+    shared.keys.set_keeps_private(new.keys.keep_private);
     names.store(Arc::new(wiring::names(new, client.as_ref())));
     let fresh_tls = running.is_none();
     for part in fixed_parts_changed(began_with, new).filter(|part| !(fresh_tls && *part == "upstream.tls")) {

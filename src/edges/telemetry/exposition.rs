@@ -45,6 +45,8 @@ pub struct Gauges {
     pub answers: u64,
     /// Credentials for replay in memory.
     pub replays: u64,
+    /// Grants of Harbor's that grace may give again.
+    pub grants: u64,
     /// Connections refused because all places were taken.
     pub connections_refused: u64,
     /// Alarms that stand.
@@ -348,6 +350,7 @@ impl Scrape {
             "tidegate_kept" => vec![
                 (vec![("what", "token_answers")], g.answers as f64),
                 (vec![("what", "replay_credentials")], g.replays as f64),
+                (vec![("what", "grants")], g.grants as f64),
             ],
             "tidegate_key_state" => g
                 .keys

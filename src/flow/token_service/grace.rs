@@ -78,6 +78,13 @@ impl Flight {
         outages.wait(client, EACH + self.bytes(), until, Reason::Outage).await.ok()
     }
 
+    /// Whether Harbor has accepted this credential within grace's window, in another life of this process perhaps, and
+    /// not refused it since.
+    pub(super) fn was_granted(&self, basic: &HeaderValue) -> bool {
+        let (shared, now) = (&self.worker.shared, self.worker.shared.clock.now());
+        matches!(decide(shared.graces.known(basic), self.policy.grace, now), Decision::Grace { .. })
+    }
+
     /// Whether grace could answer, were this an outage.
     pub(super) fn may_have_grace(&self) -> bool {
         self.granted(self.worker.shared.clock.now()).is_some()
@@ -85,7 +92,7 @@ impl Flight {
 
     /// What Harbor granted this credential for exactly this scope, and until when that may be granted again.
     fn granted(&self, now: UnixTime) -> Option<(Arc<Granted>, UnixTime)> {
-        let place = self.place.filter(|_| self.basic.is_some() && !self.unexplained.get())?;
+        let place = self.granted.filter(|_| !self.unexplained.get())?;
         let granted = self.worker.shared.graces.find(&place)?;
         match decide(Some(granted.record()), self.policy.grace, now) {
             Decision::Grace { expires } => Some((granted, expires)),

@@ -24,6 +24,10 @@ pub(super) fn keys(c: &mut Checker<'_>, raw: raw::Keys) -> Keys {
     c.at_least("keys.reread_every", &raw.reread_every, Span::millis(100));
     let reread_every = at_most(c, "keys.reread_every", raw.reread_every.0, Span::minutes(1));
     let sources = sources(c, raw.sources);
+    if raw.keep_private && !matches!(raw.overlap, raw::Overlap::Auto) {
+        let keys = ["keys.keep_private", "keys.overlap"];
+        c.fault(&keys, "true", "false, or overlap = \"auto\"", "no other keeps keys that no source holds");
+    }
     // With `off` the operator wants those tokens to die.
     if !matches!(raw.overlap, raw::Overlap::Off) {
         window_holds_every_token(c, &sources, token_lifetime + leeway);
@@ -38,11 +42,12 @@ pub(super) fn keys(c: &mut Checker<'_>, raw: raw::Keys) -> Keys {
         token_lifetime,
         leeway,
         reread_every,
+        keep_private: raw.keep_private,
         accept_missing_kid: raw.accept_missing_kid,
     }
 }
 
-fn at_most(c: &mut Checker<'_>, key: &str, span: Span, most: Span) -> Duration {
+pub(super) fn at_most(c: &mut Checker<'_>, key: &str, span: Span, most: Span) -> Duration {
     if span.duration() > most.duration() {
         c.fault(&[key], &format!("\"{}\"", span.write()), &format!("at most {}", most.write()), "");
     }

@@ -25,6 +25,10 @@ pub struct Keys {
     /// How often files are looked at, beside being watched; `100ms` to `1m`. PKCS#11 tokens are looked at ten times as
     /// seldom, a second apart at least, and at once when a key is met that nobody knows.
     pub reread_every: Text<Span>,
+    /// Keep private halves in the store too, sealed, for as long as their keys verify: after a restart, or on another
+    /// replica, tokens can be signed for a core that still holds a key which no file holds any more. Needs
+    /// `overlap = "auto"`.
+    pub keep_private: bool,
     /// Take tokens that name no key, where one key alone could have signed them.
     pub accept_missing_kid: bool,
 }
@@ -37,6 +41,7 @@ impl Default for Keys {
             token_lifetime: Text(Span::minutes(30)),
             leeway: Text(Span::seconds(60)),
             reread_every: Text(Span::millis(500)),
+            keep_private: false,
             accept_missing_kid: false,
         }
     }
