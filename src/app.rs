@@ -9,6 +9,7 @@ mod distant;
 mod held_keys;
 mod log;
 pub mod pages;
+pub mod ramp;
 mod realm;
 mod rehearse;
 pub mod serve;

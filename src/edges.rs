@@ -5,6 +5,7 @@ pub mod distant;
 pub mod fleet;
 pub mod key_source;
 pub mod listener;
+pub mod pkcs11;
 pub mod pool;
 pub mod probe;
 pub mod proxy_protocol;

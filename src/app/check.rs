@@ -23,6 +23,7 @@ use crate::{
         listener::own_addresses,
         tls::TlsFault,
     },
+    flow::formers,
     words::clock::{Clock, UnixTime},
 };
 
@@ -54,6 +55,7 @@ pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Re
     admin_token(&settings, &mut report);
     report.faults.extend(seal_keys(&settings));
     peers(&settings, clock, &mut report);
+    former_secrets(&settings, now, &mut report);
     if is_sound {
         report.looked.at(&settings);
         addresses::addresses(&settings, &mut report);
@@ -70,6 +72,7 @@ fn keys(settings: &Settings, now: UnixTime, report: &mut Report) -> std::sync::A
         let of = if alarm.is_warning { &mut report.warnings } else { &mut report.faults };
         of.push(of_alarm("keys.sources", alarm));
     }
+    shelf.end();
     let ring = shelf.ring();
     report.looked.keys = ring.entries().map(|entry| status::Key::of(entry, now)).collect();
     report.warnings.extend(public_halves(settings, &ring, now));
@@ -84,7 +87,7 @@ fn public_halves(settings: &Settings, ring: &Ring, now: UnixTime) -> Vec<Fault> 
         .iter()
         .filter_map(|source| match &source.origin {
             KeyOrigin::JwksFile(path) => Some(path.to_string_lossy().into_owned()),
-            KeyOrigin::File(_) | KeyOrigin::Folder(_) | KeyOrigin::JwksUrl(..) => None,
+            KeyOrigin::File(_) | KeyOrigin::Folder(_) | KeyOrigin::JwksUrl(..) | KeyOrigin::Token(_) => None,
         })
         .collect();
     let public = ring.entries().filter(|entry| {
@@ -195,6 +198,39 @@ fn of_alarm(key: &str, alarm: &Alarm) -> Fault {
         found: alarm.cause.clone(),
         expected: String::new(),
         remedy: alarm.remedy.to_owned(),
+    }
+}
+
+fn former_secrets(settings: &Settings, now: UnixTime, report: &mut Report) {
+    for (i, one) in settings.credentials.iter().enumerate() {
+        let hash = formers::read_hash(&one.former_hash).map(|(_, open)| open);
+        let present = formers::read_present(&one.present).map(|(_, open)| open);
+        for (path, member, read) in
+            [(&one.former_hash, "former_hash_file", hash), (&one.present, "present_file", present)]
+        {
+            let fault = |found: &str, remedy: &str| Fault {
+                place: Place::Path(path.clone()),
+                key: format!("credential[{i}].{member}"),
+                found: found.to_owned(),
+                expected: String::new(),
+                remedy: remedy.to_owned(),
+            };
+            match read {
+                Ok(open) => report.warnings.extend(open.map(|(found, remedy)| fault(found, remedy))),
+                // A configuration that names none says so by itself.
+                Err(_) if path.as_os_str().is_empty() => {}
+                Err(error) => report.faults.push(fault(&error.to_string(), error.remedy())),
+            }
+        }
+        if one.until <= now {
+            report.warnings.push(Fault {
+                place: Place::Default,
+                key: format!("credential[{i}].until"),
+                found: format!("{}: the former secret of {} is taken no more", one.until.rfc3339(), one.name),
+                expected: String::new(),
+                remedy: "remove the [[credential]], and the files".to_owned(),
+            });
+        }
     }
 }
 

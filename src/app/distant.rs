@@ -112,7 +112,7 @@ pub fn peer_tls(settings: &Settings, clock: &Clock) -> anyhow::Result<Option<Arc
 pub fn urls(settings: &Settings, clock: &Clock) -> anyhow::Result<Vec<Url>> {
     let url = |source: &KeySource| match &source.origin {
         KeyOrigin::JwksUrl(url, ca) => Some(jwks_url(source, url, ca.as_ref(), clock)),
-        KeyOrigin::File(_) | KeyOrigin::Folder(_) | KeyOrigin::JwksFile(_) => None,
+        KeyOrigin::File(_) | KeyOrigin::Folder(_) | KeyOrigin::JwksFile(_) | KeyOrigin::Token(_) => None,
     };
     settings.keys.sources.iter().filter_map(url).collect()
 }

@@ -42,7 +42,14 @@ use crate::{
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{connection::Door, context::Shared, registry::serves, seen_keys::SeenKeys},
+    flow::{
+        connection::Door,
+        context::Shared,
+        formers,
+        kept_graces::{self, KeptGraces},
+        registry::serves,
+        seen_keys::SeenKeys,
+    },
     words::clock::Clock,
 };
 
@@ -127,6 +134,7 @@ async fn serve(
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
     ask_afar(&shared.distant, &mut background, &stopped).await;
+    background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -186,6 +194,7 @@ async fn serve(
     if tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
         tracing::warn!("some background task did not end in time");
     }
+    shared.keys.end();
     tracing::info!("stopped");
     Ok(())
 }
@@ -213,7 +222,7 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
     settings.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// Opens the store, takes what it holds into the ring, and keeps the two together from then on.
+/// Opens the store, takes what it holds into memory, and keeps the two together from then on.
 async fn store(
     settings: &Settings,
     shared: &Arc<Shared>,
@@ -231,6 +240,11 @@ async fn store(
         let is_read = seen_keys.begin().await;
         background.spawn(store.clone().run(stopped.clone()));
         background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+        let graces = KeptGraces::new(store.clone(), shared.clone());
+        graces.begin().await;
+        background.spawn(stop_at(graces.run(), stopped.clone()));
+    } else {
+        kept_graces::without_a_store(shared);
     }
     Ok(opened)
 }

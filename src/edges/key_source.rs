@@ -1,12 +1,16 @@
 //! Key files: told of changes by the kernel and looked at every half second, because a mount whose inode
-//! changed and a network file system tell nothing.
+//! changed and a network file system tell nothing. Tokens with keys are looked at by threads of their own, whose last
+//! word is taken here.
 
 mod look;
 mod told;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +24,7 @@ use tracing::{error, info, warn};
 
 use self::look::{Looker, Patience, Sight};
 pub use super::alarm::Alarm;
+use super::pkcs11;
 use crate::{
     decisions::{
         key::{Key, KeyFault},
@@ -51,7 +56,14 @@ pub enum Place {
     Folder(PathBuf),
     /// A JWKS file and nothing else.
     Jwks(PathBuf),
+    /// Keys of a PKCS#11 token.
+    Token(Box<pkcs11::Location>),
 }
+
+/// How long the start waits for tokens to be read: longer than a look at one may take.
+const FIRST_LOOK: Duration = Duration::from_secs(6);
+/// How long a look waits for tokens where a request waits for the look.
+const ASKED_LOOK: Duration = Duration::from_millis(200);
 
 /// The current ring and alarms, shared by all workers, and what makes the next ones. Its locks are never held
 /// over an await and never taken by a request; the keeper's is never held over a read of a file.
@@ -69,6 +81,7 @@ pub struct KeyShelf {
     reconfigured: Notify,
     looked: Notify,
     changed: Notify,
+    keeps_private: AtomicBool,
 }
 
 impl KeyShelf {
@@ -86,7 +99,31 @@ impl KeyShelf {
             reconfigured: Notify::new(),
             looked: Notify::new(),
             changed: Notify::new(),
+            keeps_private: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a store should hold private halves too.
+    pub fn set_keeps_private(&self, keeps: bool) {
+        if self.keeps_private.swap(keeps, Ordering::Relaxed) != keeps {
+            self.changed.notify_one();
+        }
+    }
+
+    pub fn keeps_private(&self) -> bool {
+        self.keeps_private.load(Ordering::Relaxed)
+    }
+
+    /// Keys that a store should hold with their private halves: see [`Keeper::private_halves`].
+    pub fn private_halves(&self, now: UnixTime) -> Vec<Arc<Key>> {
+        if self.keeps_private() { lock(&self.keeper).private_halves(now) } else { Vec::new() }
+    }
+
+    /// Takes back private halves that a store holds: see [`Keeper::recall_private`].
+    pub fn recall_private(&self, keys: impl IntoIterator<Item = Key>, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.recall_private(keys, now);
+        self.publish(&keeper, ring, &changes, now);
     }
 
     /// The ring as it is now: take it once for each plan (A19).
@@ -196,9 +233,13 @@ impl KeyShelf {
         self.publish(&keeper, ring, &changes, now);
     }
 
-    /// The files that hold keys now.
-    pub fn files(&self) -> Vec<SourceName> {
-        lock(&self.keeper).sources().cloned().collect()
+    /// The files that hold keys now, and then the tokens that do, whose private halves stay in them.
+    pub fn sources(&self) -> (Vec<SourceName>, Vec<SourceName>) {
+        let keeper = lock(&self.keeper);
+        let (tokens, files): (Vec<_>, Vec<_>) = keeper.sources().partition(|(_, is_file)| !is_file);
+        let names =
+            |sources: Vec<(&SourceName, bool)>| sources.into_iter().map(|(name, _)| name.clone()).collect();
+        (names(files), names(tokens))
     }
 
     /// Takes what an archive holds, but for a `dry_run`; what that changes.
@@ -235,6 +276,11 @@ impl KeyShelf {
         self.changed.notified().await;
     }
 
+    /// Ends what tokens do for us, at the end of the process; key files need no end.
+    pub fn end(&self) {
+        lock(&self.looker).end();
+    }
+
     /// The keeper's lock is held, so that a ring never follows its successor.
     fn publish(&self, keeper: &Keeper, ring: Arc<Ring>, changes: &[Change], now: UnixTime) {
         self.ring.store(ring);
@@ -258,8 +304,12 @@ impl KeyShelf {
         time::timeout(most, self.looked.notified()).await.ok();
     }
 
-    fn look(&self, patience: Patience, now: UnixTime) {
+    /// Tokens are asked, and waited for so long, if at all; else what is known of them counts.
+    fn look(&self, patience: Patience, tokens: Option<Duration>, now: UnixTime) {
         let mut looker = lock(&self.looker);
+        if let Some(wait) = tokens {
+            looker.ask_tokens(wait);
+        }
         let sights = looker.look(patience, now);
         self.suspicions.store(Arc::new(looker.suspicions()));
         self.apply(sights, looker.warnings(), now);
@@ -301,7 +351,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Reads all sources once, for the start and for `tidegate check`; gives back what is wrong with them.
 pub fn load_once(shelf: &KeyShelf, now: UnixTime) -> Arc<Vec<Alarm>> {
-    shelf.look(Patience::None, now);
+    shelf.look(Patience::None, Some(FIRST_LOOK), now);
     shelf.alarms()
 }
 
@@ -317,17 +367,17 @@ pub async fn run(
     let mut tick = time::interval(reread_every.max(Duration::from_millis(1)));
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
-        let patience = tokio::select! {
-            _ = tick.tick() => Patience::None,
-            () = told.change() => Patience::UntilTick,
+        let (patience, tokens) = tokio::select! {
+            _ = tick.tick() => (Patience::None, None),
+            () = told.change() => (Patience::UntilTick, None),
             () = shelf.reconfigured.notified() => {
                 told = told::of(lock(&shelf.looker).sources());
-                Patience::None
+                (Patience::None, Some(ASKED_LOOK))
             }
             () = stopped(&mut stop) => return,
         };
         let (shelf, clock) = (Arc::clone(&shelf), clock.clone());
-        if let Err(failure) = spawn_blocking(move || shelf.look(patience, clock.now())).await {
+        if let Err(failure) = spawn_blocking(move || shelf.look(patience, tokens, clock.now())).await {
             error!(error = %failure, "a look at the key files failed; the next one tries again");
         }
     }

@@ -19,12 +19,14 @@ use tokio::sync::Notify;
 
 use super::{
     budget::Budget,
+    formers::Formers,
     grace::Graces,
     known::{Known, KnownTokens},
     outages::Outages,
     own_token::OwnTokens,
     park::Lot,
     pings::Pings,
+    ramps::Ramps,
     refused::Checks,
     relay::UpBody,
     replay::Replays,
@@ -33,10 +35,10 @@ use super::{
     uploads::Uploads,
 };
 use crate::{
-    decisions::token::verify::Rules,
+    decisions::{ramp::Ramp, token::verify::Rules},
     edges::{
         distant::Distant,
-        fleet::{Scheme, Shelf},
+        fleet::{Endpoint, Scheme, Shelf},
         key_source::KeyShelf,
         pool::Pool,
         signer::Signer,
@@ -79,6 +81,8 @@ pub struct Policy {
     pub answer_cache: Duration,
     /// How long after Harbor last granted it something may be granted again while Harbor can't answer; zero = never.
     pub grace: Duration,
+    /// The move to the next side; `None` = there is none.
+    pub ramp: Option<Arc<Ramp>>,
 }
 
 /// The state of the process.
@@ -97,10 +101,14 @@ pub struct Shared {
     pub replays: Replays,
     /// Tokens of our own.
     pub own: OwnTokens,
+    /// Former secrets of robots.
+    pub formers: Formers,
     /// What grace may grant again.
     pub graces: Graces,
     /// Challenges for when no endpoint gives one.
     pub pings: Pings,
+    /// The move to the next side.
+    pub ramps: Ramps,
     /// Token answers.
     pub answers: Arc<Answers>,
     /// Limits on wrong credentials.
@@ -146,6 +154,13 @@ impl Shared {
     pub fn may_look(&self, between: Duration) -> bool {
         let mut last = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         is_time_again(&mut last, Instant::now(), between)
+    }
+
+    /// A request that an endpoint answered turned out to have failed there: of the next side that counts.
+    pub fn failed_after_all(&self, policy: &Policy, endpoint: &Endpoint) {
+        if let Some(ramp) = policy.ramp.as_deref() {
+            self.ramps.failed_after_all(ramp, endpoint.side, self.clock.now());
+        }
     }
 
     /// How many replays of this principal may run at once.

@@ -69,6 +69,8 @@ closed_list! {
         /// Harbor could not answer: its client got what Harbor granted it before, for a short while; a ping without a
         /// credential got Harbor's last challenge.
         Grace = "grace",
+        /// It came with a robot's former secret, whose window is open; the present one went up in its place.
+        FormerSecret = "former_secret",
         /// Its endpoint stopped in the middle of a push; what was sent went up again, to another upload session.
         PushRestarted = "push_restarted",
         /// Its answer broke off; the rest was asked for again and joined to what the client had.

@@ -11,6 +11,7 @@ pub use super::{
     secret::{Material, Secret},
     store_url::{Server, Servers, StoreUrl},
 };
+pub use crate::decisions::ramp::{Ramp, Side};
 use crate::words::{clock::UnixTime, kid::Kid};
 
 /// The whole configuration of one process.
@@ -38,6 +39,10 @@ pub struct Settings {
     pub timeouts: Timeouts,
     pub admin: Admin,
     pub log: Log,
+    /// Names differ.
+    pub credentials: Vec<FormerSecret>,
+    /// `None` = no endpoint is one to move to.
+    pub ramp: Option<Ramp>,
     pub stated: Stated,
 }
 
@@ -116,6 +121,18 @@ pub struct Upstream {
 pub struct Endpoint {
     pub url: EndpointUrl,
     pub opaque: Opaque,
+    /// Not all are the next side's.
+    pub side: Side,
+}
+
+/// A robot's former secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerSecret {
+    /// Exactly as Harbor has it.
+    pub name: String,
+    pub former_hash: PathBuf,
+    pub present: PathBuf,
+    pub until: UnixTime,
 }
 
 /// Whether several replicas, and so several keys, may answer behind one address.
@@ -171,6 +188,8 @@ pub struct Keys {
     /// At most five minutes.
     pub leeway: Duration,
     pub reread_every: Duration,
+    /// Private halves are kept in the store.
+    pub keep_private: bool,
     pub accept_missing_kid: bool,
 }
 
@@ -195,6 +214,17 @@ pub enum KeyOrigin {
     JwksFile(PathBuf),
     /// With the authority that signs its certificate; `None` = the platform's.
     JwksUrl(JwksUrl, Option<Material>),
+    Token(Pkcs11),
+}
+
+/// Keys of a PKCS#11 token; a label or an id, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11 {
+    pub module: PathBuf,
+    pub token: String,
+    pub label: Option<String>,
+    pub id: Option<Vec<u8>>,
+    pub pin: Material,
 }
 
 /// With `urls`, a secret or `insecure` there is a deployment's name.

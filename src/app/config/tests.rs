@@ -130,7 +130,7 @@ leeway = "10m"
       remedy    set trusted_proxies, such as ["10.0.0.0/8"]
 
     tidegate.toml:13:12: keys.sources[0]
-      found     several of file, folder and jwks
+      found     several of file, folder, jwks and pkcs11
       expected  exactly one of them
       remedy    write { file = "/path" }
 
@@ -216,14 +216,101 @@ fn variables_that_kubernetes_sets_for_a_service_named_tidegate_are_none_of_ours(
 }
 
 #[test]
+fn private_halves_are_kept_where_they_outlive_the_process_and_their_keys_do_verify() {
+    let store = "[store]\nurl = \"file:/s\"\n";
+    assert!(file(&format!("[keys]\nkeep_private = true\n{store}")).is_ok_and(|s| s.keys.keep_private));
+    assert!(file(store).is_ok_and(|settings| !settings.keys.keep_private));
+    for text in [
+        "[keys]\nkeep_private = true\n[store]\nurl = \"memory:\"\n".to_owned(),
+        format!("[keys]\nkeep_private = true\noverlap = \"off\"\n{store}"),
+    ] {
+        assert_eq!(places(file(&text)), ["tidegate.toml:2:1 keys.keep_private"], "{text}");
+    }
+}
+
+#[test]
+fn grace_is_for_no_longer_than_what_ends_it_is_remembered() {
+    let longest = file("[grace]\nwindow = \"7d\"\n").expect("settings").grace.window;
+    assert_eq!(longest, crate::decisions::grace::LONGEST);
+    assert_eq!(places(file("[grace]\nwindow = \"8d\"\n")), ["tidegate.toml:2:1 grace.window"]);
+}
+
+#[test]
 fn what_is_not_built_yet_is_refused_wherever_it_is_written() {
-    let text = "[ramp]\nshare = 1\n[traces]\notlp = \"/x\"\n[[upstream.endpoints]]\nurl = \"http://c\"\nside = \"next\"\n";
+    let text = "[traces]\notlp = \"/x\"\n";
     let written =
         Written { file: text, variables: &[("TIDEGATE_OIDC__ISSUER", "https://i")], ..Written::default() };
     let faults = written.load().expect_err("faults").0;
     let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["ramp", "traces", "upstream.endpoints[0].side", "oidc"]);
+    assert_eq!(keys, ["traces", "oidc"]);
     assert!(faults.iter().all(|fault| fault.found.contains("not available in this version")));
+}
+
+#[test]
+fn a_ramp_leads_somewhere_by_steps_in_their_order() {
+    let with = |endpoints: &str, ramp: &str| {
+        let endpoints =
+            format!("[upstream]\nendpoints = [{{ url = \"http://a\" }}, {endpoints}]\n[ramp]\n{ramp}\n");
+        let loaded = file(&endpoints);
+        loaded.map_err(|faults| faults.0.iter().map(|fault| fault.key.clone()).collect::<Vec<_>>())
+    };
+    let next = "{ url = \"http://b\", side = \"next\" }";
+    let good = "share = 5\nplan = [{ at = 2026-12-01T20:00:00Z, share = 30 }, { at = 2026-12-02T20:00:00Z, share = 100 }]\n\
+                by = [\"project:p\", \"agent:skopeo\", \"source:10.0.0.0/8\"]\nstop_at = \"0.5%\"";
+    let ramp = with(next, good).expect("settings").ramp.expect("a ramp");
+    assert_eq!((ramp.share, ramp.plan.len(), ramp.by.len()), (5, 2, 3));
+    assert!(with("", "").expect("settings").ramp.is_none());
+    for (endpoints, ramp, key) in [
+        ("", "share = 1", "ramp.share"),
+        ("", "by = [\"project:p\"]", "ramp.by"),
+        ("", "plan = [{ at = 2026-12-01T20:00:00Z, share = 30 }]", "ramp.plan"),
+        (next, "share = 101", "ramp.share"),
+        (next, "plan = [{ share = 30 }]", "ramp.plan[0].at"),
+        (next, "plan = [{ at = 2026-12-01T20:00:00Z, share = 300 }]", "ramp.plan[0].share"),
+        (
+            next,
+            "plan = [{ at = 2026-12-01T20:00:00Z, share = 1 }, { at = 2026-12-01T20:00:00Z, share = 2 }]",
+            "ramp.plan[1].at",
+        ),
+        (next, "by = [\"robot:p\"]", "ramp.by[0]"),
+        (next, "stop_at = \"1\"", "ramp.stop_at"),
+    ] {
+        assert_eq!(with(endpoints, ramp).err(), Some(vec![key.to_owned()]), "{endpoints} {ramp}");
+    }
+    let all =
+        file("[upstream]\nendpoints = [{ url = \"http://a\", side = \"next\" }]\n").expect_err("faults");
+    assert_eq!(all.0[0].key, "upstream.endpoints[0].side");
+}
+
+#[test]
+fn a29_former_secrets_are_robots_alone_and_end() {
+    let whole = "name = \"robot$ci\"\nformer_hash_file = \"/f\"\npresent_file = \"/p\"\nuntil = 2026-12-31T00:00:00Z\n";
+    let with = |text: &str| {
+        let loaded = file(&format!("[[credential]]\n{text}"));
+        loaded.map_err(|faults| faults.0.iter().map(|fault| fault.key.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(with(whole).expect("settings").credentials.len(), 1);
+    let custom = whole.replace("robot$ci", "bot-ci") + "prefix = \"bot-\"\n";
+    assert!(with(&custom).is_ok());
+    for (from, to, key) in [
+        ("robot$ci", "admin", "name"),
+        ("robot$ci", "robot$", "name"),
+        ("robot$ci", "robot$a:b", "name"),
+        ("/f", "", "former_hash_file"),
+        ("/p", "", "present_file"),
+        ("until = 2026-12-31T00:00:00Z", "", "until"),
+        ("until = 2026-12-31T00:00:00Z", "until = \"soon\"", "until"),
+    ] {
+        assert_eq!(with(&whole.replace(from, to)).err(), Some(vec![format!("credential[0].{key}")]), "{to}");
+    }
+    assert_eq!(
+        with(&(whole.to_owned() + "prefix = \"\"\n")).err(),
+        Some(vec!["credential[0].prefix".to_owned()])
+    );
+    assert_eq!(
+        with(&format!("{whole}[[credential]]\n{whole}")).err(),
+        Some(vec!["credential[1].name".to_owned()])
+    );
 }
 
 #[test]

@@ -125,9 +125,15 @@ fn apply(
     let client =
         running.clone().map_or_else(|| wiring::upstream_tls(new, clock), |running| Ok(Some(running)))?;
     let urls = distant::urls(new, clock)?;
-    shared.policy.store(Arc::new(wiring::policy(new)));
+    let policy = wiring::policy(new);
+    if shared.policy.load().ramp != policy.ramp {
+        shared.ramps.resume();
+    }
+    shared.policy.store(Arc::new(policy));
+    shared.formers.configure(wiring::formers(new), clock.now());
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
     shared.distant.urls().follow(urls);
+    shared.keys.set_keeps_private(new.keys.keep_private);
     names.store(Arc::new(wiring::names(new, client.as_ref())));
     let fresh_tls = running.is_none();
     for part in fixed_parts_changed(began_with, new).filter(|part| !(fresh_tls && *part == "upstream.tls")) {

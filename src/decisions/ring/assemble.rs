@@ -104,7 +104,8 @@ fn plain(key: &Arc<Key>, state: State, source: &SourceName) -> Entry {
 }
 
 /// A key that several sources list is one entry: the widest state counts, but for a ban, which
-/// the tombstones see to, and of two windows the later times; a private half from anywhere; all aliases.
+/// the tombstones see to, and of two windows the later times; a private half from anywhere, best from memory; all
+/// aliases.
 fn once_each(entries: impl Iterator<Item = Entry>, now: UnixTime) -> Vec<Entry> {
     let mut once: Vec<Entry> = Vec::new();
     let mut places: HashMap<[u8; 32], usize> = HashMap::new();
@@ -116,7 +117,9 @@ fn once_each(entries: impl Iterator<Item = Entry>, now: UnixTime) -> Vec<Entry> 
         };
         let mut aliases = std::mem::take(&mut known.aliases);
         aliases.extend(entry.aliases.iter().filter(|a| !aliases.contains(a)).cloned().collect::<Vec<_>>());
-        let signer = [&known.key, &entry.key].into_iter().find(|key| key.can_sign()).cloned();
+        let both = [&known.key, &entry.key];
+        let here = both.iter().find(|key| key.can_sign() && key.elsewhere().is_none());
+        let signer = here.or_else(|| both.iter().find(|key| key.can_sign())).map(|key| Arc::clone(key));
         let latest = later(known.state, entry.state);
         if width(entry.state(now)) > width(known.state(now)) {
             *known = entry;

@@ -105,8 +105,19 @@ impl Passage<'_> {
     /// Keys and time as they are now, and the bearer judged by them.
     pub(super) fn moment(&self) -> Moment {
         let (ring, now) = (self.worker.shared.keys.ring(), self.worker.shared.clock.now());
-        let judgement = self.judge_now(&ring, now);
+        let mut judgement = self.judge_now(&ring, now);
+        let formers = &self.worker.shared.formers;
+        if formers.may_have_ended(now) && self.is_of_ended_secret(now) {
+            judgement = Some(Judgement::Refused(Fault::Expired));
+        }
         Moment { ring, now, judgement }
+    }
+
+    /// Whether the bearer was given for a former secret whose window has ended (A29).
+    fn is_of_ended_secret(&self, now: UnixTime) -> bool {
+        let Some(bearer) = &self.bearer else { return false };
+        let shared = &self.worker.shared;
+        shared.formers.has_ended(&shared.known.digest(bearer.text()), now)
     }
 
     /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that
