@@ -12,6 +12,7 @@ pub mod outages;
 pub mod own_token;
 pub mod park;
 pub mod pings;
+pub mod plain;
 pub mod refused;
 pub mod registry;
 pub mod relay;

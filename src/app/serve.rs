@@ -30,18 +30,25 @@ use super::{
 };
 use crate::{
     edges::{
+        fleet::Endpoint,
         key_source,
         listener::{Listener, Places, own_addresses},
         probe::{
             reading::Held,
-            rounds::{Learn, Pace, Rounds},
+            rounds::{AskPlain, Learn, Pace, Rounds},
         },
         resolve::{self, Names},
         store::Store,
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{connection::Door, context::Shared, registry::serves, seen_keys::SeenKeys},
+    flow::{
+        connection::Door,
+        context::Shared,
+        plain::{self, Known},
+        registry::serves,
+        seen_keys::SeenKeys,
+    },
     words::clock::Clock,
 };
 
@@ -100,7 +107,8 @@ async fn serve(
     begun::tell(&settings, &sources, store.name(), &shared.keys.ring(), clock.now());
     resolve::resolve(&shared.fleet, &names.load_full()).await;
     let reached = Reached::new(&settings, own_addresses());
-    let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
+    let learner: Arc<dyn Learn> =
+        Arc::new(Learner { shared: shared.clone(), reached, probe_timeout: settings.upstream.probe.timeout });
     let pace = Pace {
         every: settings.upstream.probe.every,
         in_window: settings.upstream.probe.in_window,
@@ -292,6 +300,8 @@ fn told_by_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
 struct Learner {
     shared: Arc<Shared>,
     reached: Reached,
+    /// For one answer.
+    probe_timeout: Duration,
 }
 
 impl Learn for Learner {
@@ -308,6 +318,21 @@ impl Learn for Learner {
         if let Some(found) = self.reached.passed_by(realm) {
             tracing::warn!(realm, remedy = realm::REMEDY, "{found}");
         }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.shared.policy.load().is_plain()
+    }
+
+    fn ask_plain(&self, endpoint: Arc<Endpoint>) -> AskPlain {
+        let (shared, within) = (self.shared.clone(), self.probe_timeout);
+        Box::pin(async move {
+            match plain::known(&shared, &endpoint, Instant::now(), within).await {
+                Known::By(kid) => Ok(Some(kid)),
+                Known::Nobody => Ok(None),
+                Known::Strange(why) => Err(why),
+            }
+        })
     }
 
     fn awaited(&self) -> bool {

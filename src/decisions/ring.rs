@@ -171,6 +171,27 @@ impl Ring {
         signs.then_some(&entry.key)
     }
 
+    /// The names of all keys that can be signed with, for an endpoint that doesn't tell which it knows: first the one
+    /// that it knew last, then keys in use, former ones and those to come, each by all of its names.
+    pub fn signers(&self, first: Option<&Kid>) -> Vec<Kid> {
+        let mut entries: Vec<&Entry> =
+            self.entries.iter().filter(|entry| self.signer(entry.key.kid().as_str()).is_some()).collect();
+        entries.sort_by_key(|entry| match entry.state(self.as_of) {
+            State::Signing => 0,
+            State::Verifying { .. } => 1,
+            State::Announced | State::Retired => 2,
+        });
+        let own = |entry: &&Entry| {
+            let aliases = entry.aliases.iter().filter(|alias| self.find(alias.as_str()).is_some());
+            [entry.key.kid(), entry.key.thumbprint()].into_iter().chain(aliases).cloned().collect::<Vec<_>>()
+        };
+        let mut names: Vec<Kid> = entries.iter().flat_map(own).collect();
+        if let Some(at) = names.iter().position(|name| Some(name) == first) {
+            names[..=at].rotate_right(1);
+        }
+        names
+    }
+
     /// All keys: current ones in the order of their sources, then former ones, then retired ones.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()

@@ -25,6 +25,7 @@ use super::{
     own_token::OwnTokens,
     park::Lot,
     pings::Pings,
+    plain::Plain,
     refused::Checks,
     relay::UpBody,
     replay::Replays,
@@ -44,11 +45,22 @@ use crate::{
     words::clock::Clock,
 };
 
+/// What requests go up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// Harbor core, which issues tokens, takes Basic and holds one key.
+    Harbor,
+    /// Registries with no core before them, whose tokens come from elsewhere.
+    Plain,
+}
+
 /// What a configuration decides about requests; swapped whole at a reload.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// `false`: observe mode, nothing is judged (A27).
     pub enforce: bool,
+    /// What stands behind us.
+    pub upstream: Upstream,
     /// What tokens must look like.
     pub rules: Rules,
     /// `aud` of a token that is signed again.
@@ -77,6 +89,13 @@ pub struct Policy {
     pub answer_cache: Duration,
     /// How long after Harbor last granted it something may be granted again while Harbor can't answer; zero = never.
     pub grace: Duration,
+}
+
+impl Policy {
+    /// Whether plain registries stand behind us.
+    pub fn is_plain(&self) -> bool {
+        self.upstream == Upstream::Plain
+    }
 }
 
 /// The state of the process.
@@ -124,6 +143,8 @@ pub struct Shared {
     pub auth_mode: OnceLock<Box<str>>,
     /// When an unknown `kid` last made us look for keys.
     pub looked: Mutex<Option<Instant>>,
+    /// What was found out of plain registries.
+    pub plain: Plain,
 }
 
 impl Shared {

@@ -190,7 +190,14 @@ impl Known {
         let value = value.get_or_try_init(|| async {
             let key = ring.signer(kid.as_str()).ok_or(SignerFault::NoKey)?.clone();
             let audience = (!self.claims.plain_audience()).then(|| audience.clone());
-            let job = Job { token: token.into(), key, audience, not_before_back: back, again_until: None };
+            let job = Job {
+                token: token.into(),
+                key,
+                name: Some(kid.clone()),
+                audience,
+                not_before_back: back,
+                again_until: None,
+            };
             let text = signer.sign(job).await?;
             HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| SignerFault::NoKey)
         });

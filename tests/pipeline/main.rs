@@ -33,6 +33,7 @@ mod operating;
 mod outages;
 mod parking;
 mod pkcs11;
+mod plain_registry;
 mod plans;
 mod pulls;
 mod pushes;

@@ -40,15 +40,29 @@ impl Registry {
     /// One by itself that takes tokens of Harbor's which a key of this bundle of certificates signed.
     #[allow(dead_code, reason = "not every suite has one")]
     pub fn with_tokens(bundle: &std::path::Path) -> Self {
-        let auth = format!(
-            "token: {{ realm: \"http://harbor.example/service/token\", service: harbor-registry, issuer: harbor-token-issuer, rootcertbundle: {} }}",
-            bundle.display()
-        );
-        Self::start_with(&auth, tempfile::tempdir().expect("a temporary folder"))
+        Self::with_tokens_of(bundle, "http://harbor.example/service/token", ports::free())
+    }
+
+    /// The same on this address, whose clients get their tokens from there.
+    #[allow(dead_code, reason = "not every suite has one")]
+    pub fn with_tokens_of(bundle: &std::path::Path, realm: &str, address: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_at(address, &tokens(bundle, realm), folder)
+    }
+
+    /// Ends it and starts it again with another bundle, on the same address and storage.
+    #[allow(dead_code, reason = "not every suite has one")]
+    pub fn again(self, bundle: &std::path::Path, realm: &str) -> Self {
+        let Self { address, program, folder } = self;
+        drop(program);
+        Self::start_at(address, &tokens(bundle, realm), folder)
     }
 
     fn start_with(auth: &str, folder: TempDir) -> Self {
-        let address = ports::free();
+        Self::start_at(ports::free(), auth, folder)
+    }
+
+    fn start_at(address: SocketAddr, auth: &str, folder: TempDir) -> Self {
         let configuration = folder.path().join("registry.yml");
         fs::write(&configuration, configure(address, auth, folder.path()))
             .expect("the configuration is written");
@@ -83,6 +97,13 @@ impl Registry {
     pub fn log(&self) -> String {
         self.program.output()
     }
+}
+
+fn tokens(bundle: &std::path::Path, realm: &str) -> String {
+    format!(
+        "token: {{ realm: \"{realm}\", service: harbor-registry, issuer: harbor-token-issuer, rootcertbundle: {} }}",
+        bundle.display()
+    )
 }
 
 fn configure(address: SocketAddr, auth: &str, folder: &std::path::Path) -> String {

@@ -1,7 +1,7 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 12] = [
+const LATER: [(&str, &str); 11] = [
     ("peers", "the exchange of keys between replicas"),
     ("grace.on_refusal", "upgrade windows"),
     ("grace.windows", "upgrade windows"),
@@ -12,7 +12,6 @@ const LATER: [(&str, &str); 12] = [
     ("credential", "former secrets of robots"),
     ("ramp", "a ramp between replicas"),
     ("keys.keep_private", "private halves in the store"),
-    ("upstream.kind", "plain registries"),
     ("upstream.endpoints[].side", "a ramp between replicas"),
 ];
 

@@ -17,7 +17,7 @@ pub use self::{
     listener::{Listener, ListenerTls, Scope, TlsVersion},
     process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
     store::{Store, StoreTls},
-    upstream::{Endpoint, Opaque, Probe, Upstream, UpstreamTls},
+    upstream::{Endpoint, Kind, Opaque, Probe, Upstream, UpstreamTls},
 };
 use super::{address::EndpointUrl, written::Text};
 

@@ -100,6 +100,7 @@ pub enum TlsVersion {
 
 #[derive(Clone, Debug)]
 pub struct Upstream {
+    pub kind: Kind,
     /// Where everything but the paths of core goes; `None` = to the endpoints too.
     pub portal: Option<EndpointUrl>,
     /// At least one; no url twice.
@@ -109,6 +110,14 @@ pub struct Upstream {
     pub probe: Probe,
     pub pool: Pool,
     pub timeouts: UpstreamTimeouts,
+}
+
+/// What stands behind us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Harbor,
+    /// Registries with token authentication; there are keys, and the realm is theirs.
+    Registry,
 }
 
 #[derive(Clone, Debug)]

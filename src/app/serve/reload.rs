@@ -142,6 +142,7 @@ fn apply(
 fn fixed_parts_changed(running: &Settings, new: &Settings) -> impl Iterator<Item = &'static str> {
     let same = [
         ("listener", running.listeners == new.listeners),
+        ("upstream.kind", running.upstream.kind == new.upstream.kind),
         ("upstream.tls", running.upstream.tls == new.upstream.tls),
         ("upstream.resolve_every", running.upstream.resolve_every == new.upstream.resolve_every),
         ("upstream.timeouts.connect", running.upstream.timeouts.connect == new.upstream.timeouts.connect),

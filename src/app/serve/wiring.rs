@@ -27,7 +27,7 @@ use crate::{
     flow::{
         budget::Budget,
         connection::Door,
-        context::{Policy, Shared},
+        context::{Policy, Shared, Upstream},
         grace::Graces,
         kept::Stores,
         known::KnownTokens,
@@ -35,6 +35,7 @@ use crate::{
         own_token::OwnTokens,
         park::Lot,
         pings::Pings,
+        plain::Plain,
         replay::Replays,
         token_service::{Answers, WrongCredentials},
         uploads::Uploads,
@@ -98,6 +99,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
         looked: Mutex::default(),
+        plain: Plain::default(),
     });
     let upstream_tls = upstream_tls(settings, clock)?;
     let doors = settings
@@ -130,7 +132,12 @@ fn stores(uploads: &config::settings::Uploads) -> anyhow::Result<Stores> {
 /// What the settings decide about requests.
 pub(super) fn policy(settings: &Settings) -> Policy {
     let timeouts = &settings.upstream.timeouts;
+    let upstream = match settings.upstream.kind {
+        config::Kind::Harbor => Upstream::Harbor,
+        config::Kind::Registry => Upstream::Plain,
+    };
     Policy {
+        upstream,
         enforce: settings.mode == config::Mode::Enforce,
         rules: Rules {
             issuer: settings.token.issuer.clone(),
@@ -145,7 +152,8 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         token_timeout: timeouts.token,
         api_timeout: timeouts.api,
         registry_timeout: timeouts.registry,
-        replay: settings.replay.enabled,
+        // A plain registry takes no credential.
+        replay: settings.replay.enabled && upstream == Upstream::Harbor,
         replays_each: settings.replay.per_principal,
         head: settings.uploads.head,
         between_looks: settings.limits.unknown_kids.per / settings.limits.unknown_kids.count.get(),

@@ -534,3 +534,24 @@ fn the_bundle_holds_a_certificate_of_each_key_that_verifies_and_their_names() {
     }
     assert_eq!(bundle, ring.bundle(at(11)), "the same keys make the same text");
 }
+
+#[test]
+fn an_endpoint_that_does_not_tell_its_key_is_offered_all_that_can_sign() {
+    let mut keeper = keeper(Overlap::Auto);
+    let announced = SourceName::new("announced");
+    keeper.declare(&announced, Listing { state: Some(Listed::Announced), ..Listing::default() });
+    keeper.observe(&announced, Ok(vec![rsa(3).key()]), at(0));
+    let public = key::parse(rsa(2).public_pem().as_bytes()).expect("a key");
+    keeper.observe(&SourceName::new("public"), Ok(public), at(0));
+    keeper.observe(&SourceName::new("file"), Ok(vec![rsa(0).key()]), at(0));
+    let (ring, _) = keeper.observe(&SourceName::new("file"), Ok(vec![rsa(1).key()]), at(1));
+    let names = |which: usize| {
+        let key = rsa(which).key();
+        [key.kid().clone(), key.thumbprint().clone()]
+    };
+    assert_eq!(ring.signers(None), [names(1), names(0), names(3)].concat(), "in use, former, to come");
+    let known = rsa(3).key().thumbprint().clone();
+    let mut expected = [names(1), names(0), names(3)].concat();
+    expected.rotate_right(1);
+    assert_eq!(ring.signers(Some(&known)), expected, "what it knew last comes first");
+}

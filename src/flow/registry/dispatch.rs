@@ -76,6 +76,10 @@ impl Passage<'_> {
                 return Ok(None);
             }
         };
+        if self.policy.is_plain() && *plan.step() == Step::Blank {
+            // A registry of its own challenges whoever brings nothing, and reads whatever is brought (A29).
+            self.outgoing.headers.remove(header::AUTHORIZATION);
+        }
         let mut turn = self.journey.turn.take();
         if let (Step::Replay, Some(issued)) = (plan.step(), &issued) {
             turn = turn.filter(|turn| turn.is_for(issued)).or_else(|| issued.turn_at_once());
@@ -145,7 +149,7 @@ impl Passage<'_> {
     ) -> Result<Option<HeaderValue>, Unmade> {
         match plan.step() {
             Step::AsCame | Step::Hold(_) => Ok(self.normal_bearer(plan)),
-            Step::Blank => Ok(Some(BLANK)),
+            Step::Blank => Ok((!self.policy.is_plain()).then_some(BLANK)),
             Step::Replay => Ok(Some(issued.ok_or(Unmade::NotThisWay)?.credential().clone())),
             Step::Resign { kid, back } => {
                 let (Some(Judgement::Known(known)), Some(token)) = (&moment.judgement, &self.bearer) else {

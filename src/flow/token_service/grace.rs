@@ -138,6 +138,7 @@ impl Flight {
                 let job = Job {
                     token: granted.token.clone(),
                     key: key.clone(),
+                    name: None,
                     audience: None,
                     not_before_back: Duration::ZERO,
                     again_until: Some(expires),
