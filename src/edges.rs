@@ -1,6 +1,7 @@
 //! What touches the world: files, sockets, certificates. No `if` about policy here.
 
 pub mod alarm;
+pub mod distant;
 pub mod fleet;
 pub mod key_source;
 pub mod listener;

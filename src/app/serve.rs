@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     edges::{
+        distant::Distant,
         fleet::Endpoint,
         key_source,
         listener::{Listener, Places, own_addresses},
@@ -45,6 +46,8 @@ use crate::{
     flow::{
         connection::Door,
         context::Shared,
+        formers,
+        kept_graces::{self, KeptGraces},
         plain::{self, Known},
         registry::serves,
         seen_keys::SeenKeys,
@@ -54,6 +57,9 @@ use crate::{
 
 /// How long the first round of probes may hold up the start.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
+
+/// How long the first answers of peers and JWKS URLs may hold up the start.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long the access log's last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -130,6 +136,8 @@ async fn serve(
         stopped.clone(),
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
+    ask_afar(&shared.distant, &mut background, &stopped).await;
+    background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -217,7 +225,7 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
     settings.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// Opens the store, takes what it holds into the ring, and keeps the two together from then on.
+/// Opens the store, takes what it holds into memory, and keeps the two together from then on.
 async fn store(
     settings: &Settings,
     shared: &Arc<Shared>,
@@ -228,12 +236,28 @@ async fn store(
     let opened = store::open(settings, clock)?;
     if let Some(store) = &opened.store {
         let window = translate::policy(&settings.keys).window();
+        if settings.store.url.servers().is_none() {
+            shared.keys.recall_as_own();
+        }
         let mut seen_keys = SeenKeys::new(store.clone(), shared.keys.clone(), clock.clone(), window);
         let is_read = seen_keys.begin().await;
         background.spawn(store.clone().run(stopped.clone()));
         background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+        let graces = KeptGraces::new(store.clone(), shared.clone());
+        graces.begin().await;
+        background.spawn(stop_at(graces.run(), stopped.clone()));
+    } else {
+        kept_graces::without_a_store(shared);
     }
     Ok(opened)
+}
+
+/// Peers and JWKS URLs are asked from now on; the first answers are waited for.
+async fn ask_afar(distant: &Arc<Distant>, background: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+    background.spawn(distant.clone().run(stopped.clone()));
+    if distant.is_any() {
+        distant.answered_within(distant.ask(None), FIRST_ANSWERS).await;
+    }
 }
 
 /// Has them written.

@@ -29,7 +29,7 @@ pub fn policy(keys: &Keys) -> Policy {
 /// Where keys are read from. Public halves alone are fine: they verify, and their endpoints are re-routed to.
 pub fn sources(keys: &Keys) -> Vec<Source> {
     let every = (keys.reread_every * BETWEEN_LOOKS).max(LEAST_BETWEEN_LOOKS);
-    keys.sources.iter().map(|listed| source(listed, every)).collect()
+    keys.sources.iter().filter_map(|listed| source(listed, every)).collect()
 }
 
 /// A token is looked at once where files are looked at so many times: it is slower, and may be busy signing.
@@ -45,25 +45,32 @@ fn location(token: &Pkcs11, every: Duration) -> Location {
     Location { module, token, label, id, pin, every }
 }
 
-fn source(source: &KeySource, every: Duration) -> Source {
-    Source {
+fn source(source: &KeySource, every: Duration) -> Option<Source> {
+    Some(Source {
         place: match &source.origin {
             KeyOrigin::File(path) => Place::File(path.clone()),
             KeyOrigin::Folder(path) => Place::Folder(path.clone()),
             KeyOrigin::JwksFile(path) => Place::Jwks(path.clone()),
             KeyOrigin::Token(token) => Place::Token(Box::new(location(token, every))),
+            KeyOrigin::JwksUrl(..) => return None,
         },
-        listing: Listing {
-            state: source.state.map(|state| match state {
-                KeyState::Announced => Listed::Announced,
-                KeyState::Signing => Listed::Signing,
-                KeyState::Verifying => Listed::Verifying,
-                KeyState::Retired => Listed::Retired,
-            }),
-            alias: source.alias.clone(),
-            from: source.from,
-            until: source.until,
-            needs_private: false,
-        },
+        listing: listing(source),
+    })
+}
+
+/// What is listed of a source.
+pub fn listing(source: &KeySource) -> Listing {
+    Listing {
+        state: source.state.map(|state| match state {
+            KeyState::Announced => Listed::Announced,
+            KeyState::Signing => Listed::Signing,
+            KeyState::Verifying => Listed::Verifying,
+            KeyState::Retired => Listed::Retired,
+        }),
+        alias: source.alias.clone(),
+        from: source.from,
+        until: source.until,
+        needs_private: false,
+        is_remote: matches!(source.origin, KeyOrigin::JwksUrl(..)),
     }
 }

@@ -11,6 +11,7 @@ mod pem;
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use zeroize::Zeroizing;
 
 use self::half::{PrivateHalf, PublicHalf};
 pub use self::{
@@ -166,6 +167,20 @@ impl Key {
         Ok(key.named(declared))
     }
 
+    /// A whole key that was kept as `PrivateKeyInfo` in DER (RFC 5208).
+    pub fn of_pkcs8(der: &[u8]) -> Result<Self, KeyFault> {
+        let key = pem::pkcs8(der)?;
+        if is_published_default(key.kid.as_str()) {
+            return Err(KeyFault::PublishedDefault);
+        }
+        Ok(key)
+    }
+
+    /// The whole key as `PrivateKeyInfo` in DER, for the sealed store alone; `None` where the private half isn't here.
+    pub fn pkcs8(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.private.as_ref()?.pkcs8()
+    }
+
     /// The same key without its private half.
     pub fn without_private(&self) -> Self {
         Self {
@@ -182,6 +197,12 @@ impl Key {
     #[must_use]
     pub fn with_alias(self, alias: Kid) -> Self {
         self.named(Some(alias))
+    }
+
+    /// The same public half under its own names alone.
+    #[must_use]
+    pub fn without_alias(&self) -> Self {
+        self.without_private().named(None)
     }
 
     /// The name that a document gave it; dropped where it is one of the key's own names.
@@ -220,6 +241,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
         return Err(KeyFault::PublishedDefault);
     }
     Ok(once_each(keys))
+}
+
+/// The keys of a JWKS document and of nothing else.
+pub fn parse_jwks(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
+    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'{') | None => parse(bytes),
+        Some(_) => Err(KeyFault::Jwks("it is no JSON object")),
+    }
 }
 
 /// The libtrust id of the key that Harbor's chart once shipped to everyone (GHSA-5jw3-3rpx-7p27): whoever

@@ -34,7 +34,7 @@ impl Scene {
         let stage = Stage::new();
         // Core's token service alone: its registry is asked for nothing.
         let server = stage.replica("token-server", |_| {});
-        let registry = Registry::with_tokens_of(&bundle(&stage, 0), &realm(server.address), ports::free());
+        let registry = Registry::with_bundle_of(&bundle(&stage, 0), &realm(server.address), ports::free());
         Self { stage, server, registry }
     }
 
@@ -202,7 +202,7 @@ fn a_token_server_behind_the_gate_is_reached_by_the_registrys_own_realm() {
     let setup = setup.source(&format!("{{ file = \"{}\" }}", server.key_file.display()));
     let setup = setup.upstream(&format!("kind = \"registry\"\nportal = \"http://{}\"", server.address));
     let gate = Gate::start_unready(&[], &setup.text());
-    let _registry = Registry::with_tokens_of(&bundle(&stage, 0), &realm(gate.address), address);
+    let _registry = Registry::with_bundle_of(&bundle(&stage, 0), &realm(gate.address), address);
     wait_for_held(&gate, &kid(0));
     let token = ask_token(SCOPE).basic(DEV).at(gate.address).token();
     let (answer, plan) = asked(&gate, &Ask::get("/v2/priv/image/tags/list").bearer(&token));
@@ -227,4 +227,23 @@ fn a_registry_that_knows_none_of_our_keys_is_told_of_and_gets_tokens_as_they_cam
     let token = token(scene.server.address, DEV, SCOPE);
     let (answer, plan) = asked(&gate, &Ask::get("/v2/priv/image/tags/list").bearer(&token));
     assert_eq!((answer.status, plan.as_str()), (404, "as_came"), "the registry knows it all the same");
+}
+
+/// distribution 3 knows the keys of a bundle by their thumbprints, and Harbor names its key by the libtrust id.
+#[test]
+fn a_key_is_named_in_the_dialect_of_the_registry() {
+    let stage = Stage::new();
+    let server = stage.replica("token-server", |_| {});
+    let registry = Registry::third_with_bundle(&bundle(&stage, 0));
+    let setup = Setup::default().endpoint(&format!("http://{}", registry.address));
+    let setup = setup.source(&format!("{{ file = \"{}\" }}", server.key_file.display()));
+    let gate = setup.upstream("kind = \"registry\"").start();
+    let public = spare_key(0).text(KeyForm::Public).expect("a key");
+    let thumbprint = key::parse(public.as_bytes()).expect("a key")[0].thumbprint().to_string();
+    wait_for_held(&gate, &thumbprint);
+    let token = token(server.address, DEV, SCOPE);
+    let tags = Ask::get("/v2/priv/image/tags/list").bearer(&token);
+    assert_eq!(tags.at(registry.address).status, 401, "{}", registry.log());
+    let (answer, plan) = asked(&gate, &tags);
+    assert_eq!((answer.status, plan.as_str()), (404, "resign"), "{}", gate.tail());
 }

@@ -8,14 +8,17 @@ use super::wiring::Alarms;
 use crate::{
     app::{
         admin::{Archivable, Operator, Published, Restore, Restored, RestoredWindow},
-        held_keys,
+        distant, held_keys,
+        ramp::{self, Steer},
         status::{self, Readiness, Status},
         store,
     },
     decisions::{
         archive::{self, ContentFault, Known},
         key::Key,
+        outage::Need,
         plan::Standing,
+        ramp::Side,
         record::revocation::Revocation,
         ring::{AddFault, RetireFault, SourceName},
     },
@@ -29,13 +32,17 @@ use crate::{
             exposition::{self, Gauges},
         },
     },
-    flow::context::Shared,
+    flow::{context::Shared, formers::Use},
     words::{
         clock::UnixTime,
         kid::Kid,
         reason::{Reason, Rescue},
     },
 };
+
+/// What to do where an endpoint is up and its database isn't.
+const STUMBLES_REMEDY: &str =
+    "look at Harbor's database and at core's log; it is noticed by itself when it is well again";
 
 /// One serving process.
 pub(super) struct Process {
@@ -80,15 +87,24 @@ impl Operator for Process {
                 .collect(),
             signatures: self.shared.signer.signatures(),
             signing_delay: self.shared.signer.delay().as_secs_f64(),
+            parked: self.waiting(),
             signing: self.shared.signer.latencies(),
-            parked: self.shared.lot.waiting() + self.shared.outages.waiting(),
             uploads_not_kept: self.shared.uploads.stores.given_up.load(std::sync::atomic::Ordering::Relaxed),
             spooled: self.shared.uploads.stores.spool.as_ref().map_or(0, |spool| spool.used()),
             answers: self.shared.answers.count(),
             replays: self.shared.replays.count(),
+            grants: self.shared.graces.count(),
             connections_refused: self.places.refused() as u64,
             alarms: self.all_alarms().len() as u64,
             store: self.health(),
+            peers: distant::statuses(&self.shared.distant)
+                .into_iter()
+                .map(|peer| {
+                    (peer.name().to_owned(), peer.fault.is_none() && peer.heard_seconds_ago.is_some())
+                })
+                .collect(),
+            ramp: ramp::gauges(&self.shared, now),
+            former_secrets: self.shared.formers.uses().into_iter().map(|u| (u.name, u.requests)).collect(),
         };
         // Writing to a string can't fail.
         exposition::text(&self.counters, gauges).unwrap_or_default()
@@ -106,17 +122,26 @@ impl Operator for Process {
             readiness: self.readiness(),
             endpoints: fleet.statuses.iter().map(endpoint).collect(),
             keys: ring.entries().map(|e| status::Key::of(e, now)).collect(),
+            peers: distant::statuses(&self.shared.distant),
             requests: self.requests(),
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
             would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
+            waiting: self.waiting(),
             signatures: self.shared.signer.latencies().into_iter().map(signatures).collect(),
             alarms: self.all_alarms(),
+            ramp: ramp::of(&self.shared, now),
+            former_secrets: self.shared.formers.uses().iter().map(|one| former_secret(one, now)).collect(),
         }
     }
 
+    fn steer(&self, how: Steer) -> bool {
+        ramp::steer(&self.shared, how, self.shared.clock.now())
+    }
+
     fn published(&self) -> Published {
-        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        // Peers' keys are theirs to publish (A10).
+        let (ring, now) = (self.shared.keys.sourced(), self.shared.clock.now());
         Published { jwks: ring.jwks(now), bundle: ring.bundle(now) }
     }
 
@@ -165,6 +190,11 @@ impl Process {
         self.store.store.as_ref().map(|store| store.health())
     }
 
+    /// Requests that wait for an endpoint, or for a database.
+    fn waiting(&self) -> usize {
+        self.shared.lot.waiting() + self.shared.outages.waiting()
+    }
+
     fn requests(&self) -> u64 {
         let places = (0..ROUTES.len()).flat_map(|route| (0..STATUSES).map(move |place| (route, place)));
         places.map(|(route, place)| self.counters.iter().map(|c| c.requests(route, place)).sum::<u64>()).sum()
@@ -193,9 +223,13 @@ impl Process {
             .statuses
             .iter()
             .filter_map(|s| {
-                let cause = s.trouble.as_ref()?.to_string();
+                let stumbles = self.shared.outages.trouble(s.endpoint.id, Need::Database);
+                let cause = s.trouble.as_ref().map(ToString::to_string);
+                let cause = cause.or_else(|| stumbles.map(|trouble| trouble.to_string()))?;
                 let remedy = if s.cannot_sign() {
                     CANNOT_SIGN_REMEDY
+                } else if s.trouble.is_none() {
+                    STUMBLES_REMEDY
                 } else if s.endpoint.tls.is_some() {
                     "check upstream.tls against the endpoint's certificate; look at its own log and at the network between"
                 } else {
@@ -215,7 +249,22 @@ impl Process {
         let store = store::alarms(self.store.name(), &health)
             .into_iter()
             .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
-        files.chain(endpoints).chain(misfits).chain(store).collect()
+        let distant = distant::alarms(&self.shared.distant);
+        let ramp = ramp::alarm(&self.shared);
+        let formers = self.shared.formers.alarms().into_iter();
+        let formers =
+            formers.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
+        files.chain(formers).chain(endpoints).chain(misfits).chain(store).chain(distant).chain(ramp).collect()
+    }
+}
+
+fn former_secret(used: &Use, now: UnixTime) -> status::FormerSecret {
+    status::FormerSecret {
+        name: used.name.clone(),
+        ends_in_seconds: (now < used.until).then(|| used.until.since(now).as_secs()),
+        requests: used.requests,
+        last_used_seconds_ago: used.last.map(|last| now.since(last).as_secs()),
+        addresses: used.addresses,
     }
 }
 
@@ -231,5 +280,6 @@ fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {
         healthy: s.standing == Standing::Healthy,
         held: (&s.held).into(),
         probed_seconds_ago: s.probed.map(|at| at.elapsed().as_secs()),
+        side: if s.endpoint.side == Side::Next { "next" } else { "" }.to_owned(),
     }
 }

@@ -41,6 +41,8 @@ pub enum KeyFault {
     Jwks(&'static str),
     #[error("two different keys are named `{0}`")]
     NameTaken(Kid),
+    #[error("the URL gave no keys: {0}")]
+    Fetch(String),
     #[error("the alias is set on a source of several keys")]
     AliasOfMany,
 }
@@ -80,6 +82,7 @@ impl KeyFault {
             Self::TooMany(_) => "give a folder of keys only",
             Self::Jwks(_) => "give a JWKS of RSA or P-256 signature keys, each `kid` once (RFC 7517)",
             Self::NameTaken(_) => "give each key a name of its own, or drop one of the two",
+            Self::Fetch(_) => "check the URL, its certificate (ca_file) and the network between",
             Self::AliasOfMany => "set `alias` on a file with one key",
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::{
+    encoding::AsDer as _,
     rand::SystemRandom,
     signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
@@ -11,6 +12,7 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
 
 use super::{Algorithm, Caution, Elsewhere, KeyFault, SignFault, der};
 use crate::words::kid::Kid;
@@ -117,6 +119,16 @@ impl PrivateHalf {
             Self::Rsa { pkcs8: true, .. } => Some(Caution::Pkcs8),
             Self::P256(_) => Some(Caution::Ec),
         }
+    }
+
+    /// `PrivateKeyInfo` in DER; `None` where it isn't with us.
+    pub(super) fn pkcs8(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let der = match self {
+            Self::Rsa { pair, .. } => pair.as_der().ok()?.as_ref().to_vec(),
+            Self::P256(pair) => pair.to_pkcs8v1().ok()?.as_ref().to_vec(),
+            Self::Elsewhere(_) => return None,
+        };
+        Some(der.into())
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Result<String, SignFault> {

@@ -147,7 +147,7 @@ impl Looker {
         for Source { place, listing } in &self.sources {
             match place {
                 Place::File(path) => look.file(path, listing, key::parse),
-                Place::Jwks(path) => look.file(path, listing, jwks_only),
+                Place::Jwks(path) => look.file(path, listing, key::parse_jwks),
                 Place::Folder(path) => look.folder(path, listing),
                 Place::Token(location) => {
                     let token = self.tokens.iter_mut().find(|token| token.watched.location() == &**location);
@@ -296,13 +296,6 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
     }
     files.sort();
     if files.is_empty() { Err(KeyFault::EmptyFolder) } else { Ok(files) }
-}
-
-fn jwks_only(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
-    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
-        Some(b'{') | None => key::parse(bytes),
-        Some(_) => Err(KeyFault::Jwks("it is no JSON object")),
-    }
 }
 
 fn warnings(path: &Path, keys: &[Key], read: &Read, now: UnixTime) -> Vec<Alarm> {

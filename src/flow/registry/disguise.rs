@@ -116,8 +116,8 @@ impl Passage<'_> {
         else {
             return;
         };
-        if !shared.wrong.may_be_anothers(basic, took) {
-            shared.graces.suspend(basic);
+        if !shared.wrong.may_come_of_a_lock(basic, took) {
+            shared.graces.suspend(basic, shared.clock.now());
         }
     }
 

@@ -115,6 +115,7 @@ impl Passage<'_> {
             }
         };
         self.story.sends = self.outgoing.sends.get() as u32;
+        self.count_sent(&endpoint, &head);
         let answered = match head {
             Ok(answered) => answered,
             Err(fault) => return self.after_fault(&endpoint, fault).map(|()| None),

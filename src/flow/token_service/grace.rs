@@ -34,12 +34,7 @@ impl Flight {
     /// while our own question finds no database. A time-out is evidence only together with that; that there is no core
     /// at all, only where our probes find none either. A refusal that core did answer stays one for grace where our own
     /// question gets no answer: whoever makes core slow must not gain by it.
-    pub(super) async fn is_failed_by_an_outage(
-        &self,
-        flown: &Flown,
-        inspected: Inspected,
-        until: Instant,
-    ) -> bool {
+    pub(super) async fn finds_an_outage(&self, flown: &Flown, inspected: Inspected, until: Instant) -> bool {
         match flown.failure {
             // It was asked already.
             Some(Reason::Outage) => return true,
@@ -83,6 +78,13 @@ impl Flight {
         outages.wait(client, EACH + self.bytes(), until, Reason::Outage).await.ok()
     }
 
+    /// Whether Harbor has accepted this credential within grace's window, in another life of this process perhaps, and
+    /// not refused it since.
+    pub(super) fn was_granted(&self, basic: &HeaderValue) -> bool {
+        let (shared, now) = (&self.worker.shared, self.worker.shared.clock.now());
+        matches!(decide(shared.graces.known(basic), self.policy.grace, now), Decision::Grace { .. })
+    }
+
     /// Whether grace could answer, were this an outage.
     pub(super) fn may_have_grace(&self) -> bool {
         self.granted(self.worker.shared.clock.now()).is_some()
@@ -90,7 +92,7 @@ impl Flight {
 
     /// What Harbor granted this credential for exactly this scope, and until when that may be granted again.
     fn granted(&self, now: UnixTime) -> Option<(Arc<Granted>, UnixTime)> {
-        let place = self.place.filter(|_| self.basic.is_some() && !self.unexplained.get())?;
+        let place = self.granted.filter(|_| !self.unexplained.get())?;
         let granted = self.worker.shared.graces.find(&place)?;
         match decide(Some(granted.record()), self.policy.grace, now) {
             Decision::Grace { expires } => Some((granted, expires)),

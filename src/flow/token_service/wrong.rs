@@ -84,10 +84,25 @@ impl WrongCredentials {
         &self,
         name: &str,
         credential: &HeaderValue,
+        from: (IpAddr, usize),
+    ) -> Result<Admission<'_>, Reason> {
+        self.admit_vouched(name, credential, from, || false).await
+    }
+
+    /// The same, where a secret that isn't known here may have been accepted by Harbor all the same, as `vouched` says.
+    pub async fn admit_vouched(
+        &self,
+        name: &str,
+        credential: &HeaderValue,
         (address, bytes): (IpAddr, usize),
+        vouched: impl FnOnce() -> bool,
     ) -> Result<Admission<'_>, Reason> {
         let (secret, address) = (self.keyed(credential.as_bytes()), network_of(address));
-        if self.accepted.contains_key(&secret) {
+        let is_known = self.accepted.contains_key(&secret);
+        if is_known || vouched() {
+            if !is_known {
+                self.accepted.insert(secret, ());
+            }
             let pending = self.questions.begin((Kind::Accepted, address), bytes).ok_or(Reason::Busy)?;
             return Ok(Admission::new(self, self.name(name), (secret, address), None, pending));
         }
@@ -122,7 +137,7 @@ impl WrongCredentials {
     /// Whether a Basic may go past the token service. A secret that was accepted before goes freely; of others those of
     /// an address over its limit do not, and of a name with as many refusals one goes in the time of one lock.
     pub fn pass(&self, credential: &HeaderValue, client: IpAddr) -> Result<(), Reason> {
-        if self.accepted.contains_key(&self.keyed(credential.as_bytes())) {
+        if self.has_accepted(credential) {
             return Ok(());
         }
         if self.over_limit(network_of(client)) {
@@ -169,7 +184,7 @@ impl WrongCredentials {
         }
         let name = self.name(&basic_user(credential).unwrap_or_default());
         lock(&name.refused).count(self.per);
-        if name.may_have_locked_out(&secret, took) {
+        if name.may_come_of_a_lock(&secret, took) {
             return;
         }
         self.count_wrong(network_of(client));
@@ -177,10 +192,20 @@ impl WrongCredentials {
     }
 
     /// Whether a refusal of this credential may come of the lock after a stranger's wrong one: evidence of nothing (A7).
-    pub fn may_be_anothers(&self, credential: &HeaderValue, took: Duration) -> bool {
+    pub fn may_come_of_a_lock(&self, credential: &HeaderValue, took: Duration) -> bool {
         let user = basic_user(credential).unwrap_or_default();
         let name = self.names.get(&self.keyed(user.as_bytes()));
-        name.is_some_and(|name| name.may_have_locked_out(&self.keyed(credential.as_bytes()), took))
+        name.is_some_and(|name| name.may_come_of_a_lock(&self.keyed(credential.as_bytes()), took))
+    }
+
+    /// Whether an address has tried too many wrong ones.
+    pub fn is_over_limit(&self, client: IpAddr) -> bool {
+        self.over_limit(network_of(client))
+    }
+
+    /// Counts a wrong one that we found out ourselves.
+    pub fn tried_in_vain(&self, client: IpAddr) {
+        self.count_wrong(network_of(client));
     }
 
     /// Whether Harbor has accepted this very credential before.

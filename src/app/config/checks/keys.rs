@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::Checker;
+use super::{Checker, file};
 use crate::{
     app::config::{
+        address::{JwksUrl, UrlError},
         amounts::Span,
         raw,
         secret::{Material, Secret},
@@ -23,6 +24,10 @@ pub(super) fn keys(c: &mut Checker<'_>, raw: raw::Keys) -> Keys {
     c.at_least("keys.reread_every", &raw.reread_every, Span::millis(100));
     let reread_every = at_most(c, "keys.reread_every", raw.reread_every.0, Span::minutes(1));
     let sources = sources(c, raw.sources);
+    if raw.keep_private && !matches!(raw.overlap, raw::Overlap::Auto) {
+        let keys = ["keys.keep_private", "keys.overlap"];
+        c.fault(&keys, "true", "false, or overlap = \"auto\"", "no other keeps keys that no source holds");
+    }
     // With `off` the operator wants those tokens to die.
     if !matches!(raw.overlap, raw::Overlap::Off) {
         window_holds_every_token(c, &sources, token_lifetime + leeway);
@@ -37,11 +42,12 @@ pub(super) fn keys(c: &mut Checker<'_>, raw: raw::Keys) -> Keys {
         token_lifetime,
         leeway,
         reread_every,
+        keep_private: raw.keep_private,
         accept_missing_kid: raw.accept_missing_kid,
     }
 }
 
-fn at_most(c: &mut Checker<'_>, key: &str, span: Span, most: Span) -> Duration {
+pub(super) fn at_most(c: &mut Checker<'_>, key: &str, span: Span, most: Span) -> Duration {
     if span.duration() > most.duration() {
         c.fault(&[key], &format!("\"{}\"", span.write()), &format!("at most {}", most.write()), "");
     }
@@ -72,7 +78,9 @@ fn sources(c: &mut Checker<'_>, raw: Vec<raw::KeySource>) -> Vec<KeySource> {
 
 fn source(c: &mut Checker<'_>, key: &str, raw: raw::KeySource) -> Option<KeySource> {
     let origin = origin(c, key, &raw)?;
-    if matches!(origin, KeyOrigin::Folder(_) | KeyOrigin::JwksFile(_)) && raw.alias.0.is_some() {
+    if matches!(origin, KeyOrigin::Folder(_) | KeyOrigin::JwksFile(_) | KeyOrigin::JwksUrl(..))
+        && raw.alias.0.is_some()
+    {
         let remedy = "name the key's file by itself";
         c.fault(
             &[&format!("{key}.alias")],
@@ -115,14 +123,22 @@ fn source(c: &mut Checker<'_>, key: &str, raw: raw::KeySource) -> Option<KeySour
 /// Exactly one place.
 fn origin(c: &mut Checker<'_>, key: &str, raw: &raw::KeySource) -> Option<KeyOrigin> {
     let names = ["file", "folder", "jwks", "pkcs11"].map(|name| format!("{key}.{name}"));
+    let is_url = raw.jwks.contains("://");
     let path = |text: &String| (!text.is_empty()).then(|| text.into());
     let paths = [
         path(&raw.file).map(KeyOrigin::File),
         path(&raw.folder).map(KeyOrigin::Folder),
-        path(&raw.jwks).map(KeyOrigin::JwksFile),
+        path(&raw.jwks).filter(|_| !is_url).map(KeyOrigin::JwksFile),
     ];
+    let url = is_url
+        .then(|| jwks_url(c, &names[2], &raw.jwks).map(|url| KeyOrigin::JwksUrl(url, file(&raw.ca_file))));
+    if !raw.ca_file.is_empty() && !is_url {
+        let ca = format!("{key}.ca_file");
+        c.fault(&[&ca], "certificates for a source that is no URL", "jwks = \"https://…\"", "remove it");
+    }
     let token = raw.pkcs11.as_ref().map(|pkcs11| token_of(c, &names[3], pkcs11));
-    let mut given: Vec<Option<KeyOrigin>> = paths.into_iter().flatten().map(Some).chain(token).collect();
+    let mut given: Vec<Option<KeyOrigin>> =
+        paths.into_iter().flatten().map(Some).chain(url).chain(token).collect();
     if given.len() != 1 {
         let found = if given.is_empty() { "none" } else { "several" };
         c.fault(
@@ -132,15 +148,6 @@ fn origin(c: &mut Checker<'_>, key: &str, raw: &raw::KeySource) -> Option<KeyOri
             "write { file = \"/path\" }",
         );
         return None;
-    }
-    if raw.jwks.contains("://") {
-        let remedy = "fetch it into a file, and name that";
-        c.fault(
-            &[&names[2]],
-            "a URL, which arrives with the shared store; not available in this version",
-            "",
-            remedy,
-        );
     }
     given.pop().flatten()
 }
@@ -197,6 +204,21 @@ fn hexadecimal(text: &str) -> Option<Vec<u8>> {
     let digits = text.bytes().map(|b| char::from(b).to_digit(16)).collect::<Option<Vec<u32>>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
     rest.is_empty().then(|| pairs.iter().map(|[high, low]| (high * 16 + low) as u8).collect())
+}
+
+fn jwks_url(c: &mut Checker<'_>, key: &str, text: &str) -> Option<JwksUrl> {
+    let url = text.parse::<JwksUrl>();
+    if let Err(error) = &url {
+        let found = match error {
+            UrlError::Scheme => "a URL that isn't https: whoever answers in its place could sign tokens",
+            UrlError::Path => "a URL with a query, a fragment or a character that belongs into none",
+            UrlError::UserInfo => "a URL with a user or password",
+            UrlError::Host | UrlError::Port => "a URL without a host that a DNS name or an address could be",
+        };
+        let remedy = "or fetch it into a file, and name that";
+        c.fault(&[key], found, "https, host and path", remedy);
+    }
+    url.ok()
 }
 
 /// A key that ends by the list must verify for a token's whole life after the next one begins to sign.

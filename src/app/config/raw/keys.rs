@@ -25,6 +25,10 @@ pub struct Keys {
     /// How often files are looked at, beside being watched; `100ms` to `1m`. PKCS#11 tokens are looked at ten times as
     /// seldom, a second apart at least, and at once when a key is met that nobody knows.
     pub reread_every: Text<Span>,
+    /// Keep private halves in the store too, sealed, for as long as their keys verify: after a restart, or on another
+    /// replica, tokens can be signed for a core that still holds a key which no file holds any more. Needs
+    /// `overlap = "auto"`.
+    pub keep_private: bool,
     /// Take tokens that name no key, where one key alone could have signed them.
     pub accept_missing_kid: bool,
 }
@@ -37,6 +41,7 @@ impl Default for Keys {
             token_lifetime: Text(Span::minutes(30)),
             leeway: Text(Span::seconds(60)),
             reread_every: Text(Span::millis(500)),
+            keep_private: false,
             accept_missing_kid: false,
         }
     }
@@ -51,12 +56,15 @@ pub struct KeySource {
     /// A folder of such files: `*.pem`, `*.key` and `*.crt`; names that begin with a dot don't count, as in a
     /// mounted Secret.
     pub folder: String,
-    /// A file with a JWKS.
+    /// A file with a JWKS, or its `https` URL: asked again every minute or as its `max-age` says (10 s to 5 min), and at
+    /// once when a token names an unknown key. While it can't be had, what it held stays.
     pub jwks: String,
     /// Keys in a PKCS#11 token, which sign there.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Pkcs11")]
     pub pkcs11: Option<Pkcs11>,
+    /// Certificates in PEM that sign the URL's. Empty: the platform's.
+    pub ca_file: String,
     /// One more name by which tokens may name the key of `file` or `pkcs11`.
     pub alias: Text<Option<Kid>>,
     /// The state of its keys. Absent: by the file's history and by `from` and `until`.
