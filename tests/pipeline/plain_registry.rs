@@ -164,7 +164,11 @@ fn a29_a_plain_registry_gets_no_authorization_in_the_place_of_a_dead_one() {
     let other = scene.stage.replica("other", |_| {});
     hold(&other.key_file, 2);
     let foreign = token(other.address, DEV, SCOPE);
-    for dead in ["rubbish", &format!("{}x", &live[..live.len() - 1]), &foreign] {
+    // Within the signature: the last letter has bits that don't count.
+    let (before, after) = live.split_at(live.len() - 20);
+    let letter = if after.starts_with('A') { 'B' } else { 'A' };
+    let forged = format!("{before}{letter}{}", &after[1..]);
+    for dead in ["rubbish", &forged, &foreign] {
         let direct = tags.clone().bearer(dead).at(scene.registry.address);
         assert!(direct.header("www-authenticate").is_some_and(|c| c.contains("invalid_token")), "{direct:?}");
         let (answer, plan) = asked(&gate, &tags.clone().bearer(dead));
