@@ -112,9 +112,7 @@ async fn serve(
     let kept = store.store.clone();
     begun::tell(&settings, &sources, store.name(), &shared.keys.ring(), clock.now());
     resolve::resolve(&shared.fleet, &names.load_full()).await;
-    let reached = Reached::new(&settings, own_addresses());
-    let learner: Arc<dyn Learn> =
-        Arc::new(Learner { shared: shared.clone(), reached, probe_timeout: settings.upstream.probe.timeout });
+    let learner: Arc<dyn Learn> = Arc::new(Learner::new(&shared, &settings));
     let pace = Pace {
         every: settings.upstream.probe.every,
         in_window: settings.upstream.probe.in_window,
@@ -326,6 +324,13 @@ struct Learner {
     reached: Reached,
     /// For one answer.
     probe_timeout: Duration,
+}
+
+impl Learner {
+    fn new(shared: &Arc<Shared>, settings: &Settings) -> Self {
+        let reached = Reached::new(settings, own_addresses());
+        Self { shared: shared.clone(), reached, probe_timeout: settings.upstream.probe.timeout }
+    }
 }
 
 impl Learn for Learner {
