@@ -18,6 +18,7 @@ mod lane;
 mod mixed_keys;
 mod outages;
 mod parting;
+mod ramp;
 mod restarts;
 mod rolling_upgrade;
 mod same_second;

@@ -156,14 +156,14 @@ fn check_says_what_is_wrong_with_the_files_of_a_former_secret() {
         let output = command.args(["check", "--offline", "--config"]).arg(&file).output().expect("it runs");
         (output.status.code(), String::from_utf8(output.stdout).expect("text"))
     };
-    let (code, said) = checked(&text);
-    assert_eq!(code, Some(64), "{said}");
+    let (exit, said) = checked(&text);
+    assert_eq!(exit, Some(64), "{said}");
     assert!(said.contains("is it the secret itself?") && !said.contains("Plain-Secret"), "{said}");
     assert!(said.contains("credential[0].present_file") && said.contains("the file is not there"), "{said}");
     fs::write(stage.path("former"), hashed(&stage, "former")).expect("the hash");
     fs::write(stage.path("present"), PRESENT).expect("the secret");
-    let (code, said) = checked(&text);
-    assert_eq!(code, Some(0), "{said}");
+    let (exit, said) = checked(&text);
+    assert_eq!(exit, Some(0), "{said}");
     assert!(said.contains("readable by the world"), "{said}");
     let over = text.replace(&until_of(&text), "2020-01-01T00:00:00Z");
     assert!(checked(&over).1.contains("is taken no more"), "{}", checked(&over).1);

@@ -60,7 +60,7 @@ impl Passage<'_> {
         }
         let turn = self.worker.next_turn();
         let way = self.way(moment.now);
-        let choice = match &way {
+        let choice = match way {
             None => plan::choose(judged, &group, &moment.ring, &avoid, turn, None),
             Some(way) => self.choose_by(way, (judged, moment), &group, (&avoid, turn)),
         };
@@ -130,7 +130,7 @@ impl Passage<'_> {
     /// The endpoint, where a ramp is under way.
     fn choose_by(
         &self,
-        way: &Way,
+        way: Way,
         (judged, moment): (Judged<'_>, &Moment),
         group: &Group<'_>,
         (avoid, turn): (&[usize], usize),
