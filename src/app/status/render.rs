@@ -64,6 +64,9 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     if rejected > 0 {
         counts(text, &format!("REJECTED  {rejected}"), &status.rejections)?;
     }
+    if status.waiting > 0 {
+        writeln!(text, "\nWAITING  {} requests, until Harbor can answer them", status.waiting)?;
+    }
     alarms(text, &status.alarms)
 }
 
@@ -303,6 +306,7 @@ mod tests {
             rejections: BTreeMap::new(),
             ramp: None,
             former_secrets: vec![],
+            waiting: 12,
             alarms: vec![Alarm {
                 subject: "/etc/core/private_key.pem".to_owned(),
                 cause: "the file is empty".to_owned(),
@@ -330,6 +334,8 @@ mod tests {
         RESCUED  1204 of 20311 requests
           reroute                                            104
           resign                                            1100
+
+        WAITING  12 requests, until Harbor can answer them
 
         ALARMS
           /etc/core/private_key.pem: the file is empty
