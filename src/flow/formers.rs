@@ -120,6 +120,8 @@ pub struct Taken {
     pub present: HeaderValue,
     /// The robot.
     pub name: Arc<str>,
+    /// When its window ends.
+    pub until: UnixTime,
     former: Arc<Former>,
 }
 
@@ -210,6 +212,7 @@ impl Formers {
         Ok(Some(Taken {
             present: header.clone(),
             name: former.configured.name.as_str().into(),
+            until: former.configured.until,
             former: former.clone(),
         }))
     }

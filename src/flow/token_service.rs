@@ -2,6 +2,7 @@
 //! short while. Harbor stays the judge of every credential and every scope.
 
 mod answers;
+mod former;
 mod grace;
 mod inspect;
 mod instead;
@@ -75,7 +76,10 @@ pub async fn answer(
     }) {
         worker.counters.answer_hits.fetch_add(1, Relaxed);
         story.plan = "cached";
-        note_former(worker, former, &flown);
+        let flown = match former {
+            None => flown,
+            Some(former) => former::bounded(worker, policy, former, &flown).await,
+        };
         return Ok(response(&flown, story));
     }
     worker.counters.answer_misses.fetch_add(1, Relaxed);
@@ -110,20 +114,10 @@ pub async fn answer(
     story.principal.clone_from(&flown.subject);
     story.rescue = flown.rescue;
     story.refusal = flown.refusal;
-    note_former(worker, former, &flown);
-    match flown.failure {
-        Some(reason) => Err(reason),
-        None => Ok(response(&flown, story)),
-    }
-}
-
-/// A token that is given for a former secret ends with its window (A29).
-fn note_former(worker: &Worker, former: Option<&Taken>, flown: &Flown) {
-    if let Some(former) = former
-        && let Some(token) = inspect::token_of(&flown.body)
-    {
-        let shared = &worker.shared;
-        shared.formers.gave(shared.known.digest(&token), &former.name);
+    match (flown.failure, former) {
+        (Some(reason), _) => Err(reason),
+        (None, None) => Ok(response(&flown, story)),
+        (None, Some(former)) => Ok(response(&former::bounded(worker, policy, former, &flown).await, story)),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     operating::{screen, status, with_token},
     stage::{MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, pull, push, story, told},
     support::{gate::Gate, settings, waiting},
-    talk::Ask,
+    talk::{Ask, claims},
 };
 
 const PRESENT: &str = "the-robots-secret-of-today";
@@ -109,6 +109,33 @@ fn a29_clients_with_a_former_secret_get_in_until_its_end_and_nothing_of_it_lasts
     assert_eq!(pull(MANIFEST).bearer(&own).at(gate.address).status, 200, "the present secret's goes on");
     let all = gate.output();
     assert!(!all.contains(PRESENT) && !all.contains(ROBOT.1), "no secret is told");
+}
+
+#[test]
+fn a29_a_token_for_a_former_secret_never_outlives_the_window_wherever_it_is_used() {
+    let Scene { stage, core, gate, .. } = &Scene::with("[token]\ncache = \"0s\"");
+    let whole = claims(&ask_token(SCOPE).basic(ROBOT).at(gate.address).token());
+    let life = |claims: &serde_json::Value| claims["exp"].as_i64().zip(claims["iat"].as_i64());
+    assert_eq!(life(&whole).map(|(exp, iat)| exp - iat), Some(1_800), "an hour is left: as Harbor issued it");
+    let setup = setup(stage, core, Duration::from_mins(5));
+    gate.configure(&setup.text());
+    gate.signal("HUP");
+    let ask = || ask_token(SCOPE).basic(ROBOT).at(gate.address);
+    waiting::holds("the new end counts", Duration::from_secs(20), || {
+        status(gate)["former_secrets"][0]["ends_in_seconds"].as_u64().is_some_and(|left| left <= 300)
+    });
+    let (answer, end) = (ask(), Clock::system().now().plus(Duration::from_mins(5)).0);
+    let shorter = claims(&answer.token());
+    assert!(life(&shorter).is_some_and(|(exp, _)| exp <= end), "{shorter}");
+    assert!(answer.json()["expires_in"].as_u64().is_some_and(|left| left <= 300), "{}", answer.text());
+    for name in ["iss", "sub", "aud", "access"] {
+        assert_eq!(shorter[name], whole[name], "{name}");
+    }
+    for address in [gate.address, core.address] {
+        assert_eq!(pull(MANIFEST).bearer(&answer.token()).at(address).status, 200, "Harbor takes it as well");
+    }
+    let own = claims(&ask_token(SCOPE).basic(NOW).at(gate.address).token());
+    assert_eq!(life(&own).map(|(exp, iat)| exp - iat), Some(1_800), "the present secret's is as ever");
 }
 
 #[test]
