@@ -5,6 +5,7 @@ mod binding;
 pub mod check;
 pub mod cli;
 pub mod config;
+mod distant;
 mod held_keys;
 mod log;
 pub mod pages;

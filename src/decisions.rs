@@ -6,6 +6,7 @@ pub mod grace;
 pub mod key;
 pub mod manifest;
 pub mod outage;
+pub mod peer;
 pub mod plan;
 pub mod ramp;
 pub mod record;

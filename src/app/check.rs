@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use self::{endpoints::Asked, looked::Looked};
 use super::{
     config::{self, Fault, Faults, KeyOrigin, Material, Place, Settings, Sources},
-    held_keys,
+    distant, held_keys,
     realm::{self, Reached},
     serve::wiring,
     status, store, translate,
@@ -54,6 +54,7 @@ pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Re
     certificates(&settings, clock, &mut report);
     admin_token(&settings, &mut report);
     report.faults.extend(seal_keys(&settings));
+    peers(&settings, clock, &mut report);
     former_secrets(&settings, now, &mut report);
     if is_sound {
         report.looked.at(&settings);
@@ -71,6 +72,7 @@ fn keys(settings: &Settings, now: UnixTime, report: &mut Report) -> std::sync::A
         let of = if alarm.is_warning { &mut report.warnings } else { &mut report.faults };
         of.push(of_alarm("keys.sources", alarm));
     }
+    shelf.end();
     let ring = shelf.ring();
     report.looked.keys = ring.entries().map(|entry| status::Key::of(entry, now)).collect();
     report.warnings.extend(public_halves(settings, &ring, now));
@@ -85,7 +87,7 @@ fn public_halves(settings: &Settings, ring: &Ring, now: UnixTime) -> Vec<Fault> 
         .iter()
         .filter_map(|source| match &source.origin {
             KeyOrigin::JwksFile(path) => Some(path.to_string_lossy().into_owned()),
-            KeyOrigin::File(_) | KeyOrigin::Folder(_) => None,
+            KeyOrigin::File(_) | KeyOrigin::Folder(_) | KeyOrigin::JwksUrl(..) | KeyOrigin::Token(_) => None,
         })
         .collect();
     let public = ring.entries().filter(|entry| {
@@ -102,6 +104,30 @@ fn public_halves(settings: &Settings, ring: &Ring, now: UnixTime) -> Vec<Fault> 
         remedy: "name core's private key file, unless that is meant".to_owned(),
     };
     public.map(|entry| warning(entry.source().as_str())).collect()
+}
+
+/// The files that peers and JWKS URLs need, and what is dangerous on purpose.
+fn peers(settings: &Settings, clock: &Clock, report: &mut Report) {
+    if settings.peers.insecure && settings.peers.secret.is_none() {
+        report.warnings.push(Fault {
+            place: Place::Default,
+            key: "peers.insecure".to_owned(),
+            found: distant::INSECURE.to_owned(),
+            expected: String::new(),
+            remedy: distant::INSECURE_REMEDY.to_owned(),
+        });
+    }
+    if let Some((path, found, remedy)) = distant::secret_fault(settings) {
+        let (key, remedy) = ("peers.secret_file".to_owned(), remedy.to_owned());
+        report.faults.push(Fault { place: Place::Path(path), key, found, expected: String::new(), remedy });
+    }
+    match distant::peer_tls(settings, clock) {
+        Ok(tls) => warnings("peers", tls.iter().flat_map(|tls| tls.alarms().to_vec()), report),
+        Err(error) => report.faults.push(of_tls("peers", &error)),
+    }
+    if let Err(error) = distant::urls(settings, clock) {
+        report.faults.push(of_tls("keys.sources", &error));
+    }
 }
 
 fn told_by_endpoints(asked: Asked, settings: &Settings, (ring, now): (&Ring, UnixTime), report: &mut Report) {

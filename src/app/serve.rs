@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     edges::{
+        distant::Distant,
         key_source,
         listener::{Listener, Places, own_addresses},
         probe::{
@@ -41,12 +42,22 @@ use crate::{
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{connection::Door, context::Shared, formers, registry::serves, seen_keys::SeenKeys},
+    flow::{
+        connection::Door,
+        context::Shared,
+        formers,
+        kept_graces::{self, KeptGraces},
+        registry::serves,
+        seen_keys::SeenKeys,
+    },
     words::clock::Clock,
 };
 
 /// How long the first round of probes may hold up the start.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
+
+/// How long the first answers of peers and JWKS URLs may hold up the start.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long the access log's last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -115,14 +126,9 @@ async fn serve(
     let open = async move { served.fleet.watch(|snapshot| served.lot.tell(serves(snapshot))).await };
     background.spawn(stop_at(open, stopped.clone()));
     background.spawn(stop_at(watch_outages(shared.clone()), stopped.clone()));
-    background.spawn(key_source::run(
-        shared.keys.clone(),
-        clock.clone(),
-        settings.keys.reread_every,
-        stopped.clone(),
-    ));
+    follow_files(&shared, &clock, settings.keys.reread_every, &mut background, &stopped);
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
-    background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
+    ask_afar(&shared.distant, &mut background, &stopped).await;
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -182,6 +188,7 @@ async fn serve(
     if tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
         tracing::warn!("some background task did not end in time");
     }
+    shared.keys.end();
     tracing::info!("stopped");
     Ok(())
 }
@@ -209,7 +216,7 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
     settings.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// Opens the store, takes what it holds into the ring, and keeps the two together from then on.
+/// Opens the store, takes what it holds into memory, and keeps the two together from then on.
 async fn store(
     settings: &Settings,
     shared: &Arc<Shared>,
@@ -220,12 +227,28 @@ async fn store(
     let opened = store::open(settings, clock)?;
     if let Some(store) = &opened.store {
         let window = translate::policy(&settings.keys).window();
+        if settings.store.url.servers().is_none() {
+            shared.keys.recall_as_own();
+        }
         let mut seen_keys = SeenKeys::new(store.clone(), shared.keys.clone(), clock.clone(), window);
         let is_read = seen_keys.begin().await;
         background.spawn(store.clone().run(stopped.clone()));
         background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+        let graces = KeptGraces::new(store.clone(), shared.clone());
+        graces.begin().await;
+        background.spawn(stop_at(graces.run(), stopped.clone()));
+    } else {
+        kept_graces::without_a_store(shared);
     }
     Ok(opened)
+}
+
+/// Peers and JWKS URLs are asked from now on; the first answers are waited for.
+async fn ask_afar(distant: &Arc<Distant>, background: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+    background.spawn(distant.clone().run(stopped.clone()));
+    if distant.is_any() {
+        distant.answered_within(distant.ask(None), FIRST_ANSWERS).await;
+    }
 }
 
 /// Has them written.
@@ -233,6 +256,18 @@ async fn last_changes(store: &Store) {
     if !store.written_within(LAST_CHANGES).await {
         tracing::warn!(store.name = store.name(), "the store takes no more changes; the last ones are lost");
     }
+}
+
+/// Keys and robots' secrets that change are taken up.
+fn follow_files(
+    shared: &Arc<Shared>,
+    clock: &Clock,
+    every: Duration,
+    background: &mut JoinSet<()>,
+    stopped: &watch::Receiver<bool>,
+) {
+    background.spawn(key_source::run(shared.keys.clone(), clock.clone(), every, stopped.clone()));
+    background.spawn(formers::follow(shared.clone(), every, stopped.clone()));
 }
 
 /// Certificates that change are taken up.

@@ -3,38 +3,60 @@
 //! A format never loses a member and never changes one's meaning: this version reads what any former one wrote, and
 //! a former one passes over the members that it doesn't know (`tests/fixtures/store` holds what each has written).
 
+pub mod end;
+pub mod granted;
+pub mod private_half;
 pub mod revocation;
 pub mod seal;
+pub mod secret;
 pub mod seen_key;
 
 use std::fmt;
 
-/// What a record is about.
+/// What a record is about. Where many changes wait, those of an earlier kind are written first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The public half of a key that a source held.
     Key,
+    /// Its private half, where the configuration wants it kept.
+    Private,
     /// What an operator ended at once. It is never removed.
     Revocation,
-    /// What Harbor last granted a credential, by keyed hash.
-    Grant,
+    /// What a process ended, and with it grants of before (A2, A15).
+    End,
+    /// A secret that all processes of the deployment share.
+    Secret,
     /// A time in which more than one key verifies.
     Window,
     /// A user's session at the identity provider.
     Session,
+    /// What Harbor last granted a credential, by keyed hash.
+    Grant,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Key, Self::Revocation, Self::Grant, Self::Window, Self::Session];
+    pub const ALL: [Self; 8] = [
+        Self::Key,
+        Self::Private,
+        Self::Revocation,
+        Self::End,
+        Self::Secret,
+        Self::Window,
+        Self::Session,
+        Self::Grant,
+    ];
 
     /// The kind's name in the store and in the log. It never changes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Key => "key",
+            Self::Private => "private",
             Self::Revocation => "revocation",
-            Self::Grant => "grant",
+            Self::End => "end",
+            Self::Secret => "secret",
             Self::Window => "window",
             Self::Session => "session",
+            Self::Grant => "grant",
         }
     }
 
@@ -43,9 +65,11 @@ impl Kind {
     pub fn merge(self, present: &[u8], ours: &[u8]) -> Vec<u8> {
         match self {
             Self::Key => seen_key::merge(present, ours),
-            // What is ended stays ended, whoever said so first.
-            Self::Revocation => present.to_vec(),
-            Self::Grant | Self::Window | Self::Session => ours.to_vec(),
+            // What is ended stays ended, and what is shared is whoever's came first.
+            Self::Revocation | Self::Secret => present.to_vec(),
+            Self::End => end::merge(present, ours),
+            Self::Grant => granted::merge(present, ours),
+            Self::Private | Self::Window | Self::Session => ours.to_vec(),
         }
     }
 }

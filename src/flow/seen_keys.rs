@@ -1,6 +1,10 @@
 //! Keys between the ring and the store: what sources held outlives this process, and what was retired stays so.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time;
 
@@ -8,14 +12,14 @@ use crate::{
     decisions::{
         key::Key,
         record::{
-            Kind, Place,
+            Kind, Place, private_half,
             revocation::Revocation,
             seen_key::{Life, SeenKey, place_of},
         },
     },
     edges::{
         key_source::KeyShelf,
-        store::{Store, StoreFault},
+        store::{Loaded, Store, StoreFault},
     },
     words::clock::{Clock, UnixTime},
 };
@@ -34,12 +38,14 @@ pub struct SeenKeys {
     /// What the store holds by our writes and readings.
     kept: BTreeMap<String, SeenKey>,
     retired: BTreeMap<String, Vec<u8>>,
+    /// The keys whose private halves it holds; `None` = it wasn't asked yet.
+    private: Option<BTreeSet<String>>,
 }
 
 impl SeenKeys {
     /// `window` is a token's lifetime and the leeway.
     pub fn new(store: Arc<Store>, shelf: Arc<KeyShelf>, clock: Clock, window: Duration) -> Self {
-        Self { store, shelf, clock, window, kept: BTreeMap::new(), retired: BTreeMap::new() }
+        Self { store, shelf, clock, window, kept: BTreeMap::new(), retired: BTreeMap::new(), private: None }
     }
 
     /// Takes into the ring what the store holds. Until it could be read for the first time, only keys that endpoints
@@ -56,6 +62,9 @@ impl SeenKeys {
     async fn recall(&mut self) -> Result<(), StoreFault> {
         let revoked = self.store.load(Kind::Revocation).await?;
         let seen = self.store.load(Kind::Key).await?;
+        // What another replica keeps is its own, but for what was kept when this one was told to keep none.
+        let asks = self.shelf.keeps_private() || self.private.is_none();
+        let private = if asks { Some(self.store.load(Kind::Private).await?) } else { None };
         let now = self.clock.now();
         self.retired.clear();
         for record in revoked {
@@ -76,7 +85,25 @@ impl SeenKeys {
             }
         }
         self.shelf.recall(self.kept.values().cloned(), now);
+        if let Some(private) = private {
+            self.private = Some(private.iter().map(|record| record.key.clone()).collect());
+            self.recall_private(private, now);
+        }
         Ok(())
+    }
+
+    fn recall_private(&self, records: Vec<Loaded>, now: UnixTime) {
+        if !self.shelf.keeps_private() {
+            return;
+        }
+        let key = |record: Loaded| match private_half::read(&record.plain) {
+            Ok(key) => Some(key),
+            Err(fault) => {
+                unusable(Kind::Private, &record.key, &fault);
+                None
+            }
+        };
+        self.shelf.recall_private(records.into_iter().filter_map(key), now);
     }
 
     /// Writes what changed in the ring, and reads what changed in the store; never ends.
@@ -118,6 +145,25 @@ impl SeenKeys {
         // A key that ended is of no use in the store; what another replica may still hold expires by itself.
         let gone = self.kept.extract_if(.., |name, _| !present.contains_key(name));
         gone.for_each(|(name, _)| self.store.forget(Place::new(Kind::Key, name)));
+        self.write_private(now);
+    }
+
+    /// Private halves are there as long as their keys, and none where none shall be kept.
+    fn write_private(&mut self, now: UnixTime) {
+        let halves = self.shelf.private_halves(now);
+        let present: BTreeMap<String, &Arc<Key>> =
+            halves.iter().map(|key| (place_of(key.spki_digest()), key)).collect();
+        let kept = self.private.get_or_insert_default();
+        for (name, key) in &present {
+            if !kept.contains(name)
+                && let Some(record) = private_half::write(key)
+            {
+                self.store.keep(Place::new(Kind::Private, name), record, None);
+                kept.insert(name.clone());
+            }
+        }
+        let gone = kept.extract_if(.., |name| !present.contains_key(name));
+        gone.for_each(|name| self.store.forget(Place::new(Kind::Private, name)));
     }
 
     fn write_retired(&mut self, key: &Key, at: UnixTime) {

@@ -17,6 +17,7 @@ use super::{
     context::{Downstream, InFlight, Policy, Worker},
     formers::Taken,
     headers::{self, Origin, REQUEST_ID},
+    own_page,
     pings::Ping,
     registry::{self, Ask, Bearer},
     relay::Relay,
@@ -50,7 +51,8 @@ pub async fn serve(
     let result = handle(&worker, &downstream, &policy, &mut parts, (body, &in_flight), &mut story).await;
     let mut response = match result {
         Ok(response) => {
-            story.outcome = Outcome::Forwarded;
+            let is_ours = story.route == route_index(&Route::Own);
+            story.outcome = if is_ours { Outcome::Answered } else { Outcome::Forwarded };
             response
         }
         Err(reason) => refuse(reason, &mut story),
@@ -176,7 +178,8 @@ async fn handle(
         }
     }
     if route == Route::Own {
-        return Err(Reason::NoSuchPage);
+        // Boxed: rare.
+        return Box::pin(own_page::answer(worker, downstream, policy, (&path, parts))).await;
     }
     let host = policy.rewrite_realm.then(|| parts.headers.get(header::HOST).cloned()).flatten();
     let scheme = scheme_of(worker, downstream, policy, &parts.headers);

@@ -34,7 +34,7 @@ use super::{
     story::Story,
 };
 use crate::{
-    decisions::{outage::Need, token::claims},
+    decisions::{grace::ends::Seen, outage::Need, token::claims},
     words::{
         credential::{Credential, basic_user},
         reason::{Outcome, Reason, Rescue},
@@ -85,9 +85,13 @@ pub async fn answer(
     worker.counters.answer_misses.fetch_add(1, Relaxed);
     let asks = &parts.headers;
     let (generation, client) = (worker.shared.answers.generation(), story.client);
-    let writes = worker.shared.graces.writes();
+    let seen = worker.shared.graces.seen();
     let flight = || {
         let headers = going_up(asks);
+        let granted = |basic, query: &Query| {
+            let shared = &worker.shared;
+            shared.graces.place(|key| query.place(key, &shared.deployment, Some(basic)))
+        };
         let flight = Flight {
             worker: worker.clone(),
             policy: policy.clone(),
@@ -96,9 +100,10 @@ pub async fn answer(
             uri: copied_uri(uri),
             query: query.clone(),
             place,
+            granted: basic.as_ref().zip(query.as_ref()).and_then(|(basic, query)| granted(basic, query)),
             client,
             generation,
-            writes,
+            seen: seen.clone(),
             unexplained: Cell::default(),
             principal: OnceCell::new(),
         };
@@ -169,10 +174,12 @@ struct Flight {
     basic: Option<HeaderValue>,
     query: Option<Query>,
     place: Option<[u8; 32]>,
+    /// Where what it is granted is found again; `None` where grace is off or nobody's.
+    granted: Option<[u8; 32]>,
     client: std::net::IpAddr,
     generation: u64,
-    /// Writes that had ended grace when it was asked.
-    writes: u64,
+    /// What was known to have ended grace when it was asked.
+    seen: Seen,
     /// Whether core's last answer was a refusal that nothing but silence speaks against: no grace then.
     unexplained: Cell<bool>,
     /// Whose secret it is, where Harbor has accepted it before: a name alone is anybody's to say.
@@ -189,7 +196,10 @@ impl Flight {
         let wrong = &self.worker.shared.wrong;
         let from = (self.client, self.bytes());
         let admitted = match &self.basic {
-            Some(basic) => wrong.admit(&name, basic, from).await.map(|admission| (Some(admission), None)),
+            Some(basic) => wrong
+                .admit_vouched(&name, basic, from, || self.was_granted(basic))
+                .await
+                .map(|admission| (Some(admission), None)),
             None => wrong.admit_anonymous(from).map(|pending| (None, Some(pending))),
         };
         let (admission, _pending) = match admitted {
@@ -247,7 +257,8 @@ impl Flight {
                 }
                 flown.rescue = None;
                 if let Some(basic) = &self.basic {
-                    self.worker.shared.graces.suspend(basic);
+                    let shared = &self.worker.shared;
+                    shared.graces.suspend(basic, shared.clock.now());
                 }
             }
             if let Some(admission) = &admission {
@@ -367,10 +378,10 @@ impl Flight {
         if shared.answers.generation() != self.generation {
             return;
         }
-        if let Some(place) = self.place {
+        if let Some(place) = self.granted {
             let granted = (&*issued.token, name, &*issued.access);
             let now = (shared.clock.now(), self.policy.grace);
-            shared.graces.accepted(place, basic, granted, now, self.writes);
+            shared.graces.accepted(place, basic, granted, now, self.seen.clone());
         }
         if !self.policy.replay {
             return;

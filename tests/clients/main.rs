@@ -22,5 +22,6 @@ mod ramp;
 mod restarts;
 mod rolling_upgrade;
 mod same_second;
+mod sidecar;
 mod smoke;
 mod standin;

@@ -44,6 +44,7 @@ impl Operator for Fake {
             kid: "A:B".to_owned(),
             state: "signing".to_owned(),
             private: true,
+            token: false,
             ends_in_seconds: None,
             source: "/k".to_owned(),
         };

@@ -4,6 +4,7 @@
 mod credential;
 mod keys;
 mod listener;
+mod peers;
 mod process;
 mod ramp;
 mod store;
@@ -18,6 +19,7 @@ use super::{
     raw,
     secret::{Material, SecretText},
     settings::{Mode, Realm, Settings, Stated},
+    store_url::StoreUrl,
     written::Text,
 };
 
@@ -36,6 +38,7 @@ pub fn settings(
 ) -> (Settings, Vec<Fault>) {
     let mut c = Checker { document, taken_out, faults: Vec::new() };
     let store = store::store(&mut c, root.store, &root.deployment);
+    let peers = peers::peers(&mut c, root.peers, &root.deployment);
     let upstream = upstream::upstream(&mut c, root.upstream);
     let ramp = ramp::ramp(&mut c, root.ramp, &upstream.endpoints);
     let settings = Settings {
@@ -52,11 +55,12 @@ pub fn settings(
         listeners: listener::listeners(&mut c, root.listener.0, &root.admin.address.0),
         upstream,
         keys: keys::keys(&mut c, root.keys),
+        peers,
         token: keys::token(&mut c, root.token),
         replay: process::replay(&root.replay),
         uploads: process::uploads(&mut c, &root.uploads),
         park: process::park(&root.park),
-        grace: process::grace(&root.grace),
+        grace: process::grace(&mut c, &root.grace),
         store,
         limits: process::limits(&mut c, &root.limits),
         timeouts: process::timeouts(&mut c, &root.timeouts),
@@ -66,6 +70,11 @@ pub fn settings(
         ramp,
         stated: Stated::default(),
     };
+    if settings.keys.keep_private && settings.store.url == StoreUrl::Memory {
+        let found = "true, with a store that ends with the process";
+        let remedy = "set store.url to a file or a server, or keys.keep_private = false";
+        c.fault(&["keys.keep_private", "store.url"], found, "a store that outlives it", remedy);
+    }
     if settings.realm == Realm::Rewrite && settings.public_url.is_none() {
         c.fault(
             &["realm", "public_url"],

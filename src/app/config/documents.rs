@@ -127,7 +127,7 @@ pub fn page() -> String {
          `TIDEGATE_KEYS__SOURCES='[{ file = \"/k.pem\" }]'`. `tidegate check` lists every fault with its place and remedy.\n\
          \nA secret is written as a value or as the file that holds it (`token` or `token_file`), never both.\n\
          A running tidegate takes up a changed file, and what files it names hold. Sockets, threads and memory stay as they\n\
-         are until a restart: `listener`, `admin`, `limits`, `timeouts`, `uploads`, `log`, `store`, `deployment`, `replay.entries`, `park.requests`,\n\
+         are until a restart: `listener`, `admin`, `limits`, `timeouts`, `uploads`, `log`, `store`, `peers`, `deployment`, `replay.entries`, `park.requests`,\n\
          `park.bytes` and, in `upstream`, `tls`, `probe` and `pool`; the log says so when one of them has changed.\n\n\
          | written | is |\n| --- | --- |\n",
     );

@@ -1,16 +1,13 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 10] = [
-    ("peers", "the exchange of keys between replicas"),
+const LATER: [(&str, &str); 7] = [
     ("grace.on_refusal", "upgrade windows"),
     ("grace.windows", "upgrade windows"),
     ("grace.bridge", "bridges for lost OIDC sessions"),
     ("grace.admin", "bridges for lost OIDC sessions"),
     ("oidc", "OIDC sessions"),
     ("traces", "traces by OTLP"),
-    ("keys.keep_private", "private halves in the store"),
-    ("keys.sources[].pkcs11", "keys in PKCS#11 tokens"),
     ("upstream.kind", "plain registries"),
 ];
 

@@ -6,6 +6,7 @@
 mod credential;
 mod keys;
 mod listener;
+mod peers;
 mod process;
 mod ramp;
 mod store;
@@ -16,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     credential::Credential,
-    keys::{KeySource, Keys, Overlap, State, Token},
+    keys::{KeySource, Keys, Overlap, Pkcs11, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
+    peers::Peers,
     process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
     ramp::{Ramp, Step},
     store::{Store, StoreTls},
@@ -45,6 +47,7 @@ pub struct Root {
     pub listener: Listeners,
     pub upstream: Upstream,
     pub keys: Keys,
+    pub peers: Peers,
     pub token: Token,
     pub replay: Replay,
     pub uploads: Uploads,

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub use super::{
-    address::{AdminAddress, EndpointUrl, Host, Scheme},
+    address::{AdminAddress, EndpointUrl, Host, JwksUrl, Scheme},
     secret::{Material, Secret},
     store_url::{Server, Servers, StoreUrl},
 };
@@ -28,6 +28,7 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     pub upstream: Upstream,
     pub keys: Keys,
+    pub peers: Peers,
     pub token: Token,
     pub replay: Replay,
     pub uploads: Uploads,
@@ -187,6 +188,8 @@ pub struct Keys {
     /// At most five minutes.
     pub leeway: Duration,
     pub reread_every: Duration,
+    /// Private halves are kept in the store.
+    pub keep_private: bool,
     pub accept_missing_kid: bool,
 }
 
@@ -209,6 +212,35 @@ pub enum KeyOrigin {
     /// Every `*.pem`, `*.key` and `*.crt` in it whose name doesn't begin with a dot.
     Folder(PathBuf),
     JwksFile(PathBuf),
+    /// With the authority that signs its certificate; `None` = the platform's.
+    JwksUrl(JwksUrl, Option<Material>),
+    Token(Pkcs11),
+}
+
+/// Keys of a PKCS#11 token; a label or an id, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11 {
+    pub module: PathBuf,
+    pub token: String,
+    pub label: Option<String>,
+    pub id: Option<Vec<u8>>,
+    pub pin: Material,
+}
+
+/// With `urls`, a secret or `insecure` there is a deployment's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// No url twice; without a secret and `insecure` all are https.
+    pub urls: Vec<EndpointUrl>,
+    /// `None` = the platform's certificates.
+    pub ca: Option<Material>,
+    pub client: Option<(Material, Material)>,
+    /// `None` = the host of the url.
+    pub server_name: Option<String>,
+    pub secret: Option<Material>,
+    /// Nobody proves anything.
+    pub insecure: bool,
+    pub every: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

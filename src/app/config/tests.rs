@@ -130,7 +130,7 @@ leeway = "10m"
       remedy    set trusted_proxies, such as ["10.0.0.0/8"]
 
     tidegate.toml:13:12: keys.sources[0]
-      found     several of file, folder and jwks
+      found     several of file, folder, jwks and pkcs11
       expected  exactly one of them
       remedy    write { file = "/path" }
 
@@ -213,6 +213,26 @@ fn variables_that_kubernetes_sets_for_a_service_named_tidegate_are_none_of_ours(
         ("TIDEGATE_CONFIG", "/etc/tidegate/tidegate.toml"),
     ];
     assert!(variables(&set).is_ok());
+}
+
+#[test]
+fn private_halves_are_kept_where_they_outlive_the_process_and_their_keys_do_verify() {
+    let store = "[store]\nurl = \"file:/s\"\n";
+    assert!(file(&format!("[keys]\nkeep_private = true\n{store}")).is_ok_and(|s| s.keys.keep_private));
+    assert!(file(store).is_ok_and(|settings| !settings.keys.keep_private));
+    for text in [
+        "[keys]\nkeep_private = true\n[store]\nurl = \"memory:\"\n".to_owned(),
+        format!("[keys]\nkeep_private = true\noverlap = \"off\"\n{store}"),
+    ] {
+        assert_eq!(places(file(&text)), ["tidegate.toml:2:1 keys.keep_private"], "{text}");
+    }
+}
+
+#[test]
+fn grace_is_for_no_longer_than_what_ends_it_is_remembered() {
+    let longest = file("[grace]\nwindow = \"7d\"\n").expect("settings").grace.window;
+    assert_eq!(longest, crate::decisions::grace::LONGEST);
+    assert_eq!(places(file("[grace]\nwindow = \"8d\"\n")), ["tidegate.toml:2:1 grace.window"]);
 }
 
 #[test]
@@ -336,7 +356,7 @@ fn what_does_not_fit_together_is_a_fault() {
         ("keys.sources = [{}]", "keys.sources[0]"),
         ("keys.sources = [{ file = \"/a\" }, { file = \"/a\" }]", "keys.sources[1]"),
         ("keys.sources = [{ folder = \"/a\", alias = \"x\" }]", "keys.sources[0].alias"),
-        ("keys.sources = [{ jwks = \"https://a/jwks\" }]", "keys.sources[0].jwks"),
+        ("keys.sources = [{ jwks = \"http://a/jwks\" }]", "keys.sources[0].jwks"),
         (
             "keys.sources = [{ file = \"/a\", state = \"retired\", until = 2026-12-01T20:00:00Z }]",
             "keys.sources[0].state",
@@ -380,4 +400,59 @@ fn a_file_that_is_not_there_is_named() {
     let missing = Sources { file: Some("/nowhere/tidegate.toml".into()), ..Sources::default() };
     let faults = load(&missing).expect_err("faults");
     assert!(faults.to_string().starts_with("/nowhere/tidegate.toml\n  found     "), "{faults}");
+}
+
+#[test]
+fn a10_peers_prove_themselves_or_say_aloud_that_they_do_not() {
+    let long = "x".repeat(32);
+    let table: [(String, &[&str]); 14] = [
+        (String::new(), &[]),
+        ("urls = [\"http://peers:8080\"]\nsecret_file = \"/s\"".to_owned(), &[]),
+        (format!("urls = [\"http://peers:8080\"]\nsecret = \"{long}\""), &[]),
+        ("urls = [\"http://peers:8080\"]\ninsecure = true".to_owned(), &[]),
+        ("secret_file = \"/s\"".to_owned(), &[]),
+        (
+            "urls = [\"https://p\"]\nca_file = \"/a\"\ncertificate_file = \"/c\"\nkey_file = \"/k\""
+                .to_owned(),
+            &[],
+        ),
+        ("urls = [\"http://peers:8080\"]".to_owned(), &["peers.urls"]),
+        ("urls = [\"https://p\"]\nca_file = \"/a\"".to_owned(), &["peers.urls"]),
+        (
+            "urls = [\"https://p\"]\ncertificate_file = \"/c\"\nsecret_file = \"/s\"".to_owned(),
+            &["peers.certificate_file"],
+        ),
+        ("urls = [\"http://p\", \"http://p\"]\nsecret_file = \"/s\"".to_owned(), &["peers.urls[1]"]),
+        ("secret = \"short\"".to_owned(), &["peers.secret"]),
+        (format!("secret = \"{long}\"\nsecret_file = \"/s\""), &["peers.secret_file"]),
+        ("ca_file = \"/a\"\nsecret_file = \"/s\"".to_owned(), &["peers.ca_file"]),
+        ("every = \"1ms\"".to_owned(), &["peers.every"]),
+    ];
+    for (text, expected) in table {
+        let faults = file(&format!("deployment = \"h\"\n[peers]\n{text}\n")).err();
+        let faults = faults.map(|faults| faults.0).unwrap_or_default();
+        let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(keys, expected, "{text}");
+        assert!(faults.iter().all(|fault| !fault.found.contains("short\"")), "no secret is shown");
+    }
+    let nameless = file("[peers]\nurls = [\"http://peers:8080\"]\nsecret_file = \"/s\"\n");
+    assert_eq!(places(nameless), ["default deployment"]);
+}
+
+#[test]
+fn a_jwks_is_a_file_or_an_https_url() {
+    for (source, expected) in [
+        ("jwks = \"/keys.json\"", None),
+        ("jwks = \"https://keys.example/jwks.json\"", None),
+        ("jwks = \"https://keys.example/jwks.json\", ca_file = \"/ca.pem\"", None),
+        ("jwks = \"http://keys.example/jwks.json\"", Some("keys.sources[0].jwks")),
+        ("jwks = \"https://keys.example/jwks.json?a=b\"", Some("keys.sources[0].jwks")),
+        ("jwks = \"/keys.json\", ca_file = \"/ca.pem\"", Some("keys.sources[0].ca_file")),
+        ("file = \"/key.pem\", ca_file = \"/ca.pem\"", Some("keys.sources[0].ca_file")),
+        ("jwks = \"https://keys.example/jwks.json\", alias = \"a\"", Some("keys.sources[0].alias")),
+    ] {
+        let faults = file(&format!("[keys]\nsources = [{{ {source} }}]\n")).err().map(|faults| faults.0);
+        let found = faults.iter().flatten().map(|fault| fault.key.as_str()).next();
+        assert_eq!(found, expected, "{source}");
+    }
 }

@@ -8,7 +8,7 @@ use super::wiring::Alarms;
 use crate::{
     app::{
         admin::{Archivable, Operator, Published, Restore, Restored, RestoredWindow},
-        held_keys,
+        distant, held_keys,
         ramp::{self, Steer},
         status::{self, Readiness, Status},
         store,
@@ -20,11 +20,12 @@ use crate::{
         plan::Standing,
         ramp::Side,
         record::revocation::Revocation,
-        ring::{AddFault, RetireFault},
+        ring::{AddFault, RetireFault, SourceName},
     },
     edges::{
         fleet::{self, CANNOT_SIGN_REMEDY},
         listener::Places,
+        signer::Latency,
         store::Health,
         telemetry::{
             counters::{Counters, ROUTES, STATUSES},
@@ -87,13 +88,21 @@ impl Operator for Process {
             signatures: self.shared.signer.signatures(),
             signing_delay: self.shared.signer.delay().as_secs_f64(),
             parked: self.waiting(),
+            signing: self.shared.signer.latencies(),
             uploads_not_kept: self.shared.uploads.stores.given_up.load(std::sync::atomic::Ordering::Relaxed),
             spooled: self.shared.uploads.stores.spool.as_ref().map_or(0, |spool| spool.used()),
             answers: self.shared.answers.count(),
             replays: self.shared.replays.count(),
+            grants: self.shared.graces.count(),
             connections_refused: self.places.refused() as u64,
             alarms: self.all_alarms().len() as u64,
             store: self.health(),
+            peers: distant::statuses(&self.shared.distant)
+                .into_iter()
+                .map(|peer| {
+                    (peer.name().to_owned(), peer.fault.is_none() && peer.heard_seconds_ago.is_some())
+                })
+                .collect(),
             ramp: ramp::gauges(&self.shared, now),
             former_secrets: self.shared.formers.uses().into_iter().map(|u| (u.name, u.requests)).collect(),
         };
@@ -113,11 +122,13 @@ impl Operator for Process {
             readiness: self.readiness(),
             endpoints: fleet.statuses.iter().map(endpoint).collect(),
             keys: ring.entries().map(|e| status::Key::of(e, now)).collect(),
+            peers: distant::statuses(&self.shared.distant),
             requests: self.requests(),
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
             would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
             waiting: self.waiting(),
+            signatures: self.shared.signer.latencies().into_iter().map(signatures).collect(),
             alarms: self.all_alarms(),
             ramp: ramp::of(&self.shared, now),
             former_secrets: self.shared.formers.uses().iter().map(|one| former_secret(one, now)).collect(),
@@ -129,7 +140,8 @@ impl Operator for Process {
     }
 
     fn published(&self) -> Published {
-        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        // Peers' keys are theirs to publish (A10).
+        let (ring, now) = (self.shared.keys.sourced(), self.shared.clock.now());
         Published { jwks: ring.jwks(now), bundle: ring.bundle(now) }
     }
 
@@ -137,9 +149,12 @@ impl Operator for Process {
         let now = self.shared.clock.now();
         let (seen, retired) = self.shared.keys.to_keep(now);
         let retired = retired.iter().map(|key| Revocation::Key { spki: key.spki().to_vec(), at: now });
+        let (files, tokens) = self.shared.keys.sources();
+        let names = |sources: Vec<SourceName>| sources.iter().map(ToString::to_string).collect();
         Archivable {
             deployment: self.deployment.clone(),
-            files: self.shared.keys.files().iter().map(ToString::to_string).collect(),
+            files: names(files),
+            tokens: names(tokens),
             known: Known::of(&seen, &retired.collect::<Vec<_>>()),
         }
     }
@@ -234,11 +249,12 @@ impl Process {
         let store = store::alarms(self.store.name(), &health)
             .into_iter()
             .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
+        let distant = distant::alarms(&self.shared.distant);
         let ramp = ramp::alarm(&self.shared);
         let formers = self.shared.formers.alarms().into_iter();
         let formers =
             formers.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
-        files.chain(formers).chain(endpoints).chain(misfits).chain(store).chain(ramp).collect()
+        files.chain(formers).chain(endpoints).chain(misfits).chain(store).chain(distant).chain(ramp).collect()
     }
 }
 
@@ -250,6 +266,11 @@ fn former_secret(used: &Use, now: UnixTime) -> status::FormerSecret {
         last_used_seconds_ago: used.last.map(|last| now.since(last).as_secs()),
         addresses: used.addresses,
     }
+}
+
+fn signatures((place, latency): (String, Latency)) -> status::Signatures {
+    let mean_micros = latency.mean().as_micros() as u64;
+    status::Signatures { place, count: latency.count(), mean_micros }
 }
 
 fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {

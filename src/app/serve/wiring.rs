@@ -7,14 +7,17 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
-use aws_lc_rs::{hmac, rand::SystemRandom};
+use aws_lc_rs::{
+    hmac,
+    rand::{self, SystemRandom},
+};
 
 use crate::{
     app::{
         config::{self, Material, Settings},
-        translate,
+        distant, translate,
     },
-    decisions::token::verify::Rules,
+    decisions::{grace::ends::ProcessId, token::verify::Rules},
     edges::{
         alarm::Alarm,
         fleet::{Opaque, Scheme, Shelf, UpstreamTls},
@@ -38,6 +41,7 @@ use crate::{
         pings::Pings,
         ramps::Ramps,
         replay::Replays,
+        strangers::Strangers,
         token_service::{Answers, WrongCredentials},
         uploads::Uploads,
     },
@@ -66,6 +70,7 @@ pub(super) type Alarms = Arc<dyn Fn() -> Vec<Alarm> + Send + Sync>;
 pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> {
     let now = clock.now();
     let keys = Arc::new(KeyShelf::new(translate::policy(&settings.keys), translate::sources(&settings.keys)));
+    keys.set_keeps_private(settings.keys.keep_private);
     let alarms = key_source::load_once(&keys, now);
     if let Some(alarm) = alarms.iter().find(|alarm| alarm.forbids_start) {
         bail!("{}: {}; {}", alarm.path, alarm.cause, alarm.remedy);
@@ -73,6 +78,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
     let random = SystemRandom::new();
     let fresh_key = || hmac::Key::generate(hmac::HMAC_SHA256, &random).context("no randomness");
     let limits = &settings.limits;
+    let distant = Arc::new(distant::wire(settings, &keys, clock)?);
     let lot = Arc::new(Lot::new(settings.park.requests, settings.park.bytes));
     let shared = Arc::new(Shared {
         deployment: settings.deployment.clone().into(),
@@ -83,7 +89,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
         formers: Formers::new(fresh_key()?),
-        graces: Graces::new(fresh_key()?, ANSWERS),
+        graces: Graces::new(process_id()?, ANSWERS),
         pings: Pings::default(),
         ramps: Ramps::default(),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
@@ -102,6 +108,8 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
         looked: Mutex::default(),
+        distant,
+        strangers: Strangers::default(),
     });
     shared.formers.configure(formers(settings), now);
     let upstream_tls = upstream_tls(settings, clock)?;
@@ -129,6 +137,13 @@ pub(super) fn formers(settings: &Settings) -> Vec<formers::Configured> {
         until: one.until,
     };
     settings.credentials.iter().map(of).collect()
+}
+
+/// A number that no other process has.
+fn process_id() -> anyhow::Result<ProcessId> {
+    let mut bytes = [0; 8];
+    rand::fill(&mut bytes).ok().context("no randomness")?;
+    Ok(ProcessId(u64::from_be_bytes(bytes)))
 }
 
 /// Where uploads are kept; an error where the folder takes no file.
@@ -234,6 +249,7 @@ pub(in crate::app) fn door(listener: &config::Listener, clock: &Clock) -> anyhow
     });
     Ok(Door {
         cluster: listener.scope == config::Scope::Cluster,
+        certified: listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
         http2: listener.http2 && listener.tls.is_none(),
         proxy_protocol: listener.proxy_protocol,
         trusted_proxies: listener.trusted_proxies.clone().into(),

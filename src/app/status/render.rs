@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Alarm, Endpoint, FormerSecret, Held, Key, Ramp, Status};
+use super::{Alarm, Endpoint, FormerSecret, Held, Key, Peer, Ramp, Signatures, Status};
 use crate::words::clock::UnixTime;
 
 /// The whole screen.
@@ -55,6 +55,7 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     }
     endpoints(text, &status.endpoints)?;
     keys(text, &status.keys)?;
+    peers(text, &status.peers)?;
     if let Some(ramp) = &status.ramp {
         write_ramp(text, ramp)?;
     }
@@ -67,6 +68,7 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     if status.waiting > 0 {
         writeln!(text, "\nWAITING  {} requests, until Harbor can answer them", status.waiting)?;
     }
+    signatures(text, &status.signatures)?;
     alarms(text, &status.alarms)
 }
 
@@ -149,6 +151,24 @@ fn keys(text: &mut String, keys: &[Key]) -> fmt::Result {
     Ok(())
 }
 
+/// Shown where there are any.
+fn peers(text: &mut String, peers: &[Peer]) -> fmt::Result {
+    if !peers.is_empty() {
+        writeln!(text, "\n{:<36}  {:<8}  KEYS", "PEER", "HEARD")?;
+    }
+    for peer in peers {
+        let name =
+            if peer.address.is_empty() { peer.url.clone() } else { format!("{} {}", peer.address, peer.url) };
+        let heard = peer.heard_seconds_ago.map_or_else(|| "never".to_owned(), |s| format!("{}", Ago(s)));
+        let keys: Vec<String> = peer.keys.iter().map(|kid| kid.chars().take(4).collect()).collect();
+        writeln!(text, "{:<36}  {heard:<8}  {}", cut(&name, 36), cut(&keys.join(", "), 30))?;
+        if let Some(fault) = &peer.fault {
+            folded(text, "  ", fault)?;
+        }
+    }
+    Ok(())
+}
+
 fn former_secrets(text: &mut String, secrets: &[FormerSecret]) -> fmt::Result {
     if secrets.is_empty() {
         return Ok(());
@@ -186,6 +206,19 @@ fn counts(text: &mut String, title: &str, by_reason: &BTreeMap<String, u64>) -> 
     writeln!(text, "\n{title}")?;
     for (reason, count) in by_reason.iter().filter(|(_, count)| **count > 0) {
         writeln!(text, "  {:<40}  {count:>12}", cut(reason, 40))?;
+    }
+    Ok(())
+}
+
+/// Of interest where some are made elsewhere than in memory.
+fn signatures(text: &mut String, places: &[Signatures]) -> fmt::Result {
+    if places.iter().all(|place| place.place == "memory") {
+        return Ok(());
+    }
+    writeln!(text, "\n{:<42}  {:>12}  EACH", "SIGNED IN", "TIMES")?;
+    for Signatures { place, count, mean_micros } in places {
+        let (whole, tenth) = (mean_micros / 1_000, mean_micros / 100 % 10);
+        writeln!(text, "  {:<40}  {count:>12}  {whole}.{tenth} ms", cut(place, 40))?;
     }
     Ok(())
 }
@@ -285,6 +318,7 @@ mod tests {
             kid: kid(first),
             state: state.to_owned(),
             private: ends_in_seconds.is_none(),
+            token: false,
             ends_in_seconds,
             source: "/etc/core/private_key.pem (former content)".to_owned(),
         };
@@ -300,13 +334,15 @@ mod tests {
                 endpoint("[2001:db8::1]:8080", false, Held::Several(vec![kid("AAAA"), kid("BBBB")])),
             ],
             keys: vec![key("AAAA", "signing", None), key("BBBB", "verifying", Some(1_620))],
+            peers: vec![],
             requests: 20_311,
             rescues: BTreeMap::from([("resign".to_owned(), 1_100), ("reroute".to_owned(), 104), ("replay".to_owned(), 0)]),
             would_have_rescued: BTreeMap::new(),
             rejections: BTreeMap::new(),
+            waiting: 12,
+            signatures: Vec::new(),
             ramp: None,
             former_secrets: vec![],
-            waiting: 12,
             alarms: vec![Alarm {
                 subject: "/etc/core/private_key.pem".to_owned(),
                 cause: "the file is empty".to_owned(),
@@ -341,6 +377,51 @@ mod tests {
           /etc/core/private_key.pem: the file is empty
             remedy: write the whole key beside the path and rename it over the path, so
                     that nobody reads half
+        ");
+    }
+
+    #[test]
+    fn signatures_of_a_token_are_shown_with_how_long_they_take() {
+        let place = |place: &str, mean_micros| Signatures { place: place.to_owned(), count: 7, mean_micros };
+        let memory = place("memory", 900);
+        let text = screen(&Status { signatures: vec![memory.clone()], ..status() });
+        assert!(!text.contains("SIGNED IN"), "nothing of interest: {text}");
+        let token = place("pkcs11:token=harbor;object=core", 12_345);
+        let text = screen(&Status { signatures: vec![memory, token], ..status() });
+        for line in [
+            "SIGNED IN ",
+            "  memory  ",
+            " 7  0.9 ms\n",
+            "  pkcs11:token=harbor;object=core  ",
+            " 7  12.3 ms\n",
+        ] {
+            assert!(text.contains(line), "{line:?} {text}");
+        }
+    }
+
+    #[test]
+    fn peers_are_shown_with_what_they_told_and_what_is_wrong() {
+        let url = "http://harbor-core-peers.harbor.svc:8080".to_owned();
+        let good = Peer {
+            address: "10.0.0.7:8080".to_owned(),
+            heard_seconds_ago: Some(4),
+            keys: vec![kid("AAAA"), kid("BBBB")],
+            url: url.clone(),
+            ..Peer::default()
+        };
+        let bad = Peer {
+            address: "10.0.0.8:8080".to_owned(),
+            fault: Some("its answer doesn't prove the shared secret".to_owned()),
+            url,
+            ..Peer::default()
+        };
+        let text = screen(&Status { peers: vec![good, bad], ..status() });
+        let shown: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("PEER")).take(4).collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        PEER                                  HEARD     KEYS
+        10.0.0.7:8080 http://harbor-core-pe…  4 s       AAAA, BBBB
+        10.0.0.8:8080 http://harbor-core-pe…  never     
+          its answer doesn't prove the shared secret
         ");
     }
 

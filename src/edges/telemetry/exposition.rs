@@ -15,7 +15,10 @@ use prometheus_client::{
 
 use super::counters::{BOUNDS, Counters, ROUTES, STATUSES};
 use crate::{
-    edges::store::Health,
+    edges::{
+        signer::{self, Latency},
+        store::Health,
+    },
     words::reason::{Outcome, Reason, Rescue},
 };
 
@@ -28,6 +31,8 @@ pub struct Gauges {
     pub endpoints: Vec<(String, bool, Vec<String>)>,
     /// Signatures made since the start.
     pub signatures: u64,
+    /// How long signatures took, by where they were made.
+    pub signing: Vec<(String, Latency)>,
     /// Jobs' present waiting time, seconds.
     pub signing_delay: f64,
     /// Requests that wait for an endpoint.
@@ -40,12 +45,16 @@ pub struct Gauges {
     pub answers: u64,
     /// Credentials for replay in memory.
     pub replays: u64,
+    /// Grants of Harbor's that grace may give again.
+    pub grants: u64,
     /// Connections refused because all places were taken.
     pub connections_refused: u64,
     /// Alarms that stand.
     pub alarms: u64,
     /// The store; `None` = memory.
     pub store: Option<Health>,
+    /// Peers: name, and whether its last answer was good.
+    pub peers: Vec<(String, bool)>,
     /// The move to the next side; `None` = there is none.
     pub ramp: Option<RampGauges>,
     /// Robots with a former secret, and requests with it since the start.
@@ -78,7 +87,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 33] = [
+pub const FAMILIES: [Family; 35] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",
@@ -149,8 +158,14 @@ pub const FAMILIES: [Family; 33] = [
     },
     Family { name: "tidegate_signatures", help: "Tokens signed again", labels: &[], kind: "counter" },
     Family {
+        name: "tidegate_signature_duration_seconds",
+        help: "How long signatures were waited for: those of key files are made in `memory`, others in the token that the source names",
+        labels: &["place"],
+        kind: "histogram",
+    },
+    Family {
         name: "tidegate_signing_delay_seconds",
-        help: "How long a signature asked for now would wait",
+        help: "How long a signature asked for now would wait that is made in memory",
         labels: &[],
         kind: "gauge",
     },
@@ -189,6 +204,12 @@ pub const FAMILIES: [Family; 33] = [
         name: "tidegate_endpoint_held_key",
         help: "1 for each key that an endpoint holds",
         labels: &["endpoint", "kid"],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_peer_up",
+        help: "1 where a peer's last answer told its keys",
+        labels: &["peer"],
         kind: "gauge",
     },
     Family {
@@ -329,6 +350,7 @@ impl Scrape {
             "tidegate_kept" => vec![
                 (vec![("what", "token_answers")], g.answers as f64),
                 (vec![("what", "replay_credentials")], g.replays as f64),
+                (vec![("what", "grants")], g.grants as f64),
             ],
             "tidegate_key_state" => g
                 .keys
@@ -347,6 +369,11 @@ impl Scrape {
                     kids.iter()
                         .map(move |kid| (vec![("endpoint", name.as_str()), ("kid", kid.as_str())], 1.0))
                 })
+                .collect(),
+            "tidegate_peer_up" => g
+                .peers
+                .iter()
+                .map(|(name, up)| (vec![("peer", name.as_str())], f64::from(u8::from(*up))))
                 .collect(),
             "tidegate_alarms" => one(g.alarms as f64),
             "tidegate_store_degraded_since_seconds" => {
@@ -428,6 +455,14 @@ impl Scrape {
                     encoder
                         .encode_family(&labels)?
                         .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                }
+            }
+            "tidegate_signature_duration_seconds" => {
+                for (place, latency) in &self.gauges.signing {
+                    let buckets: Vec<_> = signer::BOUNDS.into_iter().zip(latency.buckets).collect();
+                    let (sum, labels) = (latency.total.as_secs_f64(), [("place", place.as_str())]);
+                    let mut encoder = encoder.encode_family(&labels)?;
+                    encoder.encode_histogram::<NoLabelSet>(sum, latency.count(), &buckets, None)?;
                 }
             }
             name => {

@@ -107,7 +107,7 @@ impl Passage<'_> {
         let mut issued = judgement.and_then(|j| self.replayable(j, &view, ring));
         let means = Means { replay: issued.is_some(), body: self.outgoing.body.is_some() };
         let mut plan = plan::plan(judged, &view, ring, means, &self.journey.tried, *now);
-        if let Some((credential, kid)) = self.instead_of_a_queue(&plan, judgement) {
+        if let Some((credential, kid)) = self.instead_of_a_queue(&plan, judgement, ring) {
             let tried = [&self.journey.tried[..], &[Tried::Key(kid)]].concat();
             issued = Some(credential);
             plan = plan::plan(judged, &view, ring, Means { replay: true, ..means }, &tried, *now);
@@ -160,11 +160,17 @@ impl Passage<'_> {
     }
 
     /// The credential, for a plan whose signature would have to wait for long.
-    fn instead_of_a_queue(&self, plan: &Plan, judgement: Option<&Judgement>) -> Option<(Arc<Issued>, Kid)> {
+    fn instead_of_a_queue(
+        &self,
+        plan: &Plan,
+        judgement: Option<&Judgement>,
+        ring: &Ring,
+    ) -> Option<(Arc<Issued>, Kid)> {
         let (Step::Resign { kid, back }, Some(Judgement::Known(known))) = (plan.step(), judgement) else {
             return None;
         };
-        let waits = self.worker.shared.signer.delay() > LONGEST_QUEUE && known.signed(kid, *back).is_none();
+        let delay = self.worker.shared.signer.delay_by(ring.signer(kid.as_str())?);
+        let waits = delay > LONGEST_QUEUE && known.signed(kid, *back).is_none();
         let credential = (waits && self.policy.replay).then(|| self.issued(known.digest)).flatten()?;
         Some((credential, kid.clone()))
     }

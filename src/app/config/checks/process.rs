@@ -1,6 +1,6 @@
 //! `[replay]`, `[uploads]`, `[limits]`, `[timeouts]`, `[admin]` and `[log]`.
 
-use super::Checker;
+use super::{Checker, keys::at_most};
 use crate::app::config::{
     address::Host,
     amounts::{Size, Span},
@@ -42,8 +42,11 @@ pub(super) fn park(raw: &raw::Park) -> Park {
     Park { timeout: raw.timeout.0.duration(), requests: raw.requests.get(), bytes: raw.bytes.0.bytes() }
 }
 
-pub(super) fn grace(raw: &raw::Grace) -> Grace {
-    Grace { window: raw.window.0.duration() }
+/// What has ended is remembered for so long (`decisions::grace::LONGEST`).
+const LONGEST_GRACE: Span = Span::hours(168);
+
+pub(super) fn grace(c: &mut Checker<'_>, raw: &raw::Grace) -> Grace {
+    Grace { window: at_most(c, "grace.window", raw.window.0, LONGEST_GRACE) }
 }
 
 pub(super) fn limits(c: &mut Checker<'_>, raw: &raw::Limits) -> Limits {

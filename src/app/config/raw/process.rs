@@ -96,8 +96,8 @@ impl Default for Park {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grace {
-    /// How long after Harbor last accepted the credential. Each such token lives five minutes at most; `0s` switches
-    /// grace off.
+    /// How long after Harbor last accepted the credential, at most `7d`. Each such token lives five minutes at most; `0s`
+    /// switches grace off.
     pub window: Text<Span>,
 }
 
