@@ -146,8 +146,8 @@ fn a_ramp_to_a_side_that_begins_to_fail_at_30_percent_stops_falls_back_and_no_cl
 
         // The same share, sent by what knows nothing of sides; of those that hang, one will do.
         let most = if how == How::Hangs { 1 } else { CLIENTS.into() };
-        let moved = (1..=CLIENTS).filter(|n| third.contains(&address(*n))).take(most);
-        assert!(moved.map(|_| fails_directly(scene.broken.address)).all(|fails| fails), "directly");
+        let mut moved = (1..=CLIENTS).filter(|n| third.contains(&address(*n))).take(most);
+        assert!(moved.all(|_| fails_directly(scene.broken.address)), "directly");
         assert!(!fails_directly(scene.current.address));
 
         scene.broken.now(How::Passes);
