@@ -2,7 +2,7 @@
 //! its own, and while the store is down, slow or read-only the queue waits and everything goes on with what is known.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -176,9 +176,13 @@ impl Store {
     /// The records of a kind that were neither read nor written here as they are now, page by page: `take` has each.
     /// Else as [`Self::load`].
     pub async fn news(&self, kind: Kind, mut take: impl FnMut(Loaded) + Send) -> Result<(), StoreFault> {
+        let (mut there, is_shared) = (HashSet::new(), self.is_shared());
         let read = self.read_pages(kind, |records| {
             for (key, kept) in records {
                 let place = Place::new(kind, key);
+                if is_shared {
+                    there.insert(place.clone());
+                }
                 let known = self.state().generations.get(&place).copied();
                 if known != Some(kept.generation) || self.is_over(&kept) {
                     self.take_in(place, &kept).into_iter().for_each(&mut take);
@@ -187,6 +191,10 @@ impl Store {
         });
         let read = read.await;
         self.note(read.as_ref().copied());
+        if is_shared && read.is_ok() {
+            // What others removed is remembered no more.
+            self.state().generations.retain(|place, _| place.kind != kind || there.contains(place));
+        }
         read
     }
 

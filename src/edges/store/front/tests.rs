@@ -204,6 +204,14 @@ async fn news_are_what_others_wrote_since() {
     assert_eq!(news(&other).await, ["b"], "and not what is over");
     beside(&other, async { assert!(other.written_within(LONG).await) }).await;
     assert_eq!(backend.get(&place("c")).await, Ok(None), "that is removed");
+    beside(&one, async {
+        one.forget(place("a"));
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!(news(&other).await, [""; 0]);
+    let remembered = other.state().generations.keys().map(|place| place.key.clone()).collect::<Vec<_>>();
+    assert_eq!(remembered, ["b"], "what others removed is forgotten");
 }
 
 #[tokio::test]
