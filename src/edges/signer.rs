@@ -31,8 +31,16 @@ pub struct Job {
     pub audience: Option<Arc<str>>,
     /// How far `nbf` goes back.
     pub not_before_back: Duration,
-    /// What Harbor issued is granted again until then, without any other change.
-    pub again_until: Option<UnixTime>,
+    /// What Harbor issued is granted again, without any other change.
+    pub again: Option<Again>,
+}
+
+/// A grant once more.
+pub struct Again {
+    /// Until when.
+    pub until: UnixTime,
+    /// What shows that it is one.
+    pub proof: Option<String>,
 }
 
 /// Why there is no signature.
@@ -114,8 +122,8 @@ impl Signer {
 }
 
 fn work(job: &Job) -> Result<String, ResignFault> {
-    if let Some(expires) = job.again_until {
-        return grant_again(&job.token, &job.key, expires);
+    if let Some(Again { until, proof }) = &job.again {
+        return grant_again(&job.token, &job.key, *until, proof.as_deref());
     }
     let change = Change { audience: job.audience.as_deref(), not_before_back: job.not_before_back };
     resign(&job.token, &job.key, &change)

@@ -54,13 +54,23 @@ pub fn resign(verified: &str, held: &Key, change: &Change<'_>) -> Result<String,
 }
 
 /// Signs what Harbor granted before once more, to end at `expires`: the same claims otherwise, `iat` too (A15, V9). Not
-/// for a token that a client sent: only what Harbor itself issued may get another end.
-pub fn grant_again(issued: &str, held: &Key, expires: UnixTime) -> Result<String, ResignFault> {
+/// for a token that a client sent: only what Harbor itself issued may get another end. `proof` shows to other processes
+/// that it is a token of grace; core passes over claims that it doesn't know.
+pub fn grant_again(
+    issued: &str,
+    held: &Key,
+    expires: UnixTime,
+    proof: Option<&str>,
+) -> Result<String, ResignFault> {
     let token = claims::read(issued).map_err(|_| ResignFault::Malformed)?;
     let payload = claims::bytes(token.unverified_payload).map_err(|_| ResignFault::Malformed)?;
     let mut members: Members = serde_json::from_slice(&payload).map_err(|_| ResignFault::Malformed)?;
     for (_, value) in members.0.iter_mut().filter(|(name, _)| name == "exp") {
         *value = RawValue::from_string(expires.0.to_string()).map_err(|_| ResignFault::Malformed)?;
+    }
+    if let Some(proof) = proof {
+        let value = serde_json::value::to_raw_value(proof).map_err(|_| ResignFault::Malformed)?;
+        members.0.push(("tidegate_grace".to_owned(), value));
     }
     let payload = serde_json::to_vec(&members).map_err(|_| ResignFault::Malformed)?;
     signed(held, &URL_SAFE_NO_PAD.encode(payload))

@@ -37,6 +37,11 @@ impl VerifiedClaims {
         &self.kid
     }
 
+    /// All of them.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// The token's expiry.
     pub fn expires(&self) -> UnixTime {
         UnixTime(self.claims.exp)

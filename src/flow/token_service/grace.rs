@@ -15,7 +15,10 @@ use crate::{
         outage::Found,
         plan::Standing,
     },
-    edges::{fleet::Endpoint, signer::Job},
+    edges::{
+        fleet::Endpoint,
+        signer::{Again, Job},
+    },
     flow::{grace::Granted, own_token, park::Turn},
     words::{
         clock::UnixTime,
@@ -147,7 +150,7 @@ impl Flight {
             key: key.clone(),
             audience: None,
             not_before_back: Duration::ZERO,
-            again_until: Some(expires),
+            again: Some(Again { until: expires, proof: shared.graces.proof(granted, expires) }),
         };
         let token = shared.signer.sign(job).await.ok()?;
         let digest = shared.known.digest(&token);
