@@ -10,6 +10,7 @@ pub mod client;
 mod guard;
 mod keys;
 mod listen;
+mod ramp;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,6 +37,7 @@ pub use self::{
 };
 use super::{
     config,
+    ramp::Steer,
     status::{Readiness, Status},
 };
 use crate::{
@@ -64,6 +66,9 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Takes what an archive holds beside its files, but for a dry run.
     fn restore(&self, archived: Restore) -> Result<Restored, ContentFault>;
+
+    /// Steers the move to the next side; `false` where there is none.
+    fn steer(&self, how: Steer) -> bool;
 
     /// Retires the key of this name, or whose id alone begins so: its tokens are refused from the next request on. One
     /// whose tokens may live is retired only `at_once`.
@@ -188,6 +193,10 @@ async fn handle<O: Operator>(
         "/readyz" => answer::readiness(&operator.readiness()),
         "/metrics" => answer::metrics(operator.metrics()),
         "/v1/status" => answer::json(StatusCode::OK, &operator.status()),
+        "/v1/ramp" => match ramp::handle(&head, body, operator).await {
+            Some(answer) => answer,
+            None => answer::error(StatusCode::NOT_FOUND, "no such path"),
+        },
         _ => match keys::handle(&head, body, operator).await {
             Some(answer) => answer,
             None => answer::error(StatusCode::NOT_FOUND, "no such path"),

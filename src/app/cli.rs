@@ -2,8 +2,10 @@
 
 mod archive;
 mod ask;
+mod hash;
 mod keys;
 pub mod output;
+mod ramp;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -51,6 +53,11 @@ enum Command {
     /// List, add, retire and publish the keys of a running tidegate, back them up and restore them
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Show and steer the move to the endpoints with side = "next" of a running tidegate
+    #[command(subcommand)]
+    Ramp(ramp::Ramp),
+    /// Print the hash of a robot's former secret, for `former_hash_file`
+    HashSecret(hash::HashSecret),
     /// Print the configuration's schema or a file with all its defaults
     #[command(subcommand)]
     Config(Documents),
@@ -149,6 +156,8 @@ fn command(command: Command, programs: &Programs) -> Result<u8, Failure> {
         Command::Rehearse(rehearse) => Ok(u8::from(!(programs.rehearse)(&rehearse.order()?)?)),
         Command::Status(status) => status.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Ramp(ramp) => ramp.run(),
+        Command::HashSecret(hash) => hash.run(),
         Command::Config(Documents::Schema) => Ok(output::print(&documents::schema()?)),
         Command::Config(Documents::Reference) => Ok(output::print(&documents::defaults())),
     }

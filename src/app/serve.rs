@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     edges::{
+        distant::Distant,
         key_source,
         listener::{Listener, Places, own_addresses},
         probe::{
@@ -44,6 +45,7 @@ use crate::{
     flow::{
         connection::Door,
         context::Shared,
+        formers,
         kept_graces::{self, KeptGraces},
         registry::serves,
         seen_keys::SeenKeys,
@@ -53,6 +55,9 @@ use crate::{
 
 /// How long the first round of probes may hold up the start.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
+
+/// How long the first answers of peers and JWKS URLs may hold up the start.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long the access log's last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -128,6 +133,8 @@ async fn serve(
         stopped.clone(),
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
+    ask_afar(&shared.distant, &mut background, &stopped).await;
+    background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -187,6 +194,7 @@ async fn serve(
     if tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
         tracing::warn!("some background task did not end in time");
     }
+    shared.keys.end();
     tracing::info!("stopped");
     Ok(())
 }
@@ -225,6 +233,9 @@ async fn store(
     let opened = store::open(settings, clock)?;
     if let Some(store) = &opened.store {
         let window = translate::policy(&settings.keys).window();
+        if settings.store.url.servers().is_none() {
+            shared.keys.recall_as_own();
+        }
         let mut seen_keys = SeenKeys::new(store.clone(), shared.keys.clone(), clock.clone(), window);
         let is_read = seen_keys.begin().await;
         background.spawn(store.clone().run(stopped.clone()));
@@ -236,6 +247,14 @@ async fn store(
         kept_graces::without_a_store(shared);
     }
     Ok(opened)
+}
+
+/// Peers and JWKS URLs are asked from now on; the first answers are waited for.
+async fn ask_afar(distant: &Arc<Distant>, background: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+    background.spawn(distant.clone().run(stopped.clone()));
+    if distant.is_any() {
+        distant.answered_within(distant.ask(None), FIRST_ANSWERS).await;
+    }
 }
 
 /// Has them written.

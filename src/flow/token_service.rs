@@ -26,6 +26,7 @@ use self::{inspect::Inspected, query::Query, wrong::Admission};
 use super::{
     body::DownBody,
     context::{Policy, Worker},
+    formers::Taken,
     park::{self, Turn},
     registry::{self, Ask},
     send::{Outgoing, origin_form},
@@ -52,6 +53,7 @@ pub async fn answer(
     worker: &Rc<Worker>,
     policy: &Arc<Policy>,
     (uri, parts): (&Uri, &mut Parts),
+    former: Option<&Taken>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
     if parts.method != Method::GET {
@@ -62,7 +64,9 @@ pub async fn answer(
     let query = Query::read(uri.query().unwrap_or_default());
     let place = match (&query, credential) {
         (Some(query), Credential::Basic(_) | Credential::None) => {
-            Some(worker.shared.answers.place(&worker.shared.deployment, basic.as_ref(), query))
+            let answers = &worker.shared.answers;
+            let place = answers.place(&worker.shared.deployment, basic.as_ref(), query);
+            Some(former.map_or(place, |_| answers.place_of_former(place)))
         }
         _ => None,
     };
@@ -71,6 +75,7 @@ pub async fn answer(
     }) {
         worker.counters.answer_hits.fetch_add(1, Relaxed);
         story.plan = "cached";
+        note_former(worker, former, &flown);
         return Ok(response(&flown, story));
     }
     worker.counters.answer_misses.fetch_add(1, Relaxed);
@@ -110,9 +115,20 @@ pub async fn answer(
     story.principal.clone_from(&flown.subject);
     story.rescue = flown.rescue;
     story.refusal = flown.refusal;
+    note_former(worker, former, &flown);
     match flown.failure {
         Some(reason) => Err(reason),
         None => Ok(response(&flown, story)),
+    }
+}
+
+/// A token that is given for a former secret ends with its window (A29).
+fn note_former(worker: &Worker, former: Option<&Taken>, flown: &Flown) {
+    if let Some(former) = former
+        && let Some(token) = inspect::token_of(&flown.body)
+    {
+        let shared = &worker.shared;
+        shared.formers.gave(shared.known.digest(&token), &former.name);
     }
 }
 
@@ -329,6 +345,11 @@ impl Flight {
         }
         let (inspected, issued) = inspect::read(flown.status, &flown.body, self.basic.is_some());
         flown.refusal = inspected.reason();
+        if let (Inspected::CannotSign, Some(endpoint)) = (inspected, &flown.endpoint)
+            && flown.status.is_success()
+        {
+            shared.failed_after_all(&self.policy, endpoint);
+        }
         if inspected == Inspected::TooLong {
             tracing::warn!(
                 client = %self.client,

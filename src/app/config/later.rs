@@ -1,19 +1,14 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 12] = [
-    ("peers", "the exchange of keys between replicas"),
+const LATER: [(&str, &str); 7] = [
     ("grace.on_refusal", "upgrade windows"),
     ("grace.windows", "upgrade windows"),
     ("grace.bridge", "bridges for lost OIDC sessions"),
     ("grace.admin", "bridges for lost OIDC sessions"),
     ("oidc", "OIDC sessions"),
     ("traces", "traces by OTLP"),
-    ("credential", "former secrets of robots"),
-    ("ramp", "a ramp between replicas"),
-    ("keys.sources[].pkcs11", "keys in PKCS#11 tokens"),
     ("upstream.kind", "plain registries"),
-    ("upstream.endpoints[].side", "a ramp between replicas"),
 ];
 
 /// What the key at this path arrives with, if it isn't there yet.

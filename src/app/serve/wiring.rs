@@ -15,7 +15,7 @@ use aws_lc_rs::{
 use crate::{
     app::{
         config::{self, Material, Settings},
-        translate,
+        distant, translate,
     },
     decisions::{grace::ends::ProcessId, token::verify::Rules},
     edges::{
@@ -31,6 +31,7 @@ use crate::{
         budget::Budget,
         connection::Door,
         context::{Policy, Shared},
+        formers::{self, Formers},
         grace::Graces,
         kept::Stores,
         known::KnownTokens,
@@ -38,7 +39,9 @@ use crate::{
         own_token::OwnTokens,
         park::Lot,
         pings::Pings,
+        ramps::Ramps,
         replay::Replays,
+        strangers::Strangers,
         token_service::{Answers, WrongCredentials},
         uploads::Uploads,
     },
@@ -75,6 +78,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
     let random = SystemRandom::new();
     let fresh_key = || hmac::Key::generate(hmac::HMAC_SHA256, &random).context("no randomness");
     let limits = &settings.limits;
+    let distant = Arc::new(distant::wire(settings, &keys, clock)?);
     let lot = Arc::new(Lot::new(settings.park.requests, settings.park.bytes));
     let shared = Arc::new(Shared {
         deployment: settings.deployment.clone().into(),
@@ -84,8 +88,10 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
+        formers: Formers::new(fresh_key()?),
         graces: Graces::new(process_id()?, ANSWERS),
         pings: Pings::default(),
+        ramps: Ramps::default(),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,
@@ -102,7 +108,10 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
         looked: Mutex::default(),
+        distant,
+        strangers: Strangers::default(),
     });
+    shared.formers.configure(formers(settings), now);
     let upstream_tls = upstream_tls(settings, clock)?;
     let doors = settings
         .listeners
@@ -117,6 +126,17 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         of_doors.chain(present.load().client().iter().flat_map(|tls| tls.alarms().to_vec())).collect()
     });
     Ok(Wired { shared, names, doors, alarms })
+}
+
+/// Former secrets of robots.
+pub(super) fn formers(settings: &Settings) -> Vec<formers::Configured> {
+    let of = |one: &config::FormerSecret| formers::Configured {
+        name: one.name.clone(),
+        hash_file: one.former_hash.clone(),
+        present_file: one.present.clone(),
+        until: one.until,
+    };
+    settings.credentials.iter().map(of).collect()
 }
 
 /// A number that no other process has.
@@ -163,6 +183,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         park: settings.park.timeout,
         answer_cache: settings.token.cache,
         grace: settings.grace.window,
+        ramp: settings.ramp.clone().map(Arc::new),
     }
 }
 
@@ -228,6 +249,7 @@ pub(in crate::app) fn door(listener: &config::Listener, clock: &Clock) -> anyhow
     });
     Ok(Door {
         cluster: listener.scope == config::Scope::Cluster,
+        certified: listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
         http2: listener.http2 && listener.tls.is_none(),
         proxy_protocol: listener.proxy_protocol,
         trusted_proxies: listener.trusted_proxies.clone().into(),
@@ -237,7 +259,7 @@ pub(in crate::app) fn door(listener: &config::Listener, clock: &Clock) -> anyhow
 
 /// The endpoints by name.
 pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls>>) -> Names {
-    let named = |url: &config::EndpointUrl, opaque| {
+    let named = |url: &config::EndpointUrl, opaque, side| {
         let host: Arc<str> = match &url.host {
             config::Host::Name(name) => name.as_str().into(),
             config::Host::Ip(ip) => ip.to_string().into(),
@@ -245,7 +267,7 @@ pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls
         let upstream = tls.filter(|_| url.scheme == config::Scheme::Https);
         let tls =
             upstream.map(|client| Arc::new(UpstreamTls { client: client.clone(), name: (*host).into() }));
-        Named { host, port: url.port, opaque, tls }
+        Named { host, port: url.port, opaque, tls, side }
     };
     let opaque = |o: config::Opaque| match o {
         config::Opaque::Auto => Opaque::Auto,
@@ -254,7 +276,7 @@ pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls
     };
     let upstream = &settings.upstream;
     Names {
-        cores: upstream.endpoints.iter().map(|e| named(&e.url, opaque(e.opaque))).collect(),
-        portal: upstream.portal.iter().map(|url| named(url, Opaque::No)).collect(),
+        cores: upstream.endpoints.iter().map(|e| named(&e.url, opaque(e.opaque), e.side)).collect(),
+        portal: upstream.portal.iter().map(|url| named(url, Opaque::No, config::Side::Current)).collect(),
     }
 }

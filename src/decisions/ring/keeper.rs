@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Ending, Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble};
+use super::{
+    Ending, Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble,
+    learned::{self, Learned},
+};
 use crate::{
     decisions::key::{Key, KeyFault},
     words::{clock::UnixTime, kid::Kid},
@@ -84,6 +87,8 @@ pub(super) struct Holding {
 pub(super) struct Former {
     pub(super) key: Arc<Key>,
     pub(super) ending: Ending,
+    /// Whether a file of this process held it (A10).
+    pub(super) is_own: bool,
 }
 
 /// A key that was retired by time or by replacement: its public half.
@@ -93,12 +98,13 @@ pub(super) struct Past {
     pub(super) source: SourceName,
     /// How it ended, where its window did: a clock that was ahead and is put right brings it back.
     pub(super) ending: Option<Ending>,
+    pub(super) is_own: bool,
 }
 
 /// The ring's one owner. All methods are total, and time is an argument.
 #[derive(Debug)]
 pub struct Keeper {
-    policy: Policy,
+    pub(super) policy: Policy,
     pub(super) holdings: Vec<Holding>,
     /// Retired now, by the digest of the SPKI; public halves only. Nothing brings them back (A9).
     pub(super) tombstones: Vec<Arc<Key>>,
@@ -106,6 +112,10 @@ pub struct Keeper {
     pub(super) past: Vec<Past>,
     /// Where it isn't known what was retired, only keys that an endpoint was seen to hold verify: those (A20).
     pub(super) held_only: Option<Vec<Kid>>,
+    /// What peers published.
+    pub(super) learned: Vec<Learned>,
+    /// Whether nobody else writes into the store that gives keys back.
+    pub(super) recalls_own: bool,
     ring: Arc<Ring>,
 }
 
@@ -120,6 +130,8 @@ impl Keeper {
             tombstones: vec![],
             past: vec![],
             held_only: None,
+            learned: vec![],
+            recalls_own: false,
             ring: Arc::default(),
         }
     }
@@ -136,6 +148,11 @@ impl Keeper {
     /// Other rules, for what happens from now on; windows that are open keep their end.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
+    }
+
+    /// Nobody else writes into the store: what comes back from it were our own files' keys.
+    pub fn recall_as_own(&mut self) {
+        self.recalls_own = true;
     }
 
     /// Says what the configuration says about a source; order of declaration is the order of entries.
@@ -167,7 +184,8 @@ impl Keeper {
                     changes.push(Change::Mended { source: source.clone() });
                 }
                 let dropped = holding.replace(keys, &policy, now);
-                let past = |key| Past { key, source: source.clone(), ending: None };
+                let is_own = learned::is_own(holding);
+                let past = |key| Past { key, source: source.clone(), ending: None, is_own };
                 self.past.extend(dropped.into_iter().map(past));
             }
             Err(fault) => {
@@ -219,17 +237,19 @@ impl Keeper {
     /// is put right, those that it ended too early go on, with their public halves.
     pub fn refresh(&mut self, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
         self.bring_back(now);
+        self.forget_learned(now);
         for holding in &mut self.holdings {
             let over = holding.former.extract_if(.., |former| former.ending.is_over(now));
             self.past.extend(over.map(|former| Past {
                 key: Arc::new(former.key.without_private()),
                 source: holding.name.clone(),
                 ending: Some(former.ending),
+                is_own: former.is_own,
             }));
         }
         let surplus = self.past.len().saturating_sub(Self::PAST);
         self.past.drain(..surplus);
-        let next = assemble::ring(self, &self.policy, now);
+        let next = assemble::ring(self, &self.policy, now, assemble::View::All);
         let changes = assemble::changes(&self.ring, &next, now);
         self.ring = assemble::succeed(&self.ring, next);
         (Arc::clone(&self.ring), changes)
@@ -243,11 +263,11 @@ impl Keeper {
         let too_early = |past: &mut Past| {
             past.ending.is_some_and(|ending| !ending.is_over(now)) && !banned.contains(&past.key)
         };
-        for Past { key, source, ending } in self.past.extract_if(.., too_early).collect::<Vec<_>>() {
+        for Past { key, source, ending, is_own } in self.past.extract_if(.., too_early).collect::<Vec<_>>() {
             let Some(ending) = ending else { continue };
             let is_known = |h: &Holding| h.current.contains(&key) || h.former.iter().any(|f| f.key == key);
             if !self.holdings.iter().any(is_known) {
-                self.holding(&source, now).former.push(Former { key, ending });
+                self.holding(&source, now).former.push(Former { key, ending, is_own });
             }
         }
     }
@@ -278,7 +298,8 @@ impl Keeper {
         for key in keys {
             self.past.retain(|past| *past.key != key);
             let key = Arc::new(key.without_private());
-            self.holding(&SourceName::new(Self::ADDED), now).former.push(Former { key, ending });
+            let former = Former { key, ending, is_own: false };
+            self.holding(&SourceName::new(Self::ADDED), now).former.push(former);
         }
         Ok(self.refresh(now))
     }
@@ -326,13 +347,17 @@ impl Keeper {
 
     /// Retires a key at once that another replica or an archive names; it need not be in the ring.
     pub fn ban(&mut self, key: Arc<Key>, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        self.bury(key);
+        self.refresh(now)
+    }
+
+    pub(super) fn bury(&mut self, key: Arc<Key>) {
         for holding in &mut self.holdings {
             holding.former.retain(|former| former.key != key);
         }
         if !self.tombstones.contains(&key) {
             self.tombstones.push(key);
         }
-        self.refresh(now)
     }
 
     pub(super) fn holding(&mut self, source: &SourceName, now: UnixTime) -> &mut Holding {
@@ -390,7 +415,8 @@ impl Holding {
         }
         let ending = Ending::after(now, policy);
         let ending = self.listing.until.map_or(ending, |end| ending.cut(end));
-        self.former.extend(gone.into_iter().map(|key| Former { key, ending }));
+        let is_own = learned::is_own(self);
+        self.former.extend(gone.into_iter().map(|key| Former { key, ending, is_own }));
         Vec::new()
     }
 }

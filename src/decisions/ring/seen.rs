@@ -53,7 +53,8 @@ impl Keeper {
         }
         let current = self.holdings.iter().filter(|h| signs(h, now)).flat_map(|h| &h.current);
         let former = self.holdings.iter().flat_map(|h| h.former.iter().map(|former| &former.key));
-        let is_kept = |key: &&Arc<Key>| key.can_sign() && !self.tombstones.contains(key);
+        let is_kept =
+            |key: &&Arc<Key>| key.can_sign() && key.elsewhere().is_none() && !self.tombstones.contains(key);
         current.chain(former).filter(is_kept).cloned().collect()
     }
 
@@ -78,9 +79,10 @@ impl Keeper {
         &self.tombstones
     }
 
-    /// The sources that hold keys now, in the order of their declaration.
-    pub fn sources(&self) -> impl Iterator<Item = &SourceName> {
-        self.holdings.iter().filter(|h| !h.current.is_empty()).map(|h| &h.name)
+    /// The sources that hold keys now, in the order of their declaration, and whether a file holds them.
+    pub fn sources(&self) -> impl Iterator<Item = (&SourceName, bool)> {
+        let is_file = |holding: &Holding| holding.current.iter().all(|key| key.elsewhere().is_none());
+        self.holdings.iter().filter(|h| !h.current.is_empty()).map(move |h| (&h.name, is_file(h)))
     }
 
     /// What [`Self::restore`] would change.
@@ -145,9 +147,10 @@ impl Keeper {
                 return;
             }
         }
+        let is_own = self.recalls_own;
         let holding = self.holding(&SourceName::new(&seen.source), now);
         let ending = holding.listing.until.map_or(ending, |end| ending.cut(end));
-        holding.former.push(Former { key: Arc::new(key), ending });
+        holding.former.push(Former { key: Arc::new(key), ending, is_own });
     }
 }
 

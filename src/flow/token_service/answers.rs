@@ -142,6 +142,12 @@ impl Answers {
         query.place(&self.key, deployment, credential)
     }
 
+    /// The place of the same question by a client with a robot's former secret: what it is given is nobody else's, and
+    /// ends with that (A29).
+    pub fn place_of_former(&self, place: Place) -> Place {
+        self.derived(place, b"former secret")
+    }
+
     /// An answer that may be given again: not one whose key is known and does not verify any more.
     pub fn find(&self, place: &Place, ring: &Ring, now: UnixTime) -> Option<Flown> {
         let kept = self.kept.get(place)?;
@@ -229,9 +235,13 @@ impl Answers {
 
     /// The place of a question that one network asks for itself.
     fn of_network(&self, place: Place, client: IpAddr) -> Place {
+        self.derived(place, client.to_string().as_bytes())
+    }
+
+    fn derived(&self, place: Place, of: &[u8]) -> Place {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(&place);
-        context.update(client.to_string().as_bytes());
+        context.update(of);
         let mut own = [0; 32];
         own.copy_from_slice(context.sign().as_ref());
         own

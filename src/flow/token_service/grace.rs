@@ -125,8 +125,8 @@ impl Flight {
         *flown = Flown { sends, endpoint, ..Flown::failed(Reason::Outage) };
     }
 
-    /// A token with the same claims and another end, by the key that the endpoint holds; where nobody here can sign
-    /// with that, one of our own for the same access, which Harbor judges at each use (A11).
+    /// A token with the same claims and another end, by the key that the endpoint holds; where nobody can sign with that
+    /// now, one of our own for the same access, which Harbor judges at each use (A11).
     async fn grant_again(
         &self,
         granted: &Arc<Granted>,
@@ -138,21 +138,26 @@ impl Flight {
         let one = endpoint.and_then(|endpoint| fleet.by_id(endpoint.id));
         let mut held = one.into_iter().chain(&fleet.statuses).flat_map(|status| status.held.kids());
         let basic = self.basic.as_ref()?;
-        let Some(key) = held.find_map(|kid| ring.signer(kid.as_str())) else {
+        let signed = match held.find_map(|kid| ring.signer(kid.as_str())) {
+            Some(key) => {
+                let job = Job {
+                    token: granted.token.clone(),
+                    key: key.clone(),
+                    audience: None,
+                    not_before_back: Duration::ZERO,
+                    again: Some(Again { until: expires, proof: shared.graces.proof(granted, expires) }),
+                };
+                shared.signer.sign(job).await.ok()
+            }
+            None => None,
+        };
+        let Some(token) = signed else {
             let access = granted.access.clone();
             return shared
                 .own
                 .seal(Some((basic, &granted.subject)), access, now)
                 .filter(|_| self.policy.replay);
         };
-        let job = Job {
-            token: granted.token.clone(),
-            key: key.clone(),
-            audience: None,
-            not_before_back: Duration::ZERO,
-            again: Some(Again { until: expires, proof: shared.graces.proof(granted, expires) }),
-        };
-        let token = shared.signer.sign(job).await.ok()?;
         let digest = shared.known.digest(&token);
         shared.graces.gave(digest, granted.clone());
         if self.policy.replay {

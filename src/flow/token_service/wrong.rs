@@ -198,6 +198,16 @@ impl WrongCredentials {
         name.is_some_and(|name| name.may_come_of_a_lock(&self.keyed(credential.as_bytes()), took))
     }
 
+    /// Whether an address has tried too many wrong ones.
+    pub fn is_over_limit(&self, client: IpAddr) -> bool {
+        self.over_limit(network_of(client))
+    }
+
+    /// Counts a wrong one that we found out ourselves.
+    pub fn tried_in_vain(&self, client: IpAddr) {
+        self.count_wrong(network_of(client));
+    }
+
     /// Whether Harbor has accepted this very credential before.
     pub fn has_accepted(&self, credential: &HeaderValue) -> bool {
         self.accepted.contains_key(&self.keyed(credential.as_bytes()))
