@@ -173,7 +173,7 @@ fn a_key_that_tidegate_never_saw_verifies_once_it_is_added() {
 #[test]
 fn an_upgrade_that_is_backed_out_leaves_the_tokens_of_both_sides_good() {
     let scene = Scene::new();
-    fs::set_permissions(&scene.core.key_file, fs::Permissions::from_mode(0o640)).expect("a mode");
+    fs::set_permissions(&scene.core.key_file, fs::Permissions::from_mode(0o664)).expect("a mode");
     let (before, key) = (scene.held(), scene.seal_key("seal.key", 7));
     // Of core's own: the gate would give the answer that it has.
     let former = token(scene.core.address, DEV, SCOPE);
@@ -186,12 +186,12 @@ fn an_upgrade_that_is_backed_out_leaves_the_tokens_of_both_sides_good() {
 
     let restore = ["restore", &archive, "--key-file", &key];
     let would = scene.done(&[&restore[..], &["--dry-run"]].concat());
-    assert!(would.contains("mode 640)") && would.contains("nothing was changed"), "{would}");
+    assert!(would.contains("mode 664)") && would.contains("nothing was changed"), "{would}");
     assert!(would.contains(&kid(0)) && would.contains(&kid(1)), "{would}");
     assert_eq!(scene.held(), upgraded);
     let said = scene.done(&restore);
     assert_eq!(said, would.replace("nothing was changed (--dry-run)\n", ""));
-    assert_eq!((scene.held(), mode(&scene.core.key_file)), (before, 0o640), "as it was, for core");
+    assert_eq!((scene.held(), mode(&scene.core.key_file)), (before, 0o664), "as it was, for core");
     scene.is_in_state(0, "signing");
     scene.is_in_state(1, "verifying");
     let last = token(scene.core.address, DEV, SCOPE);
