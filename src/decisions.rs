@@ -1,6 +1,7 @@
 //! Decisions: pure functions on data, `now` as an argument, tested by tables.
 
 pub mod archive;
+pub mod evidence;
 pub mod grace;
 pub mod key;
 pub mod manifest;
@@ -9,5 +10,7 @@ pub mod plan;
 pub mod record;
 pub mod refusal;
 pub mod resume;
+pub mod revoked;
 pub mod ring;
 pub mod token;
+pub mod window;

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
+use aws_lc_rs::rand;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, oneshot, watch},
@@ -41,7 +42,13 @@ use crate::{
         telemetry::access_log,
         tls::ClientTls,
     },
-    flow::{connection::Door, context::Shared, registry::serves, seen_keys::SeenKeys},
+    flow::{
+        connection::Door,
+        context::Shared,
+        registry::serves,
+        replicas::Replicas,
+        seen_keys::{SeenKeys, Shelves},
+    },
     words::clock::Clock,
 };
 
@@ -95,7 +102,7 @@ async fn serve(
         anyhow!(Unbound::of(address, &error).sentence("admin listener", address, "admin.address"))
     })?;
 
-    let store = store(&settings, &shared, &clock, &mut background, &stopped).await?;
+    let (store, replicas) = store(&settings, &shared, &clock, &mut background, &stopped).await?;
     let kept = store.store.clone();
     begun::tell(&settings, &sources, store.name(), &shared.keys.ring(), clock.now());
     resolve::resolve(&shared.fleet, &names.load_full()).await;
@@ -115,6 +122,7 @@ async fn serve(
     let open = async move { served.fleet.watch(|snapshot| served.lot.tell(serves(snapshot))).await };
     background.spawn(stop_at(open, stopped.clone()));
     background.spawn(stop_at(watch_outages(shared.clone()), stopped.clone()));
+    background.spawn(stop_at(watch_windows(shared.clone()), stopped.clone()));
     background.spawn(key_source::run(
         shared.keys.clone(),
         clock.clone(),
@@ -149,7 +157,9 @@ async fn serve(
         places: places.clone(),
         alarms,
         store,
+        replicas: replicas.clone(),
         deployment: settings.deployment.clone(),
+        policy: translate::policy(&settings.keys),
         began: Instant::now(),
         draining: draining.clone(),
     });
@@ -174,6 +184,7 @@ async fn serve(
         finish(writer).await;
     }
     if let Some(store) = kept {
+        replicas.iter().for_each(|replicas| replicas.leave());
         last_changes(&store).await;
     }
     stop_background.send_replace(true);
@@ -208,23 +219,43 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
     settings.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// Opens the store, takes what it holds into the ring, and keeps the two together from then on.
+/// Opens the store, takes what it holds into the ring, and keeps the two together from then on, and with other
+/// replicas.
 async fn store(
     settings: &Settings,
     shared: &Arc<Shared>,
     clock: &Clock,
     background: &mut JoinSet<()>,
     stopped: &watch::Receiver<bool>,
-) -> anyhow::Result<store::Opened> {
+) -> anyhow::Result<(store::Opened, Option<Arc<Replicas>>)> {
     let opened = store::open(settings, clock)?;
-    if let Some(store) = &opened.store {
-        let window = translate::policy(&settings.keys).window();
-        let mut seen_keys = SeenKeys::new(store.clone(), shared.keys.clone(), clock.clone(), window);
-        let is_read = seen_keys.begin().await;
-        background.spawn(store.clone().run(stopped.clone()));
-        background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
-    }
-    Ok(opened)
+    let Some(store) = &opened.store else { return Ok((opened, None)) };
+    let window = translate::policy(&settings.keys).window();
+    let shelves = Shelves {
+        keys: shared.keys.clone(),
+        revocations: shared.revocations.clone(),
+        windows: shared.windows.clone(),
+        answers: shared.answers.clone(),
+    };
+    let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone(), window);
+    let (applied, evidence) = (seen_keys.applied(), shared.evidence.clone());
+    let replicas = Replicas::new(store.clone(), us()?, clock.clone(), applied, evidence);
+    let replicas = Arc::new(replicas);
+    let is_read = seen_keys.begin().await;
+    background.spawn(store.clone().run(stopped.clone()));
+    background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+    background.spawn(stop_at(replicas.clone().run(), stopped.clone()));
+    Ok((opened, Some(replicas)))
+}
+
+/// What this process is called among its like: an id of its own, its machine, its version.
+fn us() -> anyhow::Result<(String, String, &'static str)> {
+    let mut id = [0; 8];
+    rand::fill(&mut id).ok().context("no randomness")?;
+    let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
+    Ok((id, host.to_owned(), env!("CARGO_PKG_VERSION")))
 }
 
 /// Has them written.
@@ -252,6 +283,10 @@ fn follow_certificates(
 
 async fn watch_outages(shared: Arc<Shared>) {
     shared.outages.watch(&shared.fleet).await;
+}
+
+async fn watch_windows(shared: Arc<Shared>) {
+    shared.windows.watch(&shared.keys, &shared.clock, &shared.probe_now).await;
 }
 
 async fn stop_at(task: impl Future<Output = ()>, mut stopped: watch::Receiver<bool>) {
@@ -317,7 +352,9 @@ impl Learn for Learner {
 
     fn window_open(&self) -> bool {
         let now = self.shared.clock.now();
-        self.shared.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some()
+        let several =
+            || self.shared.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some();
+        self.shared.windows.open(now).is_some() || several()
     }
 
     fn issued(&self, held: &Held) {

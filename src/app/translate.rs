@@ -1,8 +1,11 @@
 //! The settings in the words of what is built from them, so that nobody below `app` knows the configuration.
 
 use crate::{
-    app::config::{KeyOrigin, KeySource, KeyState, Keys, Overlap},
-    decisions::ring::{self, Listed, Listing, Policy},
+    app::config::{Grace, KeyOrigin, KeySource, KeyState, Keys, Overlap},
+    decisions::{
+        ring::{self, Listed, Listing, Policy},
+        window::Dates,
+    },
     edges::key_source::{Place, Source},
 };
 
@@ -17,6 +20,11 @@ pub fn policy(keys: &Keys) -> Policy {
         token_lifetime: keys.token_lifetime,
         leeway: keys.leeway,
     }
+}
+
+/// Upgrade windows by date.
+pub fn windows(grace: &Grace) -> Vec<Dates> {
+    grace.windows.iter().map(|&(from, until)| Dates { from, until }).collect()
 }
 
 /// Where keys are read from. Public halves alone are fine: they verify, and their endpoints are re-routed to.

@@ -3,9 +3,12 @@
 //! A format never loses a member and never changes one's meaning: this version reads what any former one wrote, and
 //! a former one passes over the members that it doesn't know (`tests/fixtures/store` holds what each has written).
 
+pub mod evidence;
+pub mod replica;
 pub mod revocation;
 pub mod seal;
 pub mod seen_key;
+pub mod window;
 
 use std::fmt;
 
@@ -18,14 +21,29 @@ pub enum Kind {
     Revocation,
     /// What Harbor last granted a credential, by keyed hash.
     Grant,
-    /// A time in which more than one key verifies.
+    /// The upgrade window that an operator opened.
     Window,
     /// A user's session at the identity provider.
     Session,
+    /// That a replica lives, and what it has taken.
+    Replica,
+    /// What a process saw of keys' tokens.
+    Evidence,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Key, Self::Revocation, Self::Grant, Self::Window, Self::Session];
+    pub const ALL: [Self; 7] = [
+        Self::Key,
+        Self::Revocation,
+        Self::Grant,
+        Self::Window,
+        Self::Session,
+        Self::Replica,
+        Self::Evidence,
+    ];
+
+    /// The kinds whose every change all replicas must know at once.
+    pub const WATCHED: [Self; 3] = [Self::Key, Self::Revocation, Self::Window];
 
     /// The kind's name in the store and in the log. It never changes.
     pub const fn name(self) -> &'static str {
@@ -35,6 +53,8 @@ impl Kind {
             Self::Grant => "grant",
             Self::Window => "window",
             Self::Session => "session",
+            Self::Replica => "replica",
+            Self::Evidence => "evidence",
         }
     }
 
@@ -43,9 +63,9 @@ impl Kind {
     pub fn merge(self, present: &[u8], ours: &[u8]) -> Vec<u8> {
         match self {
             Self::Key => seen_key::merge(present, ours),
-            // What is ended stays ended, whoever said so first.
-            Self::Revocation => present.to_vec(),
-            Self::Grant | Self::Window | Self::Session => ours.to_vec(),
+            Self::Revocation => revocation::merge(present, ours),
+            Self::Window => window::merge(present, ours),
+            Self::Grant | Self::Session | Self::Replica | Self::Evidence => ours.to_vec(),
         }
     }
 }

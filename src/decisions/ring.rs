@@ -48,6 +48,20 @@ impl State {
     pub const fn verifies(self) -> bool {
         matches!(self, Self::Signing | Self::Verifying { .. })
     }
+
+    /// From when on a key in this state can be retired without ending a token that lives: after the last one that it
+    /// can have signed, and after the last one that was seen, whose `exp` is `latest_exp`. `None` while it signs.
+    pub fn safe_from(self, latest_exp: Option<UnixTime>, policy: &Policy) -> Option<UnixTime> {
+        match self {
+            Self::Signing => None,
+            Self::Verifying { until, signed_until } => {
+                let last = signed_until.plus(policy.window());
+                let seen = latest_exp.map_or(last, |exp| exp.plus(policy.leeway));
+                Some(last.max(seen).min(until))
+            }
+            Self::Announced | Self::Retired => Some(UnixTime(i64::MIN)),
+        }
+    }
 }
 
 /// What an operator calls a source: its path, or the path of one file in a folder. Cheap to clone.
@@ -77,6 +91,7 @@ pub struct Entry {
     state: State,
     from: Option<UnixTime>,
     until: Option<UnixTime>,
+    since: Option<UnixTime>,
     aliases: Vec<Kid>,
     source: SourceName,
 }
@@ -104,6 +119,11 @@ impl Entry {
     /// The name that the configuration or a JWKS gave the key.
     pub fn alias(&self) -> Option<&Kid> {
         self.aliases.first()
+    }
+
+    /// Since when it is retired, where that is known.
+    pub fn retired_since(&self) -> Option<UnixTime> {
+        self.since.or(self.until).filter(|_| self.state == State::Retired)
     }
 
     /// The source that the state comes from, where several list the key.

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::{
     budget::Budget,
+    evidence::Evidences,
     grace::Graces,
     known::{Known, KnownTokens},
     outages::Outages,
@@ -28,8 +29,10 @@ use super::{
     refused::Checks,
     relay::UpBody,
     replay::Replays,
+    revocations::Revocations,
     token_service::{Answers, WrongCredentials},
     uploads::Uploads,
+    windows::UpgradeWindows,
 };
 use crate::{
     decisions::token::verify::Rules,
@@ -91,6 +94,12 @@ pub struct Shared {
     pub policy: ArcSwap<Policy>,
     /// Verified tokens.
     pub known: KnownTokens,
+    /// What was revoked beside keys.
+    pub revocations: Arc<Revocations>,
+    /// Upgrade windows.
+    pub windows: Arc<UpgradeWindows>,
+    /// Who uses which key.
+    pub evidence: Arc<Evidences>,
     /// Credentials for replay.
     pub replays: Replays,
     /// Tokens of our own.

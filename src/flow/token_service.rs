@@ -333,19 +333,32 @@ impl Flight {
             shared.fleet.confirm(endpoint, &issued.kid);
         }
         shared.lifetime_seen.fetch_max(issued.lifetime().as_secs(), Relaxed);
+        self.note_use(&issued);
         flown.subject = issued.subject.as_deref().map(Arc::from);
         flown.kid = Some(issued.kid.clone());
         flown.grants_nothing = inspected == Inspected::Anonymous && issued.grants_nothing();
         if let (Inspected::Granted, Some(basic)) = (inspected, &self.basic) {
             self.remember(&issued, basic);
             let all_granted = self.query.as_ref().is_some_and(|q| q.granted_by(&issued.access));
-            if let (Some(place), true) = (self.place, all_granted) {
+            // Issued in the second of a revocation, it is refused: nobody is to get it again.
+            let subject = issued.subject.as_deref().unwrap_or_default();
+            let is_good = all_granted && !shared.revocations.ends_subject(subject, issued.at);
+            if let (Some(place), true) = (self.place, is_good) {
                 let now = shared.clock.now();
                 let until = issued.cached_until(now, self.policy.answer_cache);
                 shared.answers.keep(place, flown, (now, until), self.generation);
             }
         }
         inspected
+    }
+
+    /// Harbor signed one with this key: until it ends, the key is in use.
+    fn note_use(&self, issued: &inspect::Issued) {
+        let shared = &self.worker.shared;
+        if let Some(entry) = shared.keys.ring().find(issued.kid.as_str()) {
+            let of = (issued.subject.as_deref().unwrap_or_default(), self.client);
+            shared.evidence.note(entry.key().kid(), of, issued.expires, shared.clock.now());
+        }
     }
 
     fn remember(&self, issued: &inspect::Issued, basic: &HeaderValue) {

@@ -241,8 +241,14 @@ fn a9_a_key_that_was_retired_since_is_not_put_back() {
     scene.upgrade();
     let upgraded = scene.held();
     scene.done(&["retire", &kid(0), "--now"]);
-    let said = scene.done(&["restore", &archive, "--key-file", &key]);
-    assert!(said.contains("is left out: this key was retired at once"), "{said}");
+    let listed = scene.done(&["list"]);
+    assert!(listed.contains(&kid(0)) && listed.contains("retired since 20"), "{listed}");
+    for more in [&["--dry-run"][..], &[]] {
+        let (code, said) = scene.keys(&[&["restore", &archive, "--key-file", &key], more].concat());
+        assert_eq!(code, 1, "a file is left out: {said}");
+        assert!(said.contains("is left out: this key was retired at once"), "{said}");
+        assert!(said.contains("not all of it: files that are left out: 1"), "{said}");
+    }
     assert_eq!((scene.held(), scene.pulled(&former)), (upgraded, 401));
 }
 

@@ -25,18 +25,18 @@ fn setup(core: &Replica, store: &str) -> Setup {
         .rest(&format!("[store]\nurl = \"{store}\"\n"))
 }
 
-fn file(stage: &Stage) -> String {
+pub fn file(stage: &Stage) -> String {
     format!("file:{}", stage.path("state/store.redb").display())
 }
 
-fn scene() -> (Stage, Replica) {
+pub fn scene() -> (Stage, Replica) {
     let stage = Stage::new();
     let core = stage.replica("core", |_| {});
     core.seed();
     (stage, core)
 }
 
-fn is_in_state(gate: &Gate, key: usize, state: &str) {
+pub fn is_in_state(gate: &Gate, key: usize, state: &str) {
     gate.wait_for(&format!("key {key} is {state}"), |metrics| {
         metrics.sum("tidegate_key_state", &[("kid", &kid(key)), ("state", state)]) > 0.5
     });
@@ -53,7 +53,7 @@ fn stop(mut gate: Gate) {
     assert_eq!(gate.ends(PATIENCE), Some(0), "{}", gate.tail());
 }
 
-fn pulled(gate: &Gate, token: &str) -> u16 {
+pub fn pulled(gate: &Gate, token: &str) -> u16 {
     pull(MANIFEST).bearer(token).at(gate.address).status
 }
 
@@ -171,7 +171,7 @@ fn set_aside_is_removed(path: &Path) {
 }
 
 /// A Redis in memory; killed when dropped.
-fn redis(stage: &Stage, address: SocketAddr) -> Program {
+pub fn redis(stage: &Stage, address: SocketAddr) -> Program {
     let port = address.port().to_string();
     let mut command = Command::new(settings::packaged("redis-server"));
     command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
@@ -182,7 +182,7 @@ fn redis(stage: &Stage, address: SocketAddr) -> Program {
 }
 
 /// A replica with a store at that server.
-fn shared(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
+pub fn shared(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
     let key = stage.path("seal.key");
     fs::write(&key, seal::written(&[7; seal::KEY]).as_bytes()).expect("the sealing key");
     Setup::before(&[core], &[&core.key_file])

@@ -111,6 +111,7 @@ mod tests {
             private,
             ends_in_seconds: None,
             source: "/etc/core/private_key.pem".to_owned(),
+            ..Key::default()
         };
         let looked = Looked {
             configuration: None,

@@ -52,7 +52,7 @@ pub fn settings(
         replay: process::replay(&root.replay),
         uploads: process::uploads(&mut c, &root.uploads),
         park: process::park(&root.park),
-        grace: process::grace(&root.grace),
+        grace: process::grace(&mut c, &root.grace),
         store,
         limits: process::limits(&mut c, &root.limits),
         timeouts: process::timeouts(&mut c, &root.timeouts),

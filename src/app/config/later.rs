@@ -1,10 +1,9 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 13] = [
+const LATER: [(&str, &str); 12] = [
     ("peers", "the exchange of keys between replicas"),
-    ("grace.on_refusal", "upgrade windows"),
-    ("grace.windows", "upgrade windows"),
+    ("grace.on_refusal", "bridges for lost OIDC sessions"),
     ("grace.bridge", "bridges for lost OIDC sessions"),
     ("grace.admin", "bridges for lost OIDC sessions"),
     ("oidc", "OIDC sessions"),

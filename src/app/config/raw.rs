@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     keys::{KeySource, Keys, Overlap, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
-    process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
+    process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, UpgradeWindow, Uploads},
     store::{Store, StoreTls},
     upstream::{Endpoint, Opaque, Probe, Upstream, UpstreamTls},
 };

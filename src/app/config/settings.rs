@@ -254,10 +254,12 @@ pub struct Park {
     pub bytes: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Grace {
     /// Zero = off.
     pub window: Duration,
+    /// Upgrade windows: from, until.
+    pub windows: Vec<(UnixTime, UnixTime)>,
 }
 
 /// Where what outlives the process is kept.

@@ -125,6 +125,7 @@ fn apply(
     let client =
         running.clone().map_or_else(|| wiring::upstream_tls(new, clock), |running| Ok(Some(running)))?;
     shared.policy.store(Arc::new(wiring::policy(new)));
+    shared.windows.list(translate::windows(&new.grace));
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
     names.store(Arc::new(wiring::names(new, client.as_ref())));
     let fresh_tls = running.is_none();

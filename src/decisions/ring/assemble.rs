@@ -24,8 +24,15 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
         }
     }
     let current = keeper.holdings.iter().flat_map(|h| h.current.iter().map(|k| current(h, k, policy, now)));
-    let former = keeper.holdings.iter().flat_map(|h| h.former.iter().map(|f| former(h, f, policy, now)));
-    let past = keeper.past.iter().map(|Past { key, source, .. }| plain(key, State::Retired, source));
+    let open = keeper.open(now);
+    let former = keeper.holdings.iter().flat_map(|h| {
+        let of = |f: &Former| plain(&f.key, f.ending.state(now, policy, open), &h.name);
+        h.former.iter().map(of)
+    });
+    let past = keeper.past.iter().map(|Past { key, source, ending }| Entry {
+        since: ending.map(|ending| ending.until_with(policy, open)),
+        ..plain(key, State::Retired, source)
+    });
     let mut entries = once_each(current.chain(former).chain(past), now);
     let is_held = |entry: &Entry| keeper.held_only.as_ref().is_none_or(|held| held.contains(entry.key.kid()));
     for entry in &mut entries {
@@ -35,6 +42,7 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
         }
         if tombstones.contains(&entry.key) {
             entry.state = State::Retired;
+            entry.since = keeper.banned_at(&entry.key);
         }
         if entry.state(now) == State::Retired && entry.key.can_sign() {
             entry.key = Arc::new(entry.key.without_private());
@@ -59,11 +67,7 @@ fn current(holding: &Holding, key: &Arc<Key>, policy: &Policy, now: UnixTime) ->
     };
     let aliases = holding.alias_of(key).cloned().into_iter().collect();
     let (key, source) = (Arc::clone(key), name.clone());
-    Entry { key, state, from: listing.from, until: listing.until, aliases, source }
-}
-
-fn former(holding: &Holding, former: &Former, policy: &Policy, now: UnixTime) -> Entry {
-    plain(&former.key, former.ending.state(now, policy), &holding.name)
+    Entry { key, state, from: listing.from, until: listing.until, since: None, aliases, source }
 }
 
 fn plain(key: &Arc<Key>, state: State, source: &SourceName) -> Entry {
@@ -74,6 +78,7 @@ fn plain(key: &Arc<Key>, state: State, source: &SourceName) -> Entry {
         state,
         from: None,
         until: None,
+        since: None,
         source,
     }
 }

@@ -101,6 +101,8 @@ pub enum Fault {
     LivesTooLong,
     /// `iat` after its key stopped signing (A8).
     IssuedAfterKeyEnded,
+    /// An operator revoked it, or all that its user was given before (A20).
+    Revoked,
 }
 
 impl Fault {
@@ -122,6 +124,7 @@ impl Fault {
             Self::IssuedInFuture => Reason::TokenIssuedInFuture,
             Self::LivesTooLong => Reason::TokenLivesTooLong,
             Self::IssuedAfterKeyEnded => Reason::TokenIssuedAfterKeyEnded,
+            Self::Revoked => Reason::TokenRevoked,
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
-use super::backend::{Backend, Doing, Kept, StoreFault, Write, Written};
+use super::backend::{Backend, Doing, Ear, Kept, StoreFault, Write, Written};
 use crate::{
     decisions::record::{Kind, Place, seal::SealRing},
     words::clock::{Clock, UnixTime},
@@ -43,6 +43,7 @@ pub struct Store {
     clock: Clock,
     state: Mutex<State>,
     wake: Notify,
+    heard: Notify,
     pending: watch::Sender<usize>,
     changed: watch::Sender<u64>,
 }
@@ -111,6 +112,7 @@ impl Store {
             clock,
             state: Mutex::default(),
             wake: Notify::new(),
+            heard: Notify::new(),
             pending: watch::Sender::new(0),
             changed: watch::Sender::new(0),
         }
@@ -119,6 +121,11 @@ impl Store {
     /// What an operator calls it.
     pub fn name(&self) -> &str {
         self.backend.name()
+    }
+
+    /// Whether other processes write to it too.
+    pub fn is_shared(&self) -> bool {
+        self.backend.is_shared()
     }
 
     /// How it is now.
@@ -247,6 +254,7 @@ impl Store {
     /// tries once more.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut beat = time::Instant::now();
+        let mut listening = std::pin::pin!(self.listen());
         loop {
             let failed = self.state().degraded.is_some();
             let is_due = tokio::select! {
@@ -254,6 +262,8 @@ impl Store {
                 _ = stop.wait_for(|stop| *stop) => break,
                 () = time::sleep_until(beat + if failed { RETRY } else { BEAT }) => true,
                 () = self.wake.notified(), if !failed => false,
+                () = self.heard.notified(), if !failed => true,
+                () = &mut listening => false,
             };
             if is_due {
                 self.beat().await;
@@ -264,9 +274,27 @@ impl Store {
         self.write_all().await;
     }
 
+    /// Listens where the store has it, for ever: what is missed shows at the next beat.
+    async fn listen(&self) {
+        loop {
+            if let Some(beginning) = self.backend.listen()
+                && let Ok(mut ear) = in_time(beginning).await
+            {
+                self.hear(&mut *ear).await;
+            }
+            time::sleep(RETRY).await;
+        }
+    }
+
+    async fn hear(&self, ear: &mut dyn Ear) {
+        while ear.heard().await.is_ok() {
+            self.heard.notify_one();
+        }
+    }
+
     /// Asks whether the store is there, and whether others have written.
     async fn beat(&self) {
-        for kind in [Kind::Key, Kind::Revocation] {
+        for kind in Kind::WATCHED {
             match in_time(self.backend.revision(kind)).await {
                 Ok(revision) => {
                     let before = self.state().revisions.insert(kind, revision);

@@ -5,9 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Passage;
+use super::{Bearer, Passage};
 use crate::{
-    decisions::{plan::Judged, ring::Ring, token::verify::Fault},
+    decisions::{
+        plan::Judged,
+        ring::Ring,
+        token::{claims, verify::Fault},
+    },
     flow::{
         known::{Judgement, Own},
         own_token::{self, Over},
@@ -86,8 +90,30 @@ impl Passage<'_> {
         }
     }
 
+    /// What the bearer is by memory or by its signature, unless it was revoked since (A20).
     fn judge_now(&self, ring: &Ring, now: UnixTime) -> Option<Judgement> {
         let bearer = self.bearer.as_ref()?;
+        let judgement = self.judge_bearer(bearer, ring, now)?;
+        let is_revoked = self.worker.shared.revocations.any() && self.is_revoked(bearer, &judgement);
+        Some(if is_revoked { Judgement::Refused(Fault::Revoked) } else { judgement })
+    }
+
+    /// Where nothing is verified, what the token says of itself may deny and never allows.
+    fn is_revoked(&self, bearer: &Bearer, judgement: &Judgement) -> bool {
+        let revoked = self.worker.shared.revocations.revoked();
+        let of = |subject: Option<&str>, issued| subject.is_some_and(|of| revoked.ends_subject(of, issued));
+        revoked.ends_token(bearer.bytes())
+            || match judgement {
+                Judgement::Known(known) => of(known.claims().subject(), known.claims().issued()),
+                Judgement::Unknown { .. } => claims::read(bearer.text()).is_ok_and(|token| {
+                    let claims = &token.unverified_claims;
+                    of(claims.sub.as_deref(), UnixTime(claims.iat))
+                }),
+                Judgement::Refused(_) | Judgement::Own(_) => false,
+            }
+    }
+
+    fn judge_bearer(&self, bearer: &Bearer, ring: &Ring, now: UnixTime) -> Option<Judgement> {
         let shared = &self.worker.shared;
         let rules = shared.rules(self.policy);
         let downstream = self.downstream?;
@@ -108,6 +134,15 @@ impl Passage<'_> {
         let counter =
             if by_memory { &self.worker.counters.token_hits } else { &self.worker.counters.token_misses };
         counter.fetch_add(1, Relaxed);
+        if let (Judgement::Known(known), false) = (&judgement, by_memory) {
+            let (claims, client) = (known.claims(), self.story.client);
+            shared.evidence.note(
+                claims.kid(),
+                (claims.subject().unwrap_or_default(), client),
+                claims.expires(),
+                now,
+            );
+        }
         if let Judgement::Known(known) = &judgement {
             *downstream.last.borrow_mut() = Some((bearer.bytes().into(), known.clone()));
         }
@@ -121,7 +156,11 @@ impl Passage<'_> {
             Ok(own) => own,
             Err(Over) => return Some(Judgement::Refused(Fault::Expired)),
         };
+        let issued = own.issued();
         let Some((credential, name)) = own.credential else { return Some(Judgement::Own(Own::Nobody)) };
+        if shared.revocations.ends_subject(&name, issued) {
+            return Some(Judgement::Refused(Fault::Revoked));
+        }
         let principal = (name.as_str(), shared.replays_of(self.policy, &name));
         let issued = self
             .policy

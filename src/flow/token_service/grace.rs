@@ -91,7 +91,11 @@ impl Flight {
     /// What Harbor granted this credential for exactly this scope, and until when that may be granted again.
     fn granted(&self, now: UnixTime) -> Option<(Arc<Granted>, UnixTime)> {
         let place = self.place.filter(|_| self.basic.is_some() && !self.unexplained.get())?;
-        let granted = self.worker.shared.graces.find(&place)?;
+        let shared = &self.worker.shared;
+        let granted = shared.graces.find(&place)?;
+        if shared.revocations.ends_subject(&granted.subject, granted.record().accepted) {
+            return None;
+        }
         match decide(Some(granted.record()), self.policy.grace, now) {
             Decision::Grace { expires } => Some((granted, expires)),
             Decision::Unavailable => None,

@@ -154,9 +154,13 @@ impl Flight {
         let Some(query) = &self.query else { return };
         let given = match &self.basic {
             Some(basic) => {
-                let known = grace::decide(shared.graces.known(basic), self.policy.grace, now);
+                let known = shared.graces.known(basic);
                 let name = basic_user(basic).filter(|name| !name.is_empty() && self.policy.replay);
-                let sound = matches!(known, Decision::Grace { .. });
+                let is_revoked = known
+                    .zip(name.as_deref())
+                    .is_some_and(|(record, name)| shared.revocations.ends_subject(name, record.accepted));
+                let decision = grace::decide(known, self.policy.grace, now);
+                let sound = matches!(decision, Decision::Grace { .. }) && !is_revoked;
                 sound && name.is_some_and(|name| self.give(flown, Some((basic, &name))))
             }
             None => self.is_nobodys() && !query.scopes.is_empty() && self.give(flown, None),
