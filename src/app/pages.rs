@@ -83,7 +83,8 @@ pub fn metrics() -> String {
 /// `docs/log.md`: the access log.
 pub fn log() -> String {
     let mut page = String::from(
-        "# The access log\n\nMade from the code. One JSON object a line and request, written at its end. A text that is empty is \
+        "# The access log\n\nMade from the code. One JSON object a line and request, written to stdout at its end; events and alarms \
+         go to stderr, their moment as `timestamp` (RFC 3339). A text that is empty is \
          left out; texts of clients are cut at 256 bytes and escaped to ASCII. Queries, credentials and tokens are \
          never written.\n\n",
     );

@@ -44,6 +44,9 @@ pub struct Status {
     pub would_have_rescued: BTreeMap<String, u64>,
     /// Answers of ours in place of Harbor's since the start, by reason.
     pub rejections: BTreeMap<String, u64>,
+    /// Requests that wait now until Harbor can answer them.
+    #[serde(default)]
+    pub waiting: usize,
     pub alarms: Vec<Alarm>,
 }
 

@@ -1,5 +1,7 @@
 //! Outages of core's database that look like Harbor's judgement (D1), told from judgements.
 
+use std::fmt;
+
 use http::{HeaderMap, Method, StatusCode, header::WWW_AUTHENTICATE};
 
 use super::plan::Standing;
@@ -139,6 +141,16 @@ pub enum Trouble {
     Refuses,
     /// It hangs.
     Hangs(Silence),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuses => "it fails what needs its database, and says so itself",
+            Self::Hangs(Silence::Database) => "it gives no answer to what needs its database",
+            Self::Hangs(Silence::Core) => "it takes requests and answers none",
+        })
+    }
 }
 
 /// What core can't answer a request without.

@@ -219,8 +219,6 @@ impl Graces {
     /// A write may have changed what any credential may do.
     pub fn forget_all(&self) {
         lock(&self.ends).write(None);
-        // Those that are in somebody's hands, too.
-        self.credentials.iter().for_each(|(_, standing)| standing.suspended.store(true, SeqCst));
         self.credentials.invalidate_all();
         self.records.invalidate_all();
     }

@@ -43,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// For one answer of a core that was slow or silent before. Where Redis refuses, core's right answers take some 4 s (D3),
 /// which is no outage of the database.
 const LONG_PATIENCE: Duration = Duration::from_secs(8);
+/// An answer that was slow tells so long that the next one may be: it may have been slow because an outage ended.
+const SLOW: Duration = Duration::from_secs(10);
 /// After so much of it we ask as well what needs no database (K11).
 const BESIDE: Duration = Duration::from_secs(1);
 /// So long after an outage an answer may still be its doing.
@@ -65,19 +67,19 @@ pub struct Outages {
 /// One endpoint's.
 #[derive(Default)]
 struct Core {
-    asked: tokio::sync::Mutex<Option<Asked>>,
+    asked: tokio::sync::Mutex<Option<Question>>,
     out: Mutex<Option<Instant>>,
 }
 
 /// A question, and what came of it; `None` = its asker left.
 #[derive(Clone, Copy)]
-struct Asked {
+struct Question {
     began: Instant,
     patience: Duration,
     found: Option<(Found, Instant)>,
 }
 
-impl Asked {
+impl Question {
     /// What it tells of `since` or later. An answer may be as old as its question; silence lasted to its end.
     fn tells(&self, since: Instant) -> Option<Found> {
         let (found, ended) = self.found?;
@@ -94,12 +96,15 @@ impl Asked {
     }
 
     /// How long the next one may take.
-    fn next_patience(&self) -> Duration {
+    fn next_patience(&self, now: Instant) -> Duration {
         match self.found {
             None => self.patience,
             Some((Found::Silent(_), _)) => LONG_PATIENCE,
-            Some((_, ended)) if ended.saturating_duration_since(self.began) > PATIENCE / 2 => LONG_PATIENCE,
-            Some(_) => PATIENCE,
+            Some((_, ended)) => {
+                let is_slow = ended.saturating_duration_since(self.began) > PATIENCE / 2;
+                let is_recent = now.saturating_duration_since(ended) < SLOW;
+                if is_slow && is_recent { LONG_PATIENCE } else { PATIENCE }
+            }
         }
     }
 }
@@ -155,11 +160,11 @@ impl Outages {
         if let Some(last) = *asked {
             tokio::time::sleep_until((last.began + last.pause()).into()).await;
         }
-        let patience = asked.map_or(PATIENCE, |last| last.next_patience());
         let began = Instant::now();
-        *asked = Some(Asked { began, patience, found: None });
+        let patience = asked.map_or(PATIENCE, |last| last.next_patience(began));
+        *asked = Some(Question { began, patience, found: None });
         let found = ask(endpoint, patience).await;
-        *asked = Some(Asked { began, patience, found: Some((found, Instant::now())) });
+        *asked = Some(Question { began, patience, found: Some((found, Instant::now())) });
         if found != Found::Well {
             core.is_out();
         }
@@ -329,7 +334,7 @@ mod tests {
     fn silence_tells_of_its_end_and_an_answer_of_its_question() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
-        let asked = |found| Asked { began, patience: PATIENCE, found };
+        let asked = |found| Question { began, patience: PATIENCE, found };
         let tells = |found, since| asked(Some((found, at(5)))).tells(since) == Some(found);
         let silent = Found::Silent(Silence::Database);
         assert_eq!([0, 3, 5, 6].map(|since| tells(silent, at(since))), [true, true, true, false]);
@@ -343,10 +348,10 @@ mod tests {
     fn what_was_well_is_asked_again_soon_and_what_was_slow_has_more_time() {
         let began = Instant::now();
         let silent = Found::Silent(Silence::Core);
-        let next = |patience, found: Option<(Found, u64)>| {
+        let next = |patience, found: Option<(Found, u64)>, later| {
             let found = found.map(|(found, took)| (found, began + Duration::from_millis(took)));
-            let asked = Asked { began, patience, found };
-            (asked.pause(), asked.next_patience())
+            let asked = Question { began, patience, found };
+            (asked.pause(), asked.next_patience(began + Duration::from_secs(later)))
         };
         let table = [
             ("well", PATIENCE, Some((Found::Well, 20)), (BETWEEN_WELL, PATIENCE)),
@@ -358,8 +363,10 @@ mod tests {
             ("its asker left", LONG_PATIENCE, None, (BETWEEN, LONG_PATIENCE)),
         ];
         for (name, patience, found, want) in table {
-            assert_eq!(next(patience, found), want, "{name}");
+            assert_eq!(next(patience, found, 4), want, "{name}");
         }
+        let long_ago = next(PATIENCE, Some((Found::Well, 3_000)), 13);
+        assert_eq!(long_ago, (BETWEEN_WELL, PATIENCE), "slow long ago, as at the end of an outage");
     }
 
     #[tokio::test]

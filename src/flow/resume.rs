@@ -48,13 +48,13 @@ pub struct Pull {
     skip: u64,
     /// When the endpoint's last bytes came.
     heard: Instant,
-    asked: Asked,
+    asked: AskedWith,
     bearer: Option<Bearer>,
     under_way: Option<UnderWay>,
 }
 
 /// The headers that an answer was asked for with.
-enum Asked {
+enum AskedWith {
     /// All of them, while it may come at once.
     Whole(HeaderMap),
     /// What its continuation needs.
@@ -117,7 +117,7 @@ impl Pull {
             tries: Tries::default(),
             skip: 0,
             heard: Instant::now(),
-            asked: Asked::Whole(std::mem::take(&mut outgoing.headers)),
+            asked: AskedWith::Whole(std::mem::take(&mut outgoing.headers)),
             bearer: bearer.take(),
             under_way: None,
         }))
@@ -240,7 +240,7 @@ impl Pull {
 
     fn headers(&self, story: &Story) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        if let Asked::Needed(needed) = &self.asked {
+        if let AskedWith::Needed(needed) = &self.asked {
             for (name, value) in needed {
                 headers.append(name, value.clone());
             }
@@ -252,7 +252,7 @@ impl Pull {
     }
 }
 
-impl Asked {
+impl AskedWith {
     /// Lets go of what no continuation needs. Most answers come whole with their first bytes and never pay for this.
     fn settle(&mut self, way: Way) {
         if let Self::Whole(headers) = self {

@@ -209,7 +209,7 @@ impl Flight {
                     None => continue,
                 };
             }
-            if self.is_failed_by_an_outage(&flown, inspected, until).await {
+            if self.finds_an_outage(&flown, inspected, until).await {
                 // What no endpoint took has waited already.
                 if left > 0 && flown.failure != Some(Reason::NoEndpoint) {
                     turn = self.await_database(until).await;
@@ -235,8 +235,6 @@ impl Flight {
                     waited = true;
                     continue;
                 }
-            }
-            if inspected == Inspected::Refused {
                 flown.rescue = None;
                 if let Some(basic) = &self.basic {
                     self.worker.shared.graces.suspend(basic);

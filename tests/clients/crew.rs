@@ -1,7 +1,7 @@
 //! The clients of one lane: those that push and pull all the time, and those that do it once.
 
 use crate::{
-    lane::{Lane, Ledger},
+    lane::{Lane, Ledger, Operation},
     support::{
         client::{
             Client, containerd::Containerd, crane::Crane, docker::Docker, podman::Podman, regctl::Regctl,
@@ -11,9 +11,11 @@ use crate::{
     },
 };
 use std::{
+    fmt,
+    ops::Range,
     sync::atomic::{AtomicBool, Ordering},
     thread::{self, Scope},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Layers of the images that are pushed and pulled where nothing else is said, MiB.
@@ -66,6 +68,17 @@ impl Crew {
         Self::new(lane, vec![Box::new(Skopeo::new()), Box::new(Containerd::two())], once)
     }
 
+    /// skopeo, dockerd, podman and containerd, all of them busy, with layers of so many MiB.
+    pub fn of_four(lane: Lane, layer: u64) -> Self {
+        let clients: Clients = vec![
+            Box::new(Skopeo::new()),
+            Box::new(Docker::new()),
+            Box::new(Podman::new()),
+            Box::new(Containerd::two()),
+        ];
+        Self::new(lane, clients, Vec::new()).with_layers(layer)
+    }
+
     pub fn busy(&self) -> impl Iterator<Item = (&Lane, &dyn Client)> {
         self.busy.iter().map(|client| (&self.lane, client.as_ref()))
     }
@@ -96,9 +109,34 @@ impl Crew {
         }
     }
 
+    /// What each client was at while something was out, those times.
+    pub fn met(&self, ledger: &Ledger, out: &[Range<Instant>]) -> Met {
+        let of = |client, operation| ledger.met(self.lane.side, client, operation, out);
+        let names = self.everybody().map(|(_, client)| client.name());
+        Met(names.map(|name| (name, [Operation::Push, Operation::Pull].map(|it| of(name, it)))).collect())
+    }
+
     /// Login, push and pull have ended.
     pub fn has_taken_part(&self, ledger: &Ledger) -> bool {
         self.once.iter().all(|client| ledger.count(self.lane.side, client.name()) >= 3)
+    }
+}
+
+/// How many ended pushes and pulls of each client met something.
+pub struct Met(Vec<(&'static str, [usize; 2])>);
+
+impl Met {
+    /// A push and a pull of every client.
+    pub fn everybody(&self) -> bool {
+        self.0.iter().flat_map(|(_, counts)| counts).all(|count| *count > 0)
+    }
+}
+
+impl fmt::Display for Met {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|(client, [pushes, pulls])| write!(f, " {client} {pushes} pushes, {pulls} pulls;"))
     }
 }
 

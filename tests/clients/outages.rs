@@ -4,13 +4,14 @@ use crate::{
     crew::{Clients, Crew, LAYER, SEED, StopAtEnd},
     lane::{Lane, Ledger, Side},
     support::{
-        client::{Account, Client, containerd::Containerd, docker::Docker, podman::Podman, skopeo::Skopeo},
+        client::{Account, Client, docker::Docker, podman::Podman, skopeo::Skopeo},
         gate::{self, Gate},
         harbor::{self, Harbor, Replica},
         http,
         image::Image,
         process::{self, Failure},
         settings, waiting,
+        witness::Witness,
     },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -27,7 +28,7 @@ const SMALL: u64 = 16;
 /// Outages at most, however slow the clients are.
 const MOST: usize = 30;
 /// Between two.
-const UP: Duration = Duration::from_secs(20);
+const UP: Duration = Duration::from_secs(12);
 const SOON: Duration = Duration::from_secs(30);
 /// The words of a refusal.
 const REFUSALS: [&str; 5] =
@@ -36,13 +37,13 @@ const REFUSALS: [&str; 5] =
 #[test]
 fn nothing_fails_while_the_database_refuses() {
     let outage = Duration::from_secs(if settings::long() { 10 } else { 6 });
-    Scene::begin("", crew).run("the database refuses", Health::Refusing, outage);
+    Scene::begin("", four).run("the database refuses", Health::Refusing, outage);
 }
 
 /// Ten seconds of silence fail no client that waits for longer; curl is one that gives its token 9 s.
 #[test]
 fn nothing_fails_while_the_database_hangs() {
-    let scene = Scene::begin("[token]\ncache = \"0s\"\n", crew);
+    let scene = Scene::begin("[token]\ncache = \"0s\"\n", four);
     for crew in &scene.crews {
         assert!(scene.ledger.login(&crew.lane, &Curl), "{}", scene.ledger);
     }
@@ -63,6 +64,7 @@ fn known_credentials_go_on_while_the_database_is_gone_for_long() {
         // A pull's scope is known from now on.
         crew.busy().for_each(|(lane, client)| assert!(ledger.pull(lane, client, SEED), "{ledger}"));
     }
+    let witness = Witness::watch(scene.harbor.world(), &scene.gate);
     scene.harbor.world().set_database(Health::Refusing);
     let began = Instant::now();
     let mut rounds = 0;
@@ -109,6 +111,7 @@ fn known_credentials_go_on_while_the_database_is_gone_for_long() {
     });
     println!("  {rounds} rounds of log-ins; all well {:.1} s after the return", back.elapsed().as_secs_f64());
     ledger.judge("the database gone for long", &scene.gate);
+    witness.judge(scene.replica.address);
 }
 
 /// It failed, and not as one whose password is wrong.
@@ -120,14 +123,8 @@ fn tells_no_refusal(name: &str, ended: Result<(), Failure>) {
 }
 
 /// All of them busy: each pushes and pulls in turn.
-fn crew(lane: Lane) -> Crew {
-    let clients: Clients = vec![
-        Box::new(Skopeo::new()),
-        Box::new(Docker::new()),
-        Box::new(Podman::new()),
-        Box::new(Containerd::two()),
-    ];
-    Crew::new(lane, clients, Vec::new()).with_layers(SMALL)
+fn four(lane: Lane) -> Crew {
+    Crew::of_four(lane, SMALL)
 }
 
 /// One core, directly and through tidegate.
@@ -144,7 +141,7 @@ impl Scene {
         let harbor = Harbor::start();
         let replica = harbor.replica("core");
         let configuration = gate::configuration(&[replica.address], "auto", &[&replica.key_file]);
-        let gate = Gate::start(&format!("{configuration}\n{more}"));
+        let gate = Gate::start(&format!("{configuration}\n{more}\n{}", gate::http2_listener()));
         let ledger = Ledger::default();
         let crews = Lane::both(replica.address, gate.address).map(crew);
         for (lane, client) in crews.iter().flat_map(Crew::everybody) {
@@ -158,15 +155,18 @@ impl Scene {
     fn run(self, title: &str, health: Health, outage: Duration) {
         let (ledger, stop) = (&self.ledger, AtomicBool::new(false));
         let [direct, through] = &self.crews;
-        // Login, push and pull.
-        let taken_part = || through.busy().all(|(lane, client)| ledger.count(lane.side, client.name()) >= 3);
-        thread::scope(|scope| {
+        let witness = Witness::watch(self.harbor.world(), &self.gate);
+        let out = thread::scope(|scope| {
             let _stopped = StopAtEnd(&stop);
             for crew in &self.crews {
                 crew.work(scope, ledger, &stop);
             }
-            thread::sleep(Duration::from_secs(1));
-            let count = (1..=MOST).find(|_| {
+            let mut out = Vec::new();
+            let enough =
+                |out: &[_]| ledger.failures(Side::Direct) > 0 && through.met(ledger, out).everybody();
+            while !enough(&out) {
+                assert!(out.len() < MOST, "not enough after {MOST}:{}\n{ledger}", through.met(ledger, &out));
+                let since = Instant::now();
                 self.harbor.world().set_database(health);
                 for crew in &self.crews {
                     if health == Health::Hanging {
@@ -175,16 +175,17 @@ impl Scene {
                 }
                 thread::sleep(outage);
                 self.harbor.world().set_database(Health::Up);
-                let enough = || (ledger.failures(Side::Direct) > 0 && taken_part()).then_some(());
-                waiting::until(UP, enough).is_some()
-            });
-            let count = count.unwrap_or_else(|| panic!("still not enough after {MOST} outages\n{ledger}"));
-            println!("  {count} outages");
+                out.push(since..Instant::now());
+                waiting::until(UP, || enough(&out).then_some(()));
+            }
             // What goes through tidegate runs to its end, and must not fail.
             direct.lane.over.store(true, Ordering::Relaxed);
+            out
         });
+        println!("  {} outages; met by:{}", out.len(), through.met(ledger, &out));
         ledger.verify_pushes(self.replica.address);
         ledger.judge(title, &self.gate);
+        witness.judge(self.replica.address);
     }
 }
 

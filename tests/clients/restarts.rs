@@ -2,11 +2,10 @@
 //! back after a while.
 
 use crate::{
-    crew::{Clients, Crew, SEED, StopAtEnd},
-    lane::{Lane, Ledger, Operation, Side},
+    crew::{Crew, Met, SEED, StopAtEnd},
+    lane::{Lane, Ledger, Side},
     support::{
         balancer::{Balancer, Choice},
-        client::{containerd::Containerd, docker::Docker, podman::Podman, skopeo::Skopeo},
         gate::{self, Gate},
         harbor::{Harbor, Replica},
         image::Image,
@@ -16,7 +15,6 @@ use crate::{
     },
 };
 use std::{
-    fmt::Write as _,
     ops::Range,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -58,17 +56,6 @@ struct Kills {
     least: usize,
 }
 
-/// All of them busy: each pushes and pulls in turn.
-fn crew(lane: Lane) -> Crew {
-    let clients: Clients = vec![
-        Box::new(Skopeo::new()),
-        Box::new(Docker::new()),
-        Box::new(Podman::new()),
-        Box::new(Containerd::two()),
-    ];
-    Crew::new(lane, clients, Vec::new()).with_layers(layer())
-}
-
 /// MiB.
 fn layer() -> u64 {
     LAYERS[usize::from(settings::long())]
@@ -104,7 +91,7 @@ impl Scene {
         ));
         let balancer = Balancer::nginx(Choice::RoundRobin, &addresses);
         let ledger = Ledger::default();
-        let crews = Lane::both(balancer.address, gate.address).map(crew);
+        let crews = Lane::both(balancer.address, gate.address).map(|lane| Crew::of_four(lane, layer()));
         for (lane, client) in crews.iter().flat_map(Crew::everybody) {
             assert!(ledger.login(lane, client), "{ledger}");
         }
@@ -145,7 +132,8 @@ impl Scene {
     /// client through tidegate met some, and something failed directly. From when to when a replica was gone each time.
     fn kill(&self, kills: &Kills) -> Vec<Range<Instant>> {
         let mut gone = Vec::new();
-        while gone.len() < kills.least || !self.is_enough(&gone) {
+        let is_enough = |gone: &[_]| self.ledger.failures(Side::Direct) > 0 && self.met(gone).everybody();
+        while gone.len() < kills.least || !is_enough(&gone) {
             assert!(gone.len() < MOST, "not enough after {MOST} kills:{}\n{}", self.met(&gone), self.ledger);
             thread::sleep(kills.up);
             let (count, since) = (gone.len(), Instant::now());
@@ -161,28 +149,8 @@ impl Scene {
         gone
     }
 
-    fn is_enough(&self, gone: &[Range<Instant>]) -> bool {
-        let mut met = self.through().flat_map(|name| self.met_by(name, gone));
-        self.ledger.failures(Side::Direct) > 0 && met.all(|count| count > 0)
-    }
-
-    fn through(&self) -> impl Iterator<Item = &'static str> {
-        let crew = self.crews.iter().filter(|crew| crew.lane.side == Side::Through);
-        crew.flat_map(Crew::everybody).map(|(_, client)| client.name())
-    }
-
-    /// Pushes and pulls of a client through tidegate during which a replica was gone.
-    fn met_by(&self, client: &str, gone: &[Range<Instant>]) -> [usize; 2] {
-        [Operation::Push, Operation::Pull]
-            .map(|operation| self.ledger.met(Side::Through, client, operation, gone))
-    }
-
-    fn met(&self, gone: &[Range<Instant>]) -> String {
-        let mut text = String::new();
-        for client in self.through() {
-            let [pushes, pulls] = self.met_by(client, gone);
-            _ = write!(text, " {client} {pushes} pushes, {pulls} pulls;");
-        }
-        text
+    fn met(&self, gone: &[Range<Instant>]) -> Met {
+        let [_, through] = &self.crews;
+        through.met(&self.ledger, gone)
     }
 }

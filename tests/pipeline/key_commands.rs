@@ -120,7 +120,7 @@ fn registry_takes(registry: &Registry, token: &str) -> u16 {
 }
 
 #[test]
-fn a_registry_that_is_given_the_bundle_takes_tokens_of_all_keys_that_verify() {
+fn registries_that_are_given_the_keys_take_tokens_of_all_that_verify() {
     let scene = Scene::new();
     let former = token(scene.core.address, DEV, SCOPE);
     hold(&scene.core.key_file, 1);
@@ -132,9 +132,10 @@ fn a_registry_that_is_given_the_bundle_takes_tokens_of_all_keys_that_verify() {
     let publish = ["publish", "--bundle", &text(&bundle), "--jwks", &text(&jwks)];
     let said = scene.done(&publish);
     assert_eq!(said.matches("is written").count(), 2, "{said}");
-    let registry = Registry::with_tokens(&bundle);
-    let taken = [&former, &present, &foreign].map(|token| registry_takes(&registry, token));
-    assert_eq!(taken, [200, 200, 401], "{}\n{}", registry.log(), fs::read_to_string(&bundle).expect("text"));
+    for (registry, keys) in [(Registry::with_bundle(&bundle), &bundle), (Registry::with_jwks(&jwks), &jwks)] {
+        let taken = [&former, &present, &foreign].map(|token| registry_takes(&registry, token));
+        assert_eq!(taken, [200, 200, 401], "{}\n{}", registry.log(), fs::read_to_string(keys).expect("text"));
+    }
     let again = scene.done(&publish);
     assert_eq!(again.matches("says this already").count(), 2, "{again}");
     let served = Ask::get("/.tidegate/jwks.json").on(&scene.gate.admin.to_string()).at(scene.gate.admin);

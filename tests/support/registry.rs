@@ -1,11 +1,18 @@
-//! The real docker-registry with one user by htpasswd, as it stands behind Harbor core.
+//! The real registry: docker-registry with one user by htpasswd, as it stands behind Harbor core, or one that takes
+//! tokens by itself.
 
 use super::{
     http, ports,
     process::{self, Program},
     settings,
 };
-use std::{fs, net::SocketAddr, process::Command, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 use tempfile::TempDir;
 
 /// The name under which core is known to its registry, as in Harbor.
@@ -13,7 +20,7 @@ pub const USER: &str = "harbor_registry_user";
 /// That user's password in the tests.
 pub const PASSWORD: &str = "registry-password";
 
-/// A running docker-registry.
+/// A running registry.
 #[derive(Debug)]
 pub struct Registry {
     pub address: SocketAddr,
@@ -34,34 +41,43 @@ impl Registry {
             .expect("the user file is written");
         let auth =
             format!("htpasswd: {{ realm: harbor-registry-basic-realm, path: {} }}", htpasswd.display());
-        Self::start_with(&auth, folder)
+        Self::start_with(&debians(), &auth, folder)
     }
 
-    /// One by itself that takes tokens of Harbor's which a key of this bundle of certificates signed.
+    /// distribution 2.8 by itself, which takes tokens of Harbor's that a key of this bundle of certificates signed.
     #[allow(dead_code, reason = "not every suite has one")]
-    pub fn with_tokens(bundle: &std::path::Path) -> Self {
-        let auth = format!(
-            "token: {{ realm: \"http://harbor.example/service/token\", service: harbor-registry, issuer: harbor-token-issuer, rootcertbundle: {} }}",
-            bundle.display()
-        );
-        Self::start_with(&auth, tempfile::tempdir().expect("a temporary folder"))
+    pub fn with_bundle(bundle: &Path) -> Self {
+        Self::with_tokens(&debians(), &format!("rootcertbundle: {}", bundle.display()))
     }
 
-    fn start_with(auth: &str, folder: TempDir) -> Self {
+    /// distribution 3, which takes those that a key of this JWKS signed.
+    #[allow(dead_code, reason = "not every suite has one")]
+    pub fn with_jwks(jwks: &Path) -> Self {
+        Self::with_tokens(&settings::built("registry-3"), &format!("jwks: {}", jwks.display()))
+    }
+
+    fn with_tokens(binary: &Path, keys: &str) -> Self {
+        let auth = format!(
+            "token: {{ realm: \"http://harbor.example/service/token\", service: harbor-registry, issuer: harbor-token-issuer, {keys} }}"
+        );
+        Self::start_with(binary, &auth, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn start_with(binary: &Path, auth: &str, folder: TempDir) -> Self {
         let address = ports::free();
         let configuration = folder.path().join("registry.yml");
         fs::write(&configuration, configure(address, auth, folder.path()))
             .expect("the configuration is written");
-        let binary = settings::packaged("docker-registry");
+        let name = binary.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let mut program = Program::start(
-            Command::new(&binary).arg("serve").arg(&configuration),
+            Command::new(binary).arg("serve").arg(&configuration),
             folder.path(),
-            "docker-registry",
+            name,
         );
         program.wait_until(Duration::from_secs(20), || http::get(address, "/v2/", &[]).is_ok());
-        let version = process::run(Command::new(&binary).arg("--version"), Duration::from_secs(10));
-        let version = version.expect("docker-registry tells its version");
-        settings::took_part("docker-registry", version.split_whitespace().last().unwrap_or_default());
+        let version = process::run(Command::new(binary).arg("--version"), Duration::from_secs(10));
+        let version = version.expect("a registry tells its version");
+        settings::took_part(name, version.split_whitespace().last().unwrap_or_default());
         Self { address, program, folder }
     }
 
@@ -85,7 +101,12 @@ impl Registry {
     }
 }
 
-fn configure(address: SocketAddr, auth: &str, folder: &std::path::Path) -> String {
+/// distribution 2.8, as Debian has it.
+fn debians() -> PathBuf {
+    settings::packaged("docker-registry")
+}
+
+fn configure(address: SocketAddr, auth: &str, folder: &Path) -> String {
     let folder = folder.display();
     format!(
         "version: 0.1

@@ -20,6 +20,7 @@ use crate::{
     decisions::{
         archive::{self, ContentFault, Known},
         key::Key,
+        outage::Need,
         plan::Standing,
         record::{revocation::Revocation, seen_key::place_of},
         revoked::Revoked,
@@ -44,6 +45,10 @@ use crate::{
         reason::{Reason, Rescue},
     },
 };
+
+/// What to do where an endpoint is up and its database isn't.
+const STUMBLES_REMEDY: &str =
+    "look at Harbor's database and at core's log; it is noticed by itself when it is well again";
 
 /// One serving process.
 pub(super) struct Process {
@@ -95,7 +100,7 @@ impl Operator for Process {
                 .collect(),
             signatures: self.shared.signer.signatures(),
             signing_delay: self.shared.signer.delay().as_secs_f64(),
-            parked: self.shared.lot.waiting() + self.shared.outages.waiting(),
+            parked: self.waiting(),
             uploads_not_kept: self.shared.uploads.stores.given_up.load(std::sync::atomic::Ordering::Relaxed),
             spooled: self.shared.uploads.stores.spool.as_ref().map_or(0, |spool| spool.used()),
             answers: self.shared.answers.count(),
@@ -126,6 +131,7 @@ impl Operator for Process {
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
             would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
+            waiting: self.waiting(),
             alarms: self.all_alarms(),
         }
     }
@@ -283,6 +289,11 @@ impl Process {
         self.store.store.as_ref().map(|store| store.health())
     }
 
+    /// Requests that wait for an endpoint, or for a database.
+    fn waiting(&self) -> usize {
+        self.shared.lot.waiting() + self.shared.outages.waiting()
+    }
+
     fn requests(&self) -> u64 {
         let places = (0..ROUTES.len()).flat_map(|route| (0..STATUSES).map(move |place| (route, place)));
         places.map(|(route, place)| self.counters.iter().map(|c| c.requests(route, place)).sum::<u64>()).sum()
@@ -311,9 +322,13 @@ impl Process {
             .statuses
             .iter()
             .filter_map(|s| {
-                let cause = s.trouble.as_ref()?.to_string();
+                let stumbles = self.shared.outages.trouble(s.endpoint.id, Need::Database);
+                let cause = s.trouble.as_ref().map(ToString::to_string);
+                let cause = cause.or_else(|| stumbles.map(|trouble| trouble.to_string()))?;
                 let remedy = if s.cannot_sign() {
                     CANNOT_SIGN_REMEDY
+                } else if s.trouble.is_none() {
+                    STUMBLES_REMEDY
                 } else if s.endpoint.tls.is_some() {
                     "check upstream.tls against the endpoint's certificate; look at its own log and at the network between"
                 } else {

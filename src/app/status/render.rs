@@ -113,6 +113,9 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     if rejected > 0 {
         counts(text, &format!("REJECTED  {rejected}"), &status.rejections)?;
     }
+    if status.waiting > 0 {
+        writeln!(text, "\nWAITING  {} requests, until Harbor can answer them", status.waiting)?;
+    }
     alarms(text, &status.alarms)
 }
 
@@ -317,6 +320,7 @@ mod tests {
             rescues: BTreeMap::from([("resign".to_owned(), 1_100), ("reroute".to_owned(), 104), ("replay".to_owned(), 0)]),
             would_have_rescued: BTreeMap::new(),
             rejections: BTreeMap::new(),
+            waiting: 12,
             alarms: vec![Alarm {
                 subject: "/etc/core/private_key.pem".to_owned(),
                 cause: "the file is empty".to_owned(),
@@ -344,6 +348,8 @@ mod tests {
         RESCUED  1204 of 20311 requests
           reroute                                            104
           resign                                            1100
+
+        WAITING  12 requests, until Harbor can answer them
 
         ALARMS
           /etc/core/private_key.pem: the file is empty

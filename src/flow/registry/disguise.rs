@@ -112,7 +112,7 @@ impl Passage<'_> {
         else {
             return;
         };
-        if !shared.wrong.may_be_anothers(basic, took) {
+        if !shared.wrong.may_come_of_a_lock(basic, took) {
             shared.graces.suspend(basic);
         }
     }

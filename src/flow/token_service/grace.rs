@@ -34,12 +34,7 @@ impl Flight {
     /// while our own question finds no database. A time-out is evidence only together with that; that there is no core
     /// at all, only where our probes find none either. A refusal that core did answer stays one for grace where our own
     /// question gets no answer: whoever makes core slow must not gain by it.
-    pub(super) async fn is_failed_by_an_outage(
-        &self,
-        flown: &Flown,
-        inspected: Inspected,
-        until: Instant,
-    ) -> bool {
+    pub(super) async fn finds_an_outage(&self, flown: &Flown, inspected: Inspected, until: Instant) -> bool {
         match flown.failure {
             // It was asked already.
             Some(Reason::Outage) => return true,

@@ -122,7 +122,7 @@ impl WrongCredentials {
     /// Whether a Basic may go past the token service. A secret that was accepted before goes freely; of others those of
     /// an address over its limit do not, and of a name with as many refusals one goes in the time of one lock.
     pub fn pass(&self, credential: &HeaderValue, client: IpAddr) -> Result<(), Reason> {
-        if self.accepted.contains_key(&self.keyed(credential.as_bytes())) {
+        if self.has_accepted(credential) {
             return Ok(());
         }
         if self.over_limit(network_of(client)) {
@@ -169,7 +169,7 @@ impl WrongCredentials {
         }
         let name = self.name(&basic_user(credential).unwrap_or_default());
         lock(&name.refused).count(self.per);
-        if name.may_have_locked_out(&secret, took) {
+        if name.may_come_of_a_lock(&secret, took) {
             return;
         }
         self.count_wrong(network_of(client));
@@ -177,10 +177,10 @@ impl WrongCredentials {
     }
 
     /// Whether a refusal of this credential may come of the lock after a stranger's wrong one: evidence of nothing (A7).
-    pub fn may_be_anothers(&self, credential: &HeaderValue, took: Duration) -> bool {
+    pub fn may_come_of_a_lock(&self, credential: &HeaderValue, took: Duration) -> bool {
         let user = basic_user(credential).unwrap_or_default();
         let name = self.names.get(&self.keyed(user.as_bytes()));
-        name.is_some_and(|name| name.may_have_locked_out(&self.keyed(credential.as_bytes()), took))
+        name.is_some_and(|name| name.may_come_of_a_lock(&self.keyed(credential.as_bytes()), took))
     }
 
     /// Whether Harbor has accepted this very credential before.

@@ -101,9 +101,7 @@ impl Admission<'_> {
             *lock(&self.name.last_wrong) = Some((Instant::now(), self.secret));
         }
     }
-}
 
-impl Admission<'_> {
     /// Nobody could tell whether the secret is right: it may be, but who tries many of them guesses, and grace would tell
     /// him of the right one.
     pub fn untold(&self) {

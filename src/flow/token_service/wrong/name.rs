@@ -81,7 +81,7 @@ impl Name {
     }
 
     /// Whether a refusal of this secret that took so long may come of the lock after a wrong try of another (A7).
-    pub(super) fn may_have_locked_out(&self, secret: &Secret, took: Duration) -> bool {
+    pub(super) fn may_come_of_a_lock(&self, secret: &Secret, took: Duration) -> bool {
         took < SLEPT && self.lock_of_another(secret).is_some()
     }
 
