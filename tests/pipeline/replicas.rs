@@ -2,7 +2,11 @@
 
 use crate::{
     operating::{status, tell, told, with_token},
-    stage::{DEV, MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, hold, kid, pull, token},
+    outages::SHORT_PARK,
+    stage::{
+        DEV, MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, hold, kid, pull, spare_key, story,
+        token,
+    },
     store::{is_in_state, pulled, redis, scene, shared},
     support::{gate::Gate, ports, process::Program, settings, waiting},
     talk::Ask,
@@ -14,6 +18,7 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
+use tidegate::rehearsal::harbor::{Health, KeyForm};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -173,6 +178,37 @@ fn a20_an_unverified_token_of_a_revoked_user_is_refused() {
     let setup = Setup::before(&[&core], &[]).rest("[replay]\nenabled = false\n[store]\nurl = \"memory:\"\n");
     let (gate, secret) = with_token(&stage, &setup);
     let (of_dev, of_robot) = (token(core.address, DEV, SCOPE), token(core.address, ROBOT, SCOPE));
+    assert_eq!([&of_dev, &of_robot].map(|token| pulled(&gate, token)), [200, 200]);
+    told(&gate, &secret, &["revoke", "--subject", DEV.0]);
+    assert_eq!([&of_dev, &of_robot].map(|token| pulled(&gate, token)), [401, 200], "{}", gate.tail());
+}
+
+/// What Harbor granted before is granted again while its database is away: to the robot, not to the user who was
+/// revoked.
+#[test]
+fn a20_grace_ends_with_a_users_revocation() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let setup = Setup::before(&[&core], &[&core.key_file]).rest("[token]\ncache = \"0s\"").rest(SHORT_PARK);
+    let (gate, secret) = with_token(&stage, &setup);
+    for (who, name) in [(DEV, DEV.0), (ROBOT, ROBOT.0)] {
+        assert_eq!(ask_token(SCOPE).basic(who).at(gate.address).subject(), name);
+    }
+    told(&gate, &secret, &["revoke", "--subject", DEV.0]);
+    stage.world.set_database(Health::Refusing);
+    let granted = |who| story(&gate, &ask_token(SCOPE).basic(who).at(gate.address))[2].clone();
+    assert_eq!((&*granted(ROBOT), &*granted(DEV)), ("grace", "outage"), "{}", gate.tail());
+}
+
+/// While core can't sign, tokens are tidegate's own.
+#[test]
+fn a20_a_token_of_our_own_ends_with_its_users_revocation() {
+    let (stage, core) = scene();
+    let (gate, secret) = with_token(&stage, &Setup::before(&[&core], &[]));
+    spare_key(0).rename_into(&core.key_file, KeyForm::Garbage).expect("a broken key file");
+    let (of_dev, of_robot) = (token(gate.address, DEV, SCOPE), token(gate.address, ROBOT, SCOPE));
+    assert!(of_dev.starts_with("tidegate1_"), "{}", gate.tail());
     assert_eq!([&of_dev, &of_robot].map(|token| pulled(&gate, token)), [200, 200]);
     told(&gate, &secret, &["revoke", "--subject", DEV.0]);
     assert_eq!([&of_dev, &of_robot].map(|token| pulled(&gate, token)), [401, 200], "{}", gate.tail());

@@ -69,11 +69,8 @@ impl Registry {
         fs::write(&configuration, configure(address, auth, folder.path()))
             .expect("the configuration is written");
         let name = binary.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let mut program = Program::start(
-            Command::new(binary).arg("serve").arg(&configuration),
-            folder.path(),
-            name,
-        );
+        let mut program =
+            Program::start(Command::new(binary).arg("serve").arg(&configuration), folder.path(), name);
         program.wait_until(Duration::from_secs(20), || http::get(address, "/v2/", &[]).is_ok());
         let version = process::run(Command::new(binary).arg("--version"), Duration::from_secs(10));
         let version = version.expect("a registry tells its version");
