@@ -106,21 +106,12 @@ async fn serve(
     let kept = store.store.clone();
     begun::tell(&settings, &sources, store.name(), &shared.keys.ring(), clock.now());
     resolve::resolve(&shared.fleet, &names.load_full()).await;
-    let reached = Reached::new(&settings, own_addresses());
-    let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
-    let pace = Pace {
-        every: settings.upstream.probe.every,
-        in_window: settings.upstream.probe.in_window,
-        timeout: settings.upstream.probe.timeout,
-    };
-    let mut rounds = Rounds::new(shared.fleet.clone(), pace, clock.clone(), learner);
+    let mut rounds = rounds(&settings, &shared, &clock);
     if tokio::time::timeout(FIRST_ROUND, rounds.round()).await.is_err() {
         tracing::warn!("not every endpoint has answered its first probe; serving begins without");
     }
     background.spawn(stop_at(rounds.run(shared.probe_now.clone()), stopped.clone()));
-    let served = shared.clone();
-    let open = async move { served.fleet.watch(|snapshot| served.lot.tell(serves(snapshot))).await };
-    background.spawn(stop_at(open, stopped.clone()));
+    background.spawn(stop_at(watch_endpoints(shared.clone()), stopped.clone()));
     background.spawn(stop_at(watch_outages(shared.clone()), stopped.clone()));
     background.spawn(stop_at(watch_windows(shared.clone()), stopped.clone()));
     background.spawn(key_source::run(
@@ -184,7 +175,9 @@ async fn serve(
         finish(writer).await;
     }
     if let Some(store) = kept {
-        replicas.iter().for_each(|replicas| replicas.leave());
+        if let Some(replicas) = replicas {
+            replicas.leave();
+        }
         last_changes(&store).await;
     }
     stop_background.send_replace(true);
@@ -217,6 +210,15 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
         })
     };
     settings.listeners.iter().enumerate().map(bind).collect()
+}
+
+/// The rounds of probes, and what they teach.
+fn rounds(settings: &Settings, shared: &Arc<Shared>, clock: &Clock) -> Rounds {
+    let reached = Reached::new(settings, own_addresses());
+    let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
+    let probe = &settings.upstream.probe;
+    let pace = Pace { every: probe.every, in_window: probe.in_window, timeout: probe.timeout };
+    Rounds::new(shared.fleet.clone(), pace, clock.clone(), learner)
 }
 
 /// Opens the store, takes what it holds into the ring, and keeps the two together from then on, and with other
@@ -252,7 +254,7 @@ async fn store(
 fn us() -> anyhow::Result<(String, String, &'static str)> {
     let mut id = [0; 8];
     rand::fill(&mut id).ok().context("no randomness")?;
-    let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = format!("{:016x}", u64::from_be_bytes(id));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
     Ok((id, host.to_owned(), env!("CARGO_PKG_VERSION")))
@@ -279,6 +281,11 @@ fn follow_certificates(
     for tls in doors.iter().filter_map(|door| door.tls.clone()) {
         background.spawn(tls.follow(clock.clone(), Duration::from_secs(1), stopped.clone()));
     }
+}
+
+/// Requests wait for an endpoint that takes them.
+async fn watch_endpoints(shared: Arc<Shared>) {
+    shared.fleet.watch(|snapshot| shared.lot.tell(serves(snapshot))).await;
 }
 
 async fn watch_outages(shared: Arc<Shared>) {

@@ -24,8 +24,8 @@ impl Default for Count {
 }
 
 impl Count {
-    pub(super) const fn of_words(words: [u64; WORDS]) -> Self {
-        Self(words)
+    pub(super) const fn of_words(words: &[u64; WORDS]) -> Self {
+        Self(*words)
     }
 
     pub(super) const fn words(&self) -> &[u64; WORDS] {

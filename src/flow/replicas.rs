@@ -4,10 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,7 +15,7 @@ use super::evidence::{Evidences, KEPT};
 use crate::{
     decisions::{
         evidence::Evidence,
-        record::{Kind, Place, replica::Replica},
+        record::{Kind, Place, replica::Replica, seen_key::place_of},
         window::Order,
     },
     edges::store::{Loaded, Store, StoreFault},
@@ -28,7 +25,7 @@ use crate::{
 /// Between two records of one replica.
 const EVERY: Duration = Duration::from_secs(1);
 /// A replica whose record stood still for so long is no live one. By our own clock: those of others differ.
-const LIVES: Duration = Duration::from_secs(10);
+const LIVES: Duration = Duration::from_secs(20);
 /// The record of one that is gone is removed after that.
 const REMEMBERED: Duration = Duration::from_mins(10);
 /// Between two records of evidence.
@@ -64,9 +61,10 @@ impl Applied {
                 whole.update(part);
             }
         }
-        let digest = whole.finish();
+        let mut digest = [0; 32];
+        digest.copy_from_slice(whole.finish().as_ref());
         Self {
-            digest: digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect(),
+            digest: place_of(&digest),
             revocations: revocations.iter().map(|record| record.key.clone()).collect(),
             window: windows.iter().find_map(|record| Order::read(&record.plain).ok()),
         }
@@ -142,7 +140,7 @@ pub struct Replicas {
     applied: watch::Receiver<Applied>,
     others: Mutex<BTreeMap<String, Heard>>,
     evidence: Arc<Evidences>,
-    left: AtomicBool,
+    left: Mutex<bool>,
 }
 
 impl Replicas {
@@ -154,7 +152,7 @@ impl Replicas {
         applied: watch::Receiver<Applied>,
         evidence: Arc<Evidences>,
     ) -> Self {
-        let (began, others, left) = (clock.now(), Mutex::default(), AtomicBool::new(false));
+        let (began, others, left) = (clock.now(), Mutex::default(), Mutex::new(false));
         Self { store, id, host, version, began, clock, applied, others, evidence, left }
     }
 
@@ -183,7 +181,8 @@ impl Replicas {
 
     /// We stop on purpose: nobody need wait for us.
     pub fn leave(&self) {
-        self.left.store(true, Ordering::Release);
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = true;
         if self.store.is_shared() {
             self.store.forget(self.place(Kind::Replica));
         }
@@ -202,7 +201,8 @@ impl Replicas {
             seen: now,
             applied: self.applied.borrow().digest.clone(),
         };
-        if !self.left.load(Ordering::Acquire) {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*left {
             self.store.keep(self.place(Kind::Replica), replica.write(), Some(now.plus(REMEMBERED)));
         }
     }

@@ -127,11 +127,9 @@ impl UpgradeWindows {
 }
 
 fn tell(open: Option<Open>) {
-    match open {
-        Some(open) => tracing::info!(
-            window.since = %open.since.rfc3339(), window.until = %open.until.rfc3339(),
-            window.by_command = open.by_command, "an upgrade window is open"
-        ),
-        None => tracing::info!("the upgrade window is closed"),
-    }
+    let Some(open) = open else { return tracing::info!("the upgrade window is closed") };
+    tracing::info!(
+        window.since = %open.since.rfc3339(), window.until = %open.until.rfc3339(),
+        window.by_command = open.by_command, "an upgrade window is open"
+    );
 }

@@ -29,7 +29,7 @@ fn soon() -> Duration {
 }
 
 /// Two gates before one core, and the file of the token of both.
-struct Two {
+struct Both {
     stage: Stage,
     core: Replica,
     one: Gate,
@@ -40,7 +40,7 @@ struct Two {
     _redis: Program,
 }
 
-impl Two {
+impl Both {
     fn new() -> Self {
         let (stage, core) = scene();
         let address = ports::free();
@@ -86,7 +86,7 @@ fn ordered(gate: &Gate, path: &str, body: &str) -> u16 {
 
 #[test]
 fn a20_a_key_retired_on_one_replica_is_refused_on_the_other_within_a_second() {
-    let both = Two::new();
+    let both = Both::new();
     let former = token(both.core.address, DEV, SCOPE);
     both.upgrade();
     assert_eq!(both.pulled(&former), [200, 200]);
@@ -110,13 +110,13 @@ fn a20_a_key_retired_on_one_replica_is_refused_on_the_other_within_a_second() {
 
 #[test]
 fn a20_a_replica_that_does_not_answer_is_named_and_the_command_fails() {
-    let mut both = Two::new();
+    let mut both = Both::new();
     let former = token(both.core.address, DEV, SCOPE);
     both.upgrade();
     both.two.signal("STOP");
     let retire = ["keys", "retire", &kid(0), "--now"];
-    let (code, said) = tell(&both.one, &both.secret, &retire);
-    assert_eq!(code, 1, "{said}");
+    let (exit, said) = tell(&both.one, &both.secret, &retire);
+    assert_eq!(exit, 1, "{said}");
     assert!(said.contains("it is retired here, but") && said.contains("haven't acknowledged it: "), "{said}");
     assert_eq!(pulled(&both.one, &former), 401, "here it counts");
     both.two.signal("CONT");
@@ -138,8 +138,8 @@ fn a20_a_command_says_that_the_store_did_not_take_it() {
     let token = token(gate.address, DEV, SCOPE);
     assert_eq!(pulled(&gate, &token), 200);
     drop(server);
-    let (code, said) = tell(&gate, &secret, &["revoke", "--subject", DEV.0]);
-    assert_eq!(code, 1, "{said}");
+    let (exit, said) = tell(&gate, &secret, &["revoke", "--subject", DEV.0]);
+    assert_eq!(exit, 1, "{said}");
     assert!(said.contains("it is revoked here, but the store didn't take it"), "{said}");
     assert_eq!(pulled(&gate, &token), 401, "here it counts");
     let _server = redis(&stage, address);
@@ -149,7 +149,7 @@ fn a20_a_command_says_that_the_store_did_not_take_it() {
 /// A token of before, one of after, and another user's.
 #[test]
 fn a20_what_a_user_was_given_is_refused_everywhere_and_after_a_restart() {
-    let mut both = Two::new();
+    let mut both = Both::new();
     let (of_dev, of_robot) = (token(both.one.address, DEV, SCOPE), token(both.one.address, ROBOT, SCOPE));
     assert_eq!((both.pulled(&of_dev), both.pulled(&of_robot)), ([200, 200], [200, 200]));
     told(&both.one, &both.secret, &["revoke", "--subject", DEV.0]);
@@ -216,7 +216,7 @@ fn a20_a_token_of_our_own_ends_with_its_users_revocation() {
 
 #[test]
 fn a20_one_token_is_refused_everywhere_and_its_user_goes_on() {
-    let both = Two::new();
+    let both = Both::new();
     // Of core's own: the gates would give the same one twice.
     let (lost, other) = (token(both.core.address, DEV, SCOPE), token(both.core.address, DEV, SCOPE));
     assert_ne!(lost, other);
@@ -231,7 +231,7 @@ fn a20_one_token_is_refused_everywhere_and_its_user_goes_on() {
 /// A21: whatever is said on the channel, nothing comes of it but another look.
 #[test]
 fn a21_messages_of_strangers_change_nothing() {
-    let both = Two::new();
+    let both = Both::new();
     let token = token(both.one.address, DEV, SCOPE);
     let before = status(&both.one)["alarms"].clone();
     for message in ["nothing", "retire-everything", "{v:1,of:key}"] {
@@ -252,7 +252,7 @@ fn publish(server: SocketAddr, message: &str) -> String {
 
 #[test]
 fn who_uses_a_key_is_known_on_every_replica() {
-    let both = Two::new();
+    let both = Both::new();
     let of_dev = token(both.core.address, DEV, SCOPE);
     let of_robot = token(both.core.address, ROBOT, SCOPE);
     both.upgrade();
@@ -265,8 +265,8 @@ fn who_uses_a_key_is_known_on_every_replica() {
     for gate in [&both.one, &both.two] {
         waiting::holds("both users are known", PATIENCE, || used(gate) == Some((2, 1)));
     }
-    let (code, said) = tell(&both.one, &both.secret, &["keys", "retire", &kid(0)]);
-    assert_eq!(code, 1, "{said}");
+    let (exit, said) = tell(&both.one, &both.secret, &["keys", "retire", &kid(0)]);
+    assert_eq!(exit, 1, "{said}");
     assert!(said.contains("its last tokens live until 20"), "{said}");
     assert!(said.contains("used by about 2 users from 1 address, last seen"), "{said}");
     assert_eq!(both.pulled(&of_dev), [200, 200], "it is as it was");

@@ -35,11 +35,11 @@ fn a_window_is_open_on_all_replicas_until_one_of_them_is_told_to_close_it() {
     assert!(json.contains(r#""by":"command""#), "{json}");
     told(&two, &secret, &["window", "close"]);
     assert!(!is_open(&one) && !is_open(&two));
-    let (code, said) = tell(&one, &secret, &["window", "close"]);
-    assert_eq!((code, said.contains("no window is open by command")), (1, true), "{said}");
+    let (exit, said) = tell(&one, &secret, &["window", "close"]);
+    assert_eq!((exit, said.contains("no window is open by command")), (1, true), "{said}");
     for wrong in ["30s", "169h"] {
-        let (code, said) = tell(&one, &secret, &["window", "open", "--for", wrong]);
-        assert_eq!((code, said.contains("1m to 168h")), (1, true), "{said}");
+        let (exit, said) = tell(&one, &secret, &["window", "open", "--for", wrong]);
+        assert_eq!((exit, said.contains("1m to 168h")), (1, true), "{said}");
     }
 }
 

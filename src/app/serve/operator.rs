@@ -163,7 +163,9 @@ impl Operator for Process {
         let revoked_count = revoked.iter().filter(is_new).count();
         if !archived.dry_run {
             self.take_revoked(revoked);
-            window.into_iter().for_each(|order| self.shared.windows.take(order));
+            if let Some(order) = window {
+                self.shared.windows.take(order);
+            }
         }
         let mut banned: Vec<String> = retired.iter().map(|key| key.kid().to_string()).collect();
         let would = keys.restore((seen, retired), archived.dry_run, now);

@@ -71,7 +71,7 @@ fn count(text: &str) -> Option<Count> {
     for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
         *word = u64::from_be_bytes(bytes.try_into().ok()?);
     }
-    Some(Count::of_words(words))
+    Some(Count::of_words(&words))
 }
 
 #[cfg(test)]
