@@ -4,9 +4,15 @@ use crate::{
     operating::{screen, status, tell, told, with_token},
     stage::{DEV, SCOPE, Setup, Stage, hold, kid, token},
     store::{is_in_state, pulled, redis, scene, shared},
-    support::{gate::Gate, ports},
+    support::{gate::Gate, ports, waiting},
 };
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    time::Duration,
+};
 use tidegate::{
     decisions::record::seal,
     words::clock::{Clock, UnixTime},
@@ -41,6 +47,38 @@ fn a_window_is_open_on_all_replicas_until_one_of_them_is_told_to_close_it() {
         let (exit, said) = tell(&one, &secret, &["window", "open", "--for", wrong]);
         assert_eq!((exit, said.contains("1m to 168h")), (1, true), "{said}");
     }
+}
+
+/// Each makes the records of keys last as long as the window, and neither goes on about it.
+#[test]
+fn a_window_makes_replicas_write_their_keys_once() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let _redis = redis(&stage, address);
+    let setup = shared(&stage, &core, address);
+    let ((one, secret), (two, _)) = (with_token(&stage, &setup), with_token(&stage, &setup));
+    hold(&core.key_file, 1);
+    for gate in [&one, &two] {
+        is_in_state(gate, 0, "verifying");
+        is_in_state(gate, 1, "signing");
+    }
+    let before = writes(address);
+    told(&one, &secret, &["window", "open", "--for", "2h"]);
+    let few = || {
+        let now = writes(address);
+        std::thread::sleep(Duration::from_secs(1));
+        writes(address) == now && now > before
+    };
+    waiting::holds("all is written", Duration::from_secs(20), few);
+    assert!(writes(address) <= before + 2 * 2 * 3, "{before} {}", writes(address));
+}
+
+/// How often records of keys were written.
+fn writes(server: SocketAddr) -> u64 {
+    let mut line = TcpStream::connect(server).expect("a connection");
+    write!(line, "HGET tidegate:harbor:key \"\"\r\n").expect("it is asked");
+    let mut answer = BufReader::new(line).lines().map_while(Result::ok);
+    answer.nth(1).and_then(|count| count.parse().ok()).expect("a number")
 }
 
 /// Without the window the next look is far away: the key that core holds now is not known.
