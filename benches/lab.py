@@ -57,12 +57,12 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for(what, condition, seconds=20):
+def wait_for(what, condition, seconds=20, between=0.05):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return
-        time.sleep(0.05)
+        time.sleep(between)
     raise SystemExit(f"not within {seconds} s: {what}")
 
 
@@ -74,7 +74,7 @@ def answers(url):
         return False
 
 
-def configuration(listen, upstream, admin, *, mode, keys, access_log):
+def configuration(listen, upstream, admin, *, mode, keys, access_log, more=""):
     sources = ", ".join(f'{{ file = "{key.path}" }}' for key in keys)
     return f"""
 mode = "{mode}"
@@ -89,7 +89,7 @@ sources = [{sources}]
 address = "127.0.0.1:{admin}"
 [log]
 access = {str(access_log).lower()}
-"""
+{more}"""
 
 
 class Gate:
@@ -102,17 +102,20 @@ class Gate:
         with open(os.devnull, "wb") as log:
             self.process = subprocess.Popen([*prefix, binary, "serve", "--config", str(file)], stdout=log, stderr=log)
         self.admin = admin
-        wait_for("tidegate is ready", lambda: answers(f"http://127.0.0.1:{admin}/readyz"), 60)
+        wait_for("tidegate is ready", lambda: answers(f"http://127.0.0.1:{admin}/readyz"), 60, 0.005)
 
     def metrics(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=10) as answer:
             return answer.read().decode()
 
-    def rescued(self, reason):
+    def metric(self, name):
         for line in self.metrics().splitlines():
-            if line.startswith(f'tidegate_rescued_requests_total{{reason="{reason}"}}'):
+            if line.startswith(f"{name} "):
                 return int(float(line.split()[-1]))
         return 0
+
+    def rescued(self, reason):
+        return self.metric(f'tidegate_rescued_requests_total{{reason="{reason}"}}')
 
     def stop(self):
         self.process.terminate()

@@ -2,11 +2,14 @@
 
 pub mod archive;
 pub mod evidence;
+pub mod former;
 pub mod grace;
 pub mod key;
 pub mod manifest;
 pub mod outage;
+pub mod peer;
 pub mod plan;
+pub mod ramp;
 pub mod record;
 pub mod refusal;
 pub mod resume;

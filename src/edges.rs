@@ -1,9 +1,11 @@
 //! What touches the world: files, sockets, certificates. No `if` about policy here.
 
 pub mod alarm;
+pub mod distant;
 pub mod fleet;
 pub mod key_source;
 pub mod listener;
+pub mod pkcs11;
 pub mod pool;
 pub mod probe;
 pub mod proxy_protocol;

@@ -11,6 +11,7 @@ mod guard;
 mod keys;
 mod listen;
 mod orders;
+mod ramp;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -38,6 +39,7 @@ pub use self::{
 };
 use super::{
     config,
+    ramp::Steer,
     status::{Evidence, Readiness, Status, WindowReport},
 };
 use crate::{
@@ -74,6 +76,9 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Takes what an archive holds beside its files, but for a dry run.
     fn restore(&self, archived: Restore) -> Result<Restored, ContentFault>;
+
+    /// Steers the move to the next side; `false` where there is none.
+    fn steer(&self, how: Steer) -> bool;
 
     /// Retires the key of this name, or whose id alone begins so: its tokens are refused from the next request on. One
     /// whose tokens may live is retired only `at_once`.
@@ -214,10 +219,12 @@ async fn handle<O: Operator>(
         "/metrics" => answer::metrics(operator.metrics()),
         "/v1/status" => answer::json(StatusCode::OK, &operator.status()),
         path => {
-            let answer = if matches!(path, "/v1/window" | "/v1/window/close" | "/v1/revoke") {
-                orders::handle(&head, body, operator).await
-            } else {
-                keys::handle(&head, body, operator).await
+            let answer = match path {
+                "/v1/window" | "/v1/window/close" | "/v1/revoke" => {
+                    orders::handle(&head, body, operator).await
+                }
+                "/v1/ramp" => ramp::handle(&head, body, operator).await,
+                _ => keys::handle(&head, body, operator).await,
             };
             answer.unwrap_or_else(|| answer::error(StatusCode::NOT_FOUND, "no such path"))
         }

@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use self::{endpoints::Asked, looked::Looked};
 use super::{
     config::{self, Fault, Faults, KeyOrigin, Material, Place, Settings, Sources},
-    held_keys,
+    distant, held_keys,
     realm::{self, Reached},
     serve::wiring,
     status, store, translate,
@@ -23,6 +23,7 @@ use crate::{
         listener::own_addresses,
         tls::TlsFault,
     },
+    flow::formers,
     words::clock::{Clock, UnixTime},
 };
 
@@ -53,6 +54,8 @@ pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Re
     certificates(&settings, clock, &mut report);
     admin_token(&settings, &mut report);
     report.faults.extend(seal_keys(&settings));
+    peers(&settings, clock, &mut report);
+    former_secrets(&settings, now, &mut report);
     if is_sound {
         report.looked.at(&settings);
         addresses::addresses(&settings, &mut report);
@@ -69,6 +72,7 @@ fn keys(settings: &Settings, now: UnixTime, report: &mut Report) -> std::sync::A
         let of = if alarm.is_warning { &mut report.warnings } else { &mut report.faults };
         of.push(of_alarm("keys.sources", alarm));
     }
+    shelf.end();
     let ring = shelf.ring();
     report.looked.keys = ring.entries().map(|entry| status::Key::of(entry, now)).collect();
     report.warnings.extend(public_halves(settings, &ring, now));
@@ -83,7 +87,7 @@ fn public_halves(settings: &Settings, ring: &Ring, now: UnixTime) -> Vec<Fault> 
         .iter()
         .filter_map(|source| match &source.origin {
             KeyOrigin::JwksFile(path) => Some(path.to_string_lossy().into_owned()),
-            KeyOrigin::File(_) | KeyOrigin::Folder(_) => None,
+            KeyOrigin::File(_) | KeyOrigin::Folder(_) | KeyOrigin::JwksUrl(..) | KeyOrigin::Token(_) => None,
         })
         .collect();
     let public = ring.entries().filter(|entry| {
@@ -100,6 +104,30 @@ fn public_halves(settings: &Settings, ring: &Ring, now: UnixTime) -> Vec<Fault> 
         remedy: "name core's private key file, unless that is meant".to_owned(),
     };
     public.map(|entry| warning(entry.source().as_str())).collect()
+}
+
+/// The files that peers and JWKS URLs need, and what is dangerous on purpose.
+fn peers(settings: &Settings, clock: &Clock, report: &mut Report) {
+    if settings.peers.insecure && settings.peers.secret.is_none() {
+        report.warnings.push(Fault {
+            place: Place::Default,
+            key: "peers.insecure".to_owned(),
+            found: distant::INSECURE.to_owned(),
+            expected: String::new(),
+            remedy: distant::INSECURE_REMEDY.to_owned(),
+        });
+    }
+    if let Some((path, found, remedy)) = distant::secret_fault(settings) {
+        let (key, remedy) = ("peers.secret_file".to_owned(), remedy.to_owned());
+        report.faults.push(Fault { place: Place::Path(path), key, found, expected: String::new(), remedy });
+    }
+    match distant::peer_tls(settings, clock) {
+        Ok(tls) => warnings("peers", tls.iter().flat_map(|tls| tls.alarms().to_vec()), report),
+        Err(error) => report.faults.push(of_tls("peers", &error)),
+    }
+    if let Err(error) = distant::urls(settings, clock) {
+        report.faults.push(of_tls("keys.sources", &error));
+    }
 }
 
 fn told_by_endpoints(asked: Asked, settings: &Settings, (ring, now): (&Ring, UnixTime), report: &mut Report) {
@@ -170,6 +198,39 @@ fn of_alarm(key: &str, alarm: &Alarm) -> Fault {
         found: alarm.cause.clone(),
         expected: String::new(),
         remedy: alarm.remedy.to_owned(),
+    }
+}
+
+fn former_secrets(settings: &Settings, now: UnixTime, report: &mut Report) {
+    for (i, one) in settings.credentials.iter().enumerate() {
+        let hash = formers::read_hash(&one.former_hash).map(|(_, open)| open);
+        let present = formers::read_present(&one.present).map(|(_, open)| open);
+        for (path, member, read) in
+            [(&one.former_hash, "former_hash_file", hash), (&one.present, "present_file", present)]
+        {
+            let fault = |found: &str, remedy: &str| Fault {
+                place: Place::Path(path.clone()),
+                key: format!("credential[{i}].{member}"),
+                found: found.to_owned(),
+                expected: String::new(),
+                remedy: remedy.to_owned(),
+            };
+            match read {
+                Ok(open) => report.warnings.extend(open.map(|(found, remedy)| fault(found, remedy))),
+                // A configuration that names none says so by itself.
+                Err(_) if path.as_os_str().is_empty() => {}
+                Err(error) => report.faults.push(fault(&error.to_string(), error.remedy())),
+            }
+        }
+        if one.until <= now {
+            report.warnings.push(Fault {
+                place: Place::Default,
+                key: format!("credential[{i}].until"),
+                found: format!("{}: the former secret of {} is taken no more", one.until.rfc3339(), one.name),
+                expected: String::new(),
+                remedy: "remove the [[credential]], and the files".to_owned(),
+            });
+        }
     }
 }
 

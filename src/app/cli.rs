@@ -2,9 +2,11 @@
 
 mod archive;
 mod ask;
+mod hash;
 mod keys;
 mod orders;
 pub mod output;
+mod ramp;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -60,6 +62,11 @@ enum Command {
     ///
     /// What Harbor gives the user afterwards is good. To keep somebody out, end the account in Harbor first.
     Revoke(orders::RevokeArguments),
+    /// Show and steer the move to the endpoints with side = "next" of a running tidegate
+    #[command(subcommand)]
+    Ramp(ramp::Ramp),
+    /// Print the hash of a robot's former secret, for `former_hash_file`
+    HashSecret(hash::HashSecret),
     /// Print the configuration's schema or a file with all its defaults
     #[command(subcommand)]
     Config(Documents),
@@ -160,6 +167,8 @@ fn command(command: Command, programs: &Programs) -> Result<u8, Failure> {
         Command::Keys(keys) => keys.run(),
         Command::Window(window) => window.run(),
         Command::Revoke(revoke) => revoke.run(),
+        Command::Ramp(ramp) => ramp.run(),
+        Command::HashSecret(hash) => hash.run(),
         Command::Config(Documents::Schema) => Ok(output::print(&documents::schema()?)),
         Command::Config(Documents::Reference) => Ok(output::print(&documents::defaults())),
     }

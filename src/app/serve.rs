@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     edges::{
+        distant::Distant,
         key_source,
         listener::{Listener, Places, own_addresses},
         probe::{
@@ -45,6 +46,8 @@ use crate::{
     flow::{
         connection::Door,
         context::Shared,
+        formers,
+        kept_graces::{self, KeptGraces},
         registry::serves,
         replicas::Replicas,
         seen_keys::{SeenKeys, Shelves},
@@ -54,6 +57,9 @@ use crate::{
 
 /// How long the first round of probes may hold up the start.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
+
+/// How long the first answers of peers and JWKS URLs may hold up the start.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long the access log's last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -121,6 +127,8 @@ async fn serve(
         stopped.clone(),
     ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
+    ask_afar(&shared.distant, &mut background, &stopped).await;
+    background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -185,6 +193,7 @@ async fn serve(
     if tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
         tracing::warn!("some background task did not end in time");
     }
+    shared.keys.end();
     tracing::info!("stopped");
     Ok(())
 }
@@ -231,8 +240,14 @@ async fn store(
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<(store::Opened, Option<Arc<Replicas>>)> {
     let opened = store::open(settings, clock)?;
-    let Some(store) = &opened.store else { return Ok((opened, None)) };
+    let Some(store) = &opened.store else {
+        kept_graces::without_a_store(shared);
+        return Ok((opened, None));
+    };
     let window = translate::policy(&settings.keys).window();
+    if settings.store.url.servers().is_none() {
+        shared.keys.recall_as_own();
+    }
     let shelves = Shelves {
         keys: shared.keys.clone(),
         revocations: shared.revocations.clone(),
@@ -241,12 +256,14 @@ async fn store(
     };
     let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone(), window);
     let (applied, evidence) = (seen_keys.applied(), shared.evidence.clone());
-    let replicas = Replicas::new(store.clone(), us()?, clock.clone(), applied, evidence);
-    let replicas = Arc::new(replicas);
+    let replicas = Arc::new(Replicas::new(store.clone(), us()?, clock.clone(), applied, evidence));
     let is_read = seen_keys.begin().await;
     background.spawn(store.clone().run(stopped.clone()));
     background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
     background.spawn(stop_at(replicas.clone().run(), stopped.clone()));
+    let graces = KeptGraces::new(store.clone(), shared.clone());
+    graces.begin().await;
+    background.spawn(stop_at(graces.run(), stopped.clone()));
     Ok((opened, Some(replicas)))
 }
 
@@ -258,6 +275,14 @@ fn us() -> anyhow::Result<(String, String, &'static str)> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
     Ok((id, host.to_owned(), env!("CARGO_PKG_VERSION")))
+}
+
+/// Peers and JWKS URLs are asked from now on; the first answers are waited for.
+async fn ask_afar(distant: &Arc<Distant>, background: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+    background.spawn(distant.clone().run(stopped.clone()));
+    if distant.is_any() {
+        distant.answered_within(distant.ask(None), FIRST_ANSWERS).await;
+    }
 }
 
 /// Has them written.

@@ -2,17 +2,22 @@
 
 mod certificate;
 mod der;
+mod elsewhere;
 mod fault;
 mod half;
 mod jwks;
 mod pem;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use zeroize::Zeroizing;
 
-pub use self::fault::{Caution, KeyFault, SignFault};
 use self::half::{PrivateHalf, PublicHalf};
+pub use self::{
+    elsewhere::{Done, Elsewhere},
+    fault::{Caution, KeyFault, Pkcs11Fault, SignFault},
+};
 use crate::words::{file_fault::FileFault, kid::Kid};
 
 /// Bytes of the longest key file or JWKS that is read: a ring of 200 RSA-4096 keys fits.
@@ -97,9 +102,18 @@ impl Key {
         self.public.numbers()
     }
 
-    /// Whether the private half is here.
+    /// Whether the private half is here, or signs for us elsewhere.
     pub fn can_sign(&self) -> bool {
         self.private.is_some()
+    }
+
+    /// Which half is here, as operators read it.
+    pub fn half(&self) -> &'static str {
+        match &self.private {
+            Some(PrivateHalf::Elsewhere(_)) => "token",
+            Some(PrivateHalf::Rsa { .. } | PrivateHalf::P256(_)) => "private",
+            None => "public",
+        }
     }
 
     /// What Harbor core itself can't do with this key; `None` for PKCS#1 RSA and for public halves.
@@ -113,9 +127,34 @@ impl Key {
         self.public.verifies(message, signature)
     }
 
-    /// The base64url signature over `message`. RSA-2048 takes about a millisecond: not on a worker.
+    /// The base64url signature over `message`, by a private half that is here. RSA-2048 takes about a millisecond: not
+    /// on a worker.
     pub fn sign(&self, message: &[u8]) -> Result<String, SignFault> {
         self.private.as_ref().ok_or(SignFault::NoPrivateHalf)?.sign(message)
+    }
+
+    /// Who signs where the private half is not in our memory.
+    pub fn elsewhere(&self) -> Option<&Arc<dyn Elsewhere>> {
+        match &self.private {
+            Some(PrivateHalf::Elsewhere(signs)) => Some(signs),
+            Some(PrivateHalf::Rsa { .. } | PrivateHalf::P256(_)) | None => None,
+        }
+    }
+
+    /// An RSA key's public half by its big-endian numbers.
+    pub fn of_numbers(modulus: &[u8], exponent: &[u8]) -> Result<Self, KeyFault> {
+        let key = Self::new(PublicHalf::rsa(modulus, exponent)?, None);
+        if is_published_default(key.kid.as_str()) { Err(KeyFault::PublishedDefault) } else { Ok(key) }
+    }
+
+    /// The same with a private half that stays where it is.
+    pub fn rsa_elsewhere(
+        modulus: &[u8],
+        exponent: &[u8],
+        signs: Arc<dyn Elsewhere>,
+    ) -> Result<Self, KeyFault> {
+        let key = Self::of_numbers(modulus, exponent)?;
+        Ok(Self { private: Some(PrivateHalf::Elsewhere(signs)), ..key })
     }
 
     /// A public half that was kept as `SubjectPublicKeyInfo` in DER, with the name that a JWKS once gave it. The key
@@ -126,6 +165,20 @@ impl Key {
             return Err(KeyFault::PublishedDefault);
         }
         Ok(key.named(declared))
+    }
+
+    /// A whole key that was kept as `PrivateKeyInfo` in DER (RFC 5208).
+    pub fn of_pkcs8(der: &[u8]) -> Result<Self, KeyFault> {
+        let key = pem::pkcs8(der)?;
+        if is_published_default(key.kid.as_str()) {
+            return Err(KeyFault::PublishedDefault);
+        }
+        Ok(key)
+    }
+
+    /// The whole key as `PrivateKeyInfo` in DER, for the sealed store alone; `None` where the private half isn't here.
+    pub fn pkcs8(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.private.as_ref()?.pkcs8()
     }
 
     /// The same key without its private half.
@@ -146,6 +199,12 @@ impl Key {
         self.named(Some(alias))
     }
 
+    /// The same public half under its own names alone.
+    #[must_use]
+    pub fn without_alias(&self) -> Self {
+        self.without_private().named(None)
+    }
+
     /// The name that a document gave it; dropped where it is one of the key's own names.
     fn named(mut self, declared: Option<Kid>) -> Self {
         self.declared = declared.filter(|name| *name != self.kid && *name != self.thumbprint);
@@ -163,8 +222,7 @@ impl Eq for Key {}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let half = if self.can_sign() { "private" } else { "public" };
-        write!(f, "Key({}, {}, {half})", self.kid, self.algorithm().as_str())
+        write!(f, "Key({}, {}, {})", self.kid, self.algorithm().as_str(), self.half())
     }
 }
 
@@ -183,6 +241,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
         return Err(KeyFault::PublishedDefault);
     }
     Ok(once_each(keys))
+}
+
+/// The keys of a JWKS document and of nothing else.
+pub fn parse_jwks(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
+    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'{') | None => parse(bytes),
+        Some(_) => Err(KeyFault::Jwks("it is no JSON object")),
+    }
 }
 
 /// The libtrust id of the key that Harbor's chart once shipped to everyone (GHSA-5jw3-3rpx-7p27): whoever

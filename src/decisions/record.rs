@@ -3,56 +3,72 @@
 //! A format never loses a member and never changes one's meaning: this version reads what any former one wrote, and
 //! a former one passes over the members that it doesn't know (`tests/fixtures/store` holds what each has written).
 
+pub mod end;
 pub mod evidence;
+pub mod granted;
+pub mod private_half;
 pub mod replica;
 pub mod revocation;
 pub mod seal;
+pub mod secret;
 pub mod seen_key;
 pub mod window;
 
 use std::fmt;
 
-/// What a record is about.
+/// What a record is about. Where many changes wait, those of an earlier kind are written first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The public half of a key that a source held.
     Key,
+    /// Its private half, where the configuration wants it kept.
+    Private,
     /// What an operator ended at once. It is never removed.
     Revocation,
-    /// What Harbor last granted a credential, by keyed hash.
-    Grant,
+    /// What a process ended, and with it grants of before (A2, A15).
+    End,
+    /// A secret that all processes of the deployment share.
+    Secret,
     /// The upgrade window that an operator opened.
     Window,
-    /// A user's session at the identity provider.
-    Session,
     /// That a replica lives, and what it has taken.
     Replica,
+    /// A user's session at the identity provider.
+    Session,
+    /// What Harbor last granted a credential, by keyed hash.
+    Grant,
     /// What a process saw of keys' tokens.
     Evidence,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Key,
+        Self::Private,
         Self::Revocation,
-        Self::Grant,
+        Self::End,
+        Self::Secret,
         Self::Window,
-        Self::Session,
         Self::Replica,
+        Self::Session,
+        Self::Grant,
         Self::Evidence,
     ];
 
     /// The kinds whose every change all replicas must know at once.
-    pub const WATCHED: [Self; 3] = [Self::Key, Self::Revocation, Self::Window];
+    pub const WATCHED: [Self; 4] = [Self::Key, Self::Revocation, Self::End, Self::Window];
 
     /// The kind's name in the store and in the log. It never changes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Key => "key",
+            Self::Private => "private",
             Self::Revocation => "revocation",
-            Self::Grant => "grant",
+            Self::End => "end",
+            Self::Secret => "secret",
             Self::Window => "window",
             Self::Session => "session",
+            Self::Grant => "grant",
             Self::Replica => "replica",
             Self::Evidence => "evidence",
         }
@@ -65,7 +81,11 @@ impl Kind {
             Self::Key => seen_key::merge(present, ours),
             Self::Revocation => revocation::merge(present, ours),
             Self::Window => window::merge(present, ours),
-            Self::Grant | Self::Session | Self::Replica | Self::Evidence => ours.to_vec(),
+            // What is shared is whoever's came first.
+            Self::Secret => present.to_vec(),
+            Self::End => end::merge(present, ours),
+            Self::Grant => granted::merge(present, ours),
+            Self::Private | Self::Session | Self::Replica | Self::Evidence => ours.to_vec(),
         }
     }
 }

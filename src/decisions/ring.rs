@@ -5,6 +5,7 @@ mod assemble;
 mod ending;
 mod jwks;
 mod keeper;
+mod learned;
 mod rules;
 mod seen;
 
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 pub use self::{
     ending::Ending,
     keeper::{AddFault, Change, Keeper, RetireFault},
+    learned::{Peer, PeerKey},
     rules::{Listed, Listing, Overlap, Policy},
     seen::Restorable,
 };

@@ -14,7 +14,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::{
-    decisions::plan::{Fleet, Held, Standing, View},
+    decisions::{
+        plan::{Fleet, Held, Standing, View},
+        ramp::Side,
+    },
     words::kid::Kid,
 };
 
@@ -32,6 +35,8 @@ pub struct Endpoint {
     pub opaque: Opaque,
     /// Its authority, for our own probes' `Host`.
     pub authority: Arc<str>,
+    /// Whether it is one to move to.
+    pub side: Side,
     /// When a bearer was last accepted for certain, milliseconds since the fleet began; 0 = never.
     confirmed: AtomicU64,
 }
@@ -124,6 +129,10 @@ impl Fleet for Group<'_> {
     fn view(&self, index: usize) -> View<'_> {
         let status = &self.0[index];
         View { held: &status.held, leeway: status.leeway.unwrap_or(false), clock_ahead: status.clock_ahead }
+    }
+
+    fn side(&self, index: usize) -> Side {
+        self.0[index].endpoint.side
     }
 }
 
@@ -226,6 +235,7 @@ impl Shelf {
             tls: new.tls,
             opaque: new.opaque,
             authority: new.authority,
+            side: new.side,
             confirmed: AtomicU64::new(0),
         };
         Status {
@@ -316,6 +326,8 @@ pub struct NewEndpoint {
     pub opaque: Opaque,
     /// See [`Endpoint::authority`].
     pub authority: Arc<str>,
+    /// See [`Endpoint::side`].
+    pub side: Side,
 }
 
 /// What is wrong with an endpoint that can't sign, as far as its answers tell.

@@ -1,12 +1,16 @@
 //! Key files: told of changes by the kernel and looked at every half second, because a mount whose inode
-//! changed and a network file system tell nothing.
+//! changed and a network file system tell nothing. Tokens with keys are looked at by threads of their own, whose last
+//! word is taken here.
 
 mod look;
 mod told;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,11 +24,15 @@ use tracing::{error, info, warn};
 
 use self::look::{Looker, Patience, Sight};
 pub use super::alarm::Alarm;
+use super::pkcs11;
 use crate::{
     decisions::{
         key::{Key, KeyFault},
         record::seen_key::SeenKey,
-        ring::{AddFault, Change, Keeper, Listing, Policy, Restorable, RetireFault, Ring, SourceName},
+        ring::{
+            AddFault, Change, Keeper, Listing, Peer, PeerKey, Policy, Restorable, RetireFault, Ring,
+            SourceName,
+        },
         window::Open,
     },
     words::{
@@ -49,13 +57,24 @@ pub enum Place {
     Folder(PathBuf),
     /// A JWKS file and nothing else.
     Jwks(PathBuf),
+    /// Keys of a PKCS#11 token.
+    Token(Box<pkcs11::Location>),
 }
+
+/// How long the start waits for tokens to be read: longer than a look at one may take.
+const FIRST_LOOK: Duration = Duration::from_secs(6);
+/// How long a look waits for tokens where a request waits for the look.
+const ASKED_LOOK: Duration = Duration::from_millis(200);
 
 /// The current ring and alarms, shared by all workers, and what makes the next ones. Its locks are never held
 /// over an await and never taken by a request; the keeper's is never held over a read of a file.
 #[derive(Debug)]
 pub struct KeyShelf {
     ring: ArcSwap<Ring>,
+    /// See [`Keeper::own`], with what was retired at once.
+    own: ArcSwap<(Ring, Vec<Arc<Key>>)>,
+    /// See [`Keeper::sourced`].
+    sourced: ArcSwap<Ring>,
     alarms: ArcSwap<Vec<Alarm>>,
     suspicions: ArcSwap<Vec<Alarm>>,
     looker: Mutex<Looker>,
@@ -63,6 +82,7 @@ pub struct KeyShelf {
     reconfigured: Notify,
     looked: Notify,
     changed: Notify,
+    keeps_private: AtomicBool,
 }
 
 impl KeyShelf {
@@ -71,6 +91,8 @@ impl KeyShelf {
         let keeper = Keeper::new(policy);
         Self {
             ring: ArcSwap::new(Arc::clone(keeper.ring())),
+            own: ArcSwap::default(),
+            sourced: ArcSwap::default(),
             alarms: ArcSwap::default(),
             suspicions: ArcSwap::default(),
             looker: Mutex::new(Looker::new(sources)),
@@ -78,12 +100,46 @@ impl KeyShelf {
             reconfigured: Notify::new(),
             looked: Notify::new(),
             changed: Notify::new(),
+            keeps_private: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a store should hold private halves too.
+    pub fn set_keeps_private(&self, keeps: bool) {
+        if self.keeps_private.swap(keeps, Ordering::Relaxed) != keeps {
+            self.changed.notify_one();
+        }
+    }
+
+    pub fn keeps_private(&self) -> bool {
+        self.keeps_private.load(Ordering::Relaxed)
+    }
+
+    /// Keys that a store should hold with their private halves: see [`Keeper::private_halves`].
+    pub fn private_halves(&self, now: UnixTime) -> Vec<Arc<Key>> {
+        if self.keeps_private() { lock(&self.keeper).private_halves(now) } else { Vec::new() }
+    }
+
+    /// Takes back private halves that a store holds: see [`Keeper::recall_private`].
+    pub fn recall_private(&self, keys: impl IntoIterator<Item = Key>, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.recall_private(keys, now);
+        self.publish(&keeper, ring, &changes, now);
     }
 
     /// The ring as it is now: take it once for each plan (A19).
     pub fn ring(&self) -> Arc<Ring> {
         self.ring.load_full()
+    }
+
+    /// The keys that our own files held, and what was retired at once: what peers may read.
+    pub fn own(&self) -> Arc<(Ring, Vec<Arc<Key>>)> {
+        self.own.load_full()
+    }
+
+    /// The keys without what peers published: what registries may trust.
+    pub fn sourced(&self) -> Arc<Ring> {
+        self.sourced.load_full()
     }
 
     /// Alarms and warnings of all sources, for `status`, `check` and readiness.
@@ -107,11 +163,37 @@ impl KeyShelf {
         self.reconfigured.notify_one();
     }
 
+    /// Nobody else writes into the store: see [`Keeper::recall_as_own`].
+    pub fn recall_as_own(&self) {
+        lock(&self.keeper).recall_as_own();
+    }
+
+    /// A peer published these keys: see [`Keeper::learn`].
+    pub fn learn(&self, peer: &Peer, published: &[PeerKey], retired: &[Arc<Key>], now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.learn(peer, published, retired, now);
+        self.publish(&keeper, ring, &changes, now);
+        self.looked.notify_waiters();
+    }
+
+    /// A source that isn't a file was read; without a listing it was taken away. It may block on a look at files.
+    pub fn heard(
+        &self,
+        name: &SourceName,
+        listing: Option<Listing>,
+        read: Result<Vec<Key>, KeyFault>,
+        now: UnixTime,
+    ) {
+        let looker = lock(&self.looker);
+        let sight = Sight { name: name.clone(), listing, read };
+        self.apply(vec![sight], looker.warnings(), now);
+    }
+
     /// Retires a key at once, by any of its names (A9).
     pub fn retire_now(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.retire_now(name, now)?;
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
         Ok(())
     }
 
@@ -124,7 +206,7 @@ impl KeyShelf {
     ) -> Result<(), RetireFault> {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.retire(name, latest_exp, now)?;
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
         Ok(())
     }
 
@@ -132,7 +214,7 @@ impl KeyShelf {
     pub fn add(&self, keys: Vec<Key>, signed_until: UnixTime, now: UnixTime) -> Result<(), AddFault> {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.add(keys, signed_until, now)?;
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
         Ok(())
     }
 
@@ -140,33 +222,37 @@ impl KeyShelf {
     pub fn ban(&self, key: Arc<Key>, at: UnixTime, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.ban(key, at, now);
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
     }
 
     /// Which upgrade window is open: see [`Keeper::set_window`].
     pub fn set_window(&self, open: Option<Open>, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.set_window(open, now);
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
     }
 
     /// Endpoints hold these keys, by a probe whose signature verified: see [`Keeper::observe_held`].
     pub fn note_held<'a>(&self, held: impl IntoIterator<Item = &'a Kid>, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.observe_held(held, now);
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
     }
 
     /// Takes back what a store holds: see [`Keeper::recall`].
     pub fn recall(&self, seen: impl IntoIterator<Item = SeenKey>, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.recall(seen, now);
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
     }
 
-    /// The files that hold keys now.
-    pub fn files(&self) -> Vec<SourceName> {
-        lock(&self.keeper).sources().cloned().collect()
+    /// The files that hold keys now, and then the tokens that do, whose private halves stay in them.
+    pub fn sources(&self) -> (Vec<SourceName>, Vec<SourceName>) {
+        let keeper = lock(&self.keeper);
+        let (tokens, files): (Vec<_>, Vec<_>) = keeper.sources().partition(|(_, is_file)| !is_file);
+        let names =
+            |sources: Vec<(&SourceName, bool)>| sources.into_iter().map(|(name, _)| name.clone()).collect();
+        (names(files), names(tokens))
     }
 
     /// Takes what an archive holds, but for a `dry_run`; what that changes.
@@ -180,7 +266,7 @@ impl KeyShelf {
         let would = keeper.restorable(&seen, &retired, now);
         if !dry_run {
             let (ring, changes) = keeper.restore(seen, retired, now);
-            self.publish(ring, &changes);
+            self.publish(&keeper, ring, &changes, now);
         }
         would
     }
@@ -189,7 +275,7 @@ impl KeyShelf {
     pub fn trust_held_only(&self, is_unknown: bool, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.trust_held_only(is_unknown, now);
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
     }
 
     /// What a store should hold of it now: keys seen, and what was retired at once, with the time.
@@ -204,11 +290,22 @@ impl KeyShelf {
         self.changed.notified().await;
     }
 
+    /// Ends what tokens do for us, at the end of the process; key files need no end.
+    pub fn end(&self) {
+        lock(&self.looker).end();
+    }
+
     /// The keeper's lock is held, so that a ring never follows its successor.
-    fn publish(&self, ring: Arc<Ring>, changes: &[Change]) {
+    fn publish(&self, keeper: &Keeper, ring: Arc<Ring>, changes: &[Change], now: UnixTime) {
         self.ring.store(ring);
+        self.show(keeper, now);
         changes.iter().for_each(tell);
         self.changed.notify_one();
+    }
+
+    fn show(&self, keeper: &Keeper, now: UnixTime) {
+        self.own.store(Arc::new((keeper.own(now), keeper.retired().to_vec())));
+        self.sourced.store(Arc::new(keeper.sourced(now)));
     }
 
     /// Asks for a look at all sources at once; [`KeyShelf::looked_within`] tells when it is done.
@@ -221,8 +318,12 @@ impl KeyShelf {
         time::timeout(most, self.looked.notified()).await.ok();
     }
 
-    fn look(&self, patience: Patience, now: UnixTime) {
+    /// Tokens are asked, and waited for so long, if at all; else what is known of them counts.
+    fn look(&self, patience: Patience, tokens: Option<Duration>, now: UnixTime) {
         let mut looker = lock(&self.looker);
+        if let Some(wait) = tokens {
+            looker.ask_tokens(wait);
+        }
         let sights = looker.look(patience, now);
         self.suspicions.store(Arc::new(looker.suspicions()));
         self.apply(sights, looker.warnings(), now);
@@ -246,6 +347,7 @@ impl KeyShelf {
         alarms.extend(keeper.faults().map(Alarm::of));
         let told = self.alarms.swap(Arc::new(alarms.clone()));
         self.ring.store(ring);
+        self.show(&keeper, now);
         drop(keeper);
         if !changes.is_empty() {
             self.changed.notify_one();
@@ -263,7 +365,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Reads all sources once, for the start and for `tidegate check`; gives back what is wrong with them.
 pub fn load_once(shelf: &KeyShelf, now: UnixTime) -> Arc<Vec<Alarm>> {
-    shelf.look(Patience::None, now);
+    shelf.look(Patience::None, Some(FIRST_LOOK), now);
     shelf.alarms()
 }
 
@@ -279,17 +381,17 @@ pub async fn run(
     let mut tick = time::interval(reread_every.max(Duration::from_millis(1)));
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
-        let patience = tokio::select! {
-            _ = tick.tick() => Patience::None,
-            () = told.change() => Patience::UntilTick,
+        let (patience, tokens) = tokio::select! {
+            _ = tick.tick() => (Patience::None, None),
+            () = told.change() => (Patience::UntilTick, None),
             () = shelf.reconfigured.notified() => {
                 told = told::of(lock(&shelf.looker).sources());
-                Patience::None
+                (Patience::None, Some(ASKED_LOOK))
             }
             () = stopped(&mut stop) => return,
         };
         let (shelf, clock) = (Arc::clone(&shelf), clock.clone());
-        if let Err(failure) = spawn_blocking(move || shelf.look(patience, clock.now())).await {
+        if let Err(failure) = spawn_blocking(move || shelf.look(patience, tokens, clock.now())).await {
             error!(error = %failure, "a look at the key files failed; the next one tries again");
         }
     }

@@ -6,6 +6,8 @@ use tokio::sync::{Notify, watch};
 
 use arc_swap::ArcSwap;
 
+use crate::decisions::ramp::Side;
+
 use super::{
     fleet::{NewEndpoint, Opaque, Shelf, Status, UpstreamTls},
     tls::ClientTls,
@@ -22,6 +24,8 @@ pub struct Named {
     pub opaque: Opaque,
     /// TLS towards it.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// Whether it is one to move to.
+    pub side: Side,
 }
 
 /// All configured endpoints.
@@ -94,12 +98,13 @@ fn place(shelf: &Shelf, wanted: &[(&Named, SocketAddr)], is_portal: bool) -> boo
     true
 }
 
-/// Whether nothing about it has changed: another scheme or opacity makes another endpoint.
+/// Whether nothing about it has changed: another scheme, opacity or side makes another endpoint.
 fn is(status: &Status, named: &Named, address: SocketAddr) -> bool {
     let endpoint = &status.endpoint;
     endpoint.address == address
         && *endpoint.authority == named.authority()
         && endpoint.opaque == named.opaque
+        && endpoint.side == named.side
         && same_tls(endpoint.tls.as_ref(), named.tls.as_ref())
 }
 
@@ -116,7 +121,8 @@ fn new_status(shelf: &Shelf, named: &Named, address: SocketAddr) -> Status {
     let literal = named.host.parse::<std::net::IpAddr>().is_ok();
     let name: Arc<str> =
         if literal { authority.clone() } else { format!("{authority}@{}", address.ip()).into() };
-    shelf.new_status(NewEndpoint { name, address, tls: named.tls.clone(), opaque: named.opaque, authority })
+    let (tls, opaque, side) = (named.tls.clone(), named.opaque, named.side);
+    shelf.new_status(NewEndpoint { name, address, tls, opaque, authority, side })
 }
 
 async fn look_up(named: &Named) -> std::io::Result<Vec<SocketAddr>> {

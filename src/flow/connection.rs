@@ -37,9 +37,12 @@ use crate::{
 };
 
 /// What a listener gives each of its connections.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none a state")]
 pub struct Door {
     /// Whether Harbor's components may speak here (A26).
     pub cluster: bool,
+    /// Whether its clients must show a certificate.
+    pub certified: bool,
     /// HTTP/2 by prior knowledge; with TLS, ALPN decides.
     pub http2: bool,
     /// A PROXY header must come first.
@@ -136,6 +139,7 @@ async fn talk(
         trusted_proxies: door.trusted_proxies.clone(),
         tls,
         cluster: door.cluster,
+        certified: door.certified,
         pulse: pulse.clone(),
         in_flight: Cell::new(0),
         http2,

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     rc::Rc,
-    sync::{Arc, Mutex, OnceLock, atomic::AtomicU64},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -20,24 +20,28 @@ use tokio::sync::Notify;
 use super::{
     budget::Budget,
     evidence::Evidences,
+    formers::Formers,
     grace::Graces,
     known::{Known, KnownTokens},
     outages::Outages,
     own_token::OwnTokens,
     park::Lot,
     pings::Pings,
+    ramps::Ramps,
     refused::Checks,
     relay::UpBody,
     replay::Replays,
     revocations::Revocations,
+    strangers::Strangers,
     token_service::{Answers, WrongCredentials},
     uploads::Uploads,
     windows::UpgradeWindows,
 };
 use crate::{
-    decisions::token::verify::Rules,
+    decisions::{ramp::Ramp, token::verify::Rules},
     edges::{
-        fleet::{Scheme, Shelf},
+        distant::Distant,
+        fleet::{Endpoint, Scheme, Shelf},
         key_source::KeyShelf,
         pool::Pool,
         signer::Signer,
@@ -80,6 +84,8 @@ pub struct Policy {
     pub answer_cache: Duration,
     /// How long after Harbor last granted it something may be granted again while Harbor can't answer; zero = never.
     pub grace: Duration,
+    /// The move to the next side; `None` = there is none.
+    pub ramp: Option<Arc<Ramp>>,
 }
 
 /// The state of the process.
@@ -104,10 +110,14 @@ pub struct Shared {
     pub replays: Replays,
     /// Tokens of our own.
     pub own: OwnTokens,
+    /// Former secrets of robots.
+    pub formers: Formers,
     /// What grace may grant again.
     pub graces: Graces,
     /// Challenges for when no endpoint gives one.
     pub pings: Pings,
+    /// The move to the next side.
+    pub ramps: Ramps,
     /// Token answers.
     pub answers: Arc<Answers>,
     /// Limits on wrong credentials.
@@ -133,6 +143,10 @@ pub struct Shared {
     pub auth_mode: OnceLock<Box<str>>,
     /// When an unknown `kid` last made us look for keys.
     pub looked: Mutex<Option<Instant>>,
+    /// Keys from afar: peers, JWKS URLs.
+    pub distant: Arc<Distant>,
+    /// Requests that wait for one of those.
+    pub strangers: Strangers,
 }
 
 impl Shared {
@@ -145,11 +159,34 @@ impl Shared {
         Cow::Owned(Rules { lifetime: seen, ..policy.rules.clone() })
     }
 
+    /// At most one look for unknown names in `between`, whatever the flood.
+    pub fn may_look(&self, between: Duration) -> bool {
+        let mut last = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        is_time_again(&mut last, Instant::now(), between)
+    }
+
+    /// A request that an endpoint answered turned out to have failed there: of the next side that counts.
+    pub fn failed_after_all(&self, policy: &Policy, endpoint: &Endpoint) {
+        if let Some(ramp) = policy.ramp.as_deref() {
+            self.ramps.failed_after_all(ramp, endpoint.side, self.clock.now());
+        }
+    }
+
     /// How many replays of this principal may run at once.
     pub fn replays_of(&self, policy: &Policy, name: &str) -> usize {
         let oidc = self.auth_mode.get().is_none_or(|mode| &**mode == "oidc_auth");
         if oidc && !name.starts_with("robot$") { policy.replays_each } else { REPLAYS_EACH }
     }
+}
+
+/// Whether `between` has passed since the last time, which is then now. Not by the wall clock: one that is set back
+/// would keep us from looking for as long.
+fn is_time_again(last: &mut Option<Instant>, now: Instant, between: Duration) -> bool {
+    let again = last.is_none_or(|last| now.saturating_duration_since(last) >= between);
+    if again {
+        *last = Some(now);
+    }
+    again
 }
 
 /// Replays of one robot, or of any principal where Harbor's mode is not OIDC, at once.
@@ -277,6 +314,8 @@ pub struct Downstream {
     pub tls: bool,
     /// Whether Harbor's components may speak on it.
     pub cluster: bool,
+    /// Whether it showed a certificate that the listener's `client_ca_file` signed.
+    pub certified: bool,
     /// Its wire.
     pub pulse: Rc<Pulse>,
     /// Requests being served on it: more than one with HTTP/2 only.
@@ -326,4 +365,18 @@ impl Downstream {
 /// Whether an address is in one of these networks.
 pub fn trusts(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_unknown_names_gets_one_look_in_its_time() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let mut last = None;
+        let looks = [0, 0, 999, 1_000, 1_001, 1_999, 2_000]
+            .map(|at| is_time_again(&mut last, began + Duration::from_millis(at), second));
+        assert_eq!(looks, [true, false, false, true, false, false, true]);
+    }
 }

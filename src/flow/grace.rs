@@ -1,32 +1,40 @@
-//! What Harbor last granted each credential, by exact scope, in memory: what grace may grant again (A15).
+//! What Harbor last granted each credential, by exact scope: what grace may grant again (A15). In memory, and kept in the
+//! store for a restart and for other replicas.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
-use moka::sync::Cache;
+use moka::{notification::RemovalCause, sync::Cache};
 
 use super::{
     known::Digest,
     remembered::{self, Remembered},
 };
 use crate::{
-    decisions::grace,
-    words::{clock::UnixTime, route::project_of, scope::Access},
+    decisions::{
+        grace::{
+            self,
+            ends::{End, Ends, ProcessId, Secret, Seen, Whose},
+        },
+        record::{self, Kind, granted::Grant},
+    },
+    edges::store::Store,
+    words::{clock::UnixTime, scope::Access},
 };
 
-/// A keyed hash of credential, service and scopes; one of a credential alone.
+/// A keyed hash of credential, service and scopes.
 type Place = [u8; 32];
 
 /// Bytes of all records together, at most.
-const BYTES: u64 = 128 << 20;
+const BYTES: u64 = 192 << 20;
 /// What a record takes beside its token and its access.
 const FRAME: usize = 512;
 /// Tokens of grace that are known as such: those that live.
@@ -36,61 +44,67 @@ const SLACK: Duration = Duration::from_mins(1);
 
 /// All of them.
 pub struct Graces {
-    key: hmac::Key,
+    /// Until then grace is off: what has ended isn't known (A20).
+    opened: Arc<OnceLock<Opened>>,
     records: Cache<Place, Arc<Granted>>,
     /// What is known of each credential; one for all its records.
-    credentials: Cache<Place, Arc<Standing>>,
+    credentials: Cache<Secret, Arc<Standing>>,
     given: Cache<Digest, Arc<Granted>>,
     ends: Arc<Mutex<Ends>>,
 }
 
-/// Which records writes have ended, by the number of the write: a record counts if it is of the last write that
-/// concerns it, or later.
-#[derive(Debug, Default)]
-struct Ends {
-    writes: u64,
-    of_all: u64,
-    of_project: HashMap<Box<str>, u64>,
+/// What records are found by, and where they are kept.
+struct Opened {
+    key: hmac::Key,
+    store: Option<Arc<Store>>,
 }
 
-/// Projects whose last write is remembered; with one more, all records end.
-const PROJECTS: usize = 4_096;
+impl Opened {
+    fn keyed(&self, parts: [&[u8]; 2]) -> Place {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in parts {
+            context.update(part);
+        }
+        let mut place = [0; 32];
+        place.copy_from_slice(context.sign().as_ref());
+        place
+    }
 
-impl Ends {
-    fn write(&mut self, project: Option<&str>) {
-        self.writes += 1;
-        match project {
-            Some(project) if self.of_project.len() < PROJECTS || self.of_project.contains_key(project) => {
-                self.of_project.insert(project.into(), self.writes);
-            }
-            _ => {
-                self.of_all = self.writes;
-                self.of_project.clear();
-            }
+    fn secret(&self, credential: &HeaderValue) -> Secret {
+        self.keyed([b"tidegate credential ", credential.as_bytes()])
+    }
+
+    /// Has it written at once.
+    fn keep_end(&self, end: &End) {
+        if let Some(store) = &self.store {
+            store.keep(self.place_of_end(end.by, &end.whose), record::end::write(end), Some(end.over()));
         }
     }
 
-    /// Whether what `subject` asked for after `since` writes has ended. What names no repository is a log-in: of a
-    /// project's writes only those to its own robots concern one.
-    fn has_ended(&self, since: u64, subject: &str, access: &[Access]) -> bool {
-        let ended = |project: &str| self.of_project.get(project).is_some_and(|write| since < *write);
-        let mut projects = access.iter().filter(|it| it.kind == "repository").map(|it| project_of(&it.name));
-        since < self.of_all || projects.any(ended) || owners_of(subject).any(ended)
+    fn place_of_end(&self, by: ProcessId, whose: &Whose) -> record::Place {
+        let of = match whose {
+            Whose::All => "all".to_owned(),
+            Whose::Project(name) => {
+                URL_SAFE_NO_PAD.encode(self.keyed([b"tidegate project ", name.as_bytes()]))
+            }
+            Whose::Credential(secret) => URL_SAFE_NO_PAD.encode(secret),
+        };
+        record::Place::new(Kind::End, format!("{by}-{of}"))
     }
 }
 
-/// What may be the project of a robot: Harbor calls it `robot$project+name`, with any prefix in the place of `robot$`.
-fn owners_of(subject: &str) -> impl Iterator<Item = &str> {
-    let owner = subject.split_once('+').map_or("", |(owner, _)| owner);
-    owner.char_indices().map(|(at, _)| &owner[at..])
-}
-
-/// What is known of a credential, whatever it asked for.
+/// What is known of a credential, whatever it asked for: when Harbor last accepted it, and what was known to have ended
+/// then.
 #[derive(Debug, Default)]
-struct Standing {
-    suspended: AtomicBool,
-    /// When Harbor last accepted it, Unix seconds.
-    accepted: AtomicI64,
+struct Standing(Mutex<(UnixTime, Seen)>);
+
+impl Standing {
+    fn accepted(&self, at: UnixTime, seen: &Seen) {
+        let mut last = lock(&self.0);
+        if last.0 <= at {
+            *last = (at, seen.clone());
+        }
+    }
 }
 
 /// What Harbor granted a credential for one question.
@@ -102,16 +116,22 @@ pub struct Granted {
     /// What it grants.
     pub access: Vec<Access>,
     accepted: UnixTime,
-    since: u64,
-    secret: Place,
+    seen: Seen,
+    secret: Secret,
     standing: Arc<Standing>,
     ends: Arc<Mutex<Ends>>,
     life: Duration,
+    /// What the store holds of it.
+    kept: Option<(UnixTime, Seen)>,
 }
 
 impl Remembered for Granted {
     fn bytes(&self) -> usize {
-        FRAME + 2 * self.token.len()
+        let access = self.access.iter().map(|access| {
+            let actions = access.actions.iter().map(|action| 32 + action.len());
+            96 + access.name.len() + actions.sum::<usize>()
+        });
+        FRAME + self.token.len() + access.sum::<usize>()
     }
 
     fn life(&self) -> Duration {
@@ -122,74 +142,152 @@ impl Remembered for Granted {
 impl Granted {
     /// What is decided by.
     pub fn record(&self) -> grace::Record {
-        grace::Record { accepted: self.accepted, suspended: self.standing.suspended.load(SeqCst) }
+        grace::Record { accepted: self.accepted, suspended: self.is_over() }
     }
 
     /// Whether a refusal or a write has ended it, and the tokens that were given for it.
     pub fn is_over(&self) -> bool {
-        self.record().suspended || lock(&self.ends).has_ended(self.since, &self.subject, &self.access)
+        self.has_ended(&self.seen)
+    }
+
+    fn has_ended(&self, seen: &Seen) -> bool {
+        lock(&self.ends).has_ended(seen, &self.secret, &self.subject, &self.access)
+    }
+
+    /// What the store holds of it, where that would bring back as much as it should.
+    fn kept_well(&self, like: &Self, window: Duration) -> Option<(UnixTime, Seen)> {
+        let (accepted, seen) = self.kept.as_ref()?;
+        let same = self.access == like.access && self.subject == like.subject;
+        let good = same && !grace::outdated(*accepted, window, like.accepted) && !self.has_ended(seen);
+        good.then(|| (*accepted, seen.clone()))
     }
 }
 
 impl Graces {
-    /// Room for `capacity` records, and for 128 MiB of them.
-    pub fn new(key: hmac::Key, capacity: u64) -> Self {
-        let life = grace::LIFE + SLACK;
-        Self {
-            key,
-            records: remembered::cache(capacity, BYTES),
-            credentials: Cache::builder().max_capacity(capacity).build(),
-            given: Cache::builder().max_capacity(GIVEN).time_to_live(life).build(),
-            ends: Arc::default(),
-        }
+    /// Room for `capacity` records, and for 192 MiB of them. Off until it is opened; `own` = who says here what has
+    /// ended.
+    pub fn new(own: ProcessId, capacity: u64) -> Self {
+        let opened = Arc::<OnceLock<Opened>>::default();
+        let ends = Arc::new(Mutex::new(Ends::new(own)));
+        let records = remembered::cache_that_tells(capacity, BYTES, removed(opened.clone()));
+        let credentials = Cache::builder()
+            .max_capacity(capacity)
+            .eviction_listener(forgotten(opened.clone(), ends.clone()))
+            .build();
+        let given = Cache::builder().max_capacity(GIVEN).time_to_live(grace::LIFE + SLACK).build();
+        Self { opened, records, credentials, given, ends }
     }
 
-    /// The number of the last write that ended records.
-    pub fn writes(&self) -> u64 {
-        lock(&self.ends).writes
+    /// Grace is on from now: records are found by hashes under this key, and kept in the store where there is one.
+    pub fn open(&self, key: hmac::Key, store: Option<Arc<Store>>) {
+        // The first one stands: records are found by it.
+        let _ = self.opened.set(Opened { key, store });
     }
 
-    /// Harbor has granted this for `credential` at `place`, asked for after so many `writes`; kept for `window`.
+    /// Whether it is.
+    pub fn is_open(&self) -> bool {
+        self.opened.get().is_some()
+    }
+
+    /// The place of a question, which `hash` makes; `None` while grace is off.
+    pub fn place(&self, hash: impl FnOnce(&hmac::Key) -> Place) -> Option<Place> {
+        self.opened.get().map(|opened| hash(&opened.key))
+    }
+
+    /// What is known to have ended now.
+    pub fn seen(&self) -> Seen {
+        lock(&self.ends).seen()
+    }
+
+    /// Harbor has granted this for `credential` at `place`, asked for by who knew as much as `seen`; good for `window`.
     pub fn accepted(
         &self,
         place: Place,
         credential: &HeaderValue,
         (token, subject, access): (&str, &str, &[Access]),
         (now, window): (UnixTime, Duration),
-        writes: u64,
+        seen: Seen,
     ) {
-        if window.is_zero() {
-            return;
-        }
-        let secret = self.keyed(credential);
-        let standing = match self.credentials.get(&secret) {
-            Some(known) if !known.suspended.load(SeqCst) => known,
-            // What was granted before it was refused stays over.
-            _ => {
-                let fresh = Arc::<Standing>::default();
-                self.credentials.insert(secret, fresh.clone());
-                fresh
-            }
+        let Some(opened) = self.opened.get().filter(|_| !window.is_zero()) else { return };
+        let window = window.min(grace::LONGEST);
+        let secret = opened.secret(credential);
+        let standing = self.standing(secret);
+        standing.accepted(now, &seen);
+        let mut granted = Granted {
+            token: token.into(),
+            subject: subject.into(),
+            access: access.to_vec(),
+            accepted: now,
+            seen,
+            secret,
+            standing,
+            ends: self.ends.clone(),
+            life: window,
+            kept: None,
         };
-        standing.accepted.store(now.0, SeqCst);
-        let (token, subject, access) = (token.into(), subject.into(), access.to_vec());
-        let (since, life, ends) = (writes, window, self.ends.clone());
-        let granted = Granted { token, subject, access, accepted: now, since, secret, standing, ends, life };
+        if let Some(store) = &opened.store {
+            let before = self.records.get(&place);
+            granted.kept = before.and_then(|before| before.kept_well(&granted, window));
+            if granted.kept.is_none() && grace::grants(access) {
+                granted.keep(store, place, window);
+            }
+        }
         self.records.insert(place, Arc::new(granted));
     }
 
+    fn standing(&self, secret: Secret) -> Arc<Standing> {
+        self.credentials.get_with(secret, Arc::default)
+    }
+
+    /// What the store holds at this place, written by another process or another life of this one.
+    pub fn recall(&self, place: &str, grant: Grant, (now, window): (UnixTime, Duration)) {
+        let place = URL_SAFE_NO_PAD.decode(place).ok().and_then(|place| Place::try_from(place).ok());
+        let life = grant.accepted.plus(window.min(grace::LONGEST)).since(now);
+        let Some(place) = place.filter(|_| !life.is_zero()) else { return };
+        let Grant { token, subject, access, secret, accepted, seen } = grant;
+        if self.records.get(&place).is_some_and(|known| known.accepted >= accepted) {
+            return;
+        }
+        let standing = self.standing(secret);
+        standing.accepted(accepted, &seen);
+        let (ends, kept) = (self.ends.clone(), Some((accepted, seen.clone())));
+        let subject = Arc::from(subject);
+        let granted = Granted { token, subject, access, accepted, seen, secret, standing, ends, life, kept };
+        if !granted.is_over() {
+            self.records.insert(place, Arc::new(granted));
+        }
+    }
+
+    /// Another process has ended something.
+    pub fn learn(&self, end: End) {
+        lock(&self.ends).learn(end);
+    }
+
+    /// Forgets what ended so long ago that it concerns nothing any more.
+    pub fn tidy(&self, now: UnixTime) {
+        let gone = lock(&self.ends).forget_over(now);
+        let Some(Opened { store: Some(store), .. }) = self.opened.get() else { return };
+        let own = lock(&self.ends).own();
+        let places = gone.iter().filter_map(|whose| Some(self.opened.get()?.place_of_end(own, whose)));
+        places.for_each(|place| store.forget(place));
+    }
+
     /// Harbor has refused this credential, and nothing was the matter with Harbor.
-    pub fn suspend(&self, credential: &HeaderValue) {
-        if let Some(known) = self.credentials.get(&self.keyed(credential)) {
-            known.suspended.store(true, SeqCst);
+    pub fn suspend(&self, credential: &HeaderValue, now: UnixTime) {
+        let Some(opened) = self.opened.get() else { return };
+        let secret = opened.secret(credential);
+        // Of what Harbor never accepted there is nothing to end.
+        if self.known(credential).is_some_and(|known| !known.suspended) {
+            end(&self.ends, opened, Whose::Credential(secret), now);
         }
     }
 
     /// When Harbor last accepted this credential, for whatever it was.
     pub fn known(&self, credential: &HeaderValue) -> Option<grace::Record> {
-        let standing = self.credentials.get(&self.keyed(credential))?;
-        let accepted = UnixTime(standing.accepted.load(SeqCst));
-        Some(grace::Record { accepted, suspended: standing.suspended.load(SeqCst) })
+        let secret = self.opened.get()?.secret(credential);
+        let (accepted, seen) = lock(&self.credentials.get(&secret)?.0).clone();
+        let suspended = lock(&self.ends).has_ended(&seen, &secret, "", &[]);
+        Some(grace::Record { accepted, suspended })
     }
 
     /// What was granted last at `place`, unless it is over.
@@ -198,6 +296,13 @@ impl Graces {
         // What is no more known of the credential might have been that it is suspended.
         let known = self.credentials.get(&granted.secret)?;
         (Arc::ptr_eq(&known, &granted.standing) && !granted.is_over()).then_some(granted)
+    }
+
+    /// Records in memory now.
+    pub fn count(&self) -> u64 {
+        // moka counts what it has seen to; that happens seldom where little is asked.
+        self.records.run_pending_tasks();
+        self.records.entry_count()
     }
 
     /// Notes a token of grace by its digest.
@@ -212,119 +317,75 @@ impl Graces {
     }
 
     /// A write may have changed what anybody may do in this project.
-    pub fn forget_project(&self, project: &str) {
-        lock(&self.ends).write(Some(project));
+    pub fn forget_project(&self, project: &str, now: UnixTime) {
+        if let Some(opened) = self.opened.get() {
+            end(&self.ends, opened, Whose::Project(project.into()), now);
+        }
     }
 
     /// A write may have changed what any credential may do.
-    pub fn forget_all(&self) {
-        lock(&self.ends).write(None);
+    pub fn forget_all(&self, now: UnixTime) {
+        if let Some(opened) = self.opened.get() {
+            end(&self.ends, opened, Whose::All, now);
+        }
         self.credentials.invalidate_all();
         self.records.invalidate_all();
     }
+}
 
-    fn keyed(&self, credential: &HeaderValue) -> Place {
-        let tag = hmac::sign(&self.key, credential.as_bytes());
-        let mut place = [0; 32];
-        place.copy_from_slice(tag.as_ref());
-        place
+impl Granted {
+    /// Has it written, and notes that.
+    fn keep(&mut self, store: &Store, place: Place, window: Duration) {
+        let record = Grant::write(&self.token, &self.secret, self.accepted, &self.seen);
+        let expires = Some(self.accepted.plus(window));
+        if store.keep(place_in_store(&place), record, expires) {
+            self.kept = Some((self.accepted, self.seen.clone()));
+        }
     }
 }
 
-fn lock(ends: &Mutex<Ends>) -> MutexGuard<'_, Ends> {
-    ends.lock().unwrap_or_else(PoisonError::into_inner)
+fn place_in_store(place: &Place) -> record::Place {
+    record::Place::new(Kind::Grant, URL_SAFE_NO_PAD.encode(place))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn end(ends: &Mutex<Ends>, opened: &Opened, whose: Whose, now: UnixTime) {
+    // Written in the order of their numbers.
+    let mut ends = lock(ends);
+    let end = ends.add(whose, now);
+    opened.keep_end(&end);
+}
 
-    const BASIC: HeaderValue = HeaderValue::from_static("Basic ZGV2OnNlY3JldA==");
-    const NOW: UnixTime = UnixTime(1_000_000);
-    const WINDOW: Duration = Duration::from_hours(12);
-
-    fn graces() -> Graces {
-        Graces::new(hmac::Key::new(hmac::HMAC_SHA256, b"a test's own"), 100)
-    }
-
-    fn accept(graces: &Graces, place: u8, window: Duration) {
-        grant(graces, place, &[], window);
-    }
-
-    fn grant(graces: &Graces, place: u8, names: &[&str], window: Duration) {
-        let access = |name: &&str| Access {
-            kind: "repository".into(),
-            name: (*name).into(),
-            actions: vec!["pull".into()],
+/// The store keeps no more of it than memory does, and forgets what is over where nobody else may have it anew.
+fn removed(
+    opened: Arc<OnceLock<Opened>>,
+) -> impl Fn(Arc<Place>, Arc<Granted>, RemovalCause) + Send + Sync + 'static {
+    move |place, granted, cause| {
+        let Some(Opened { store: Some(store), .. }) = opened.get() else { return };
+        let gone = match cause {
+            RemovalCause::Size => true,
+            RemovalCause::Expired => !store.is_shared(),
+            RemovalCause::Explicit | RemovalCause::Replaced => false,
         };
-        let access: Vec<_> = names.iter().map(access).collect();
-        graces.accepted([place; 32], &BASIC, ("a.b.c", "dev", &access), (NOW, window), graces.writes());
-    }
-
-    fn suspended(graces: &Graces, place: u8) -> Option<bool> {
-        graces.find(&[place; 32]).map(|granted| granted.record().suspended)
-    }
-
-    #[test]
-    fn a15_a_refusal_suspends_every_scope_until_harbor_accepts_that_one_again() {
-        let graces = graces();
-        accept(&graces, 1, WINDOW);
-        accept(&graces, 2, WINDOW);
-        graces.suspend(&HeaderValue::from_static("Basic other"));
-        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [Some(false); 2], "another's refusal");
-        graces.suspend(&BASIC);
-        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [None; 2]);
-        assert_eq!(graces.known(&BASIC).map(|record| record.suspended), Some(true));
-        accept(&graces, 2, WINDOW);
-        assert_eq!([1, 2].map(|place| suspended(&graces, place)), [None, Some(false)]);
-        let record = grace::Record { accepted: NOW, suspended: false };
-        assert_eq!(graces.known(&BASIC), Some(record), "whatever it asked for");
-        assert_eq!(graces.known(&HeaderValue::from_static("Basic other")), None);
-    }
-
-    #[test]
-    fn a_write_to_a_project_ends_what_was_granted_there_and_log_ins_of_its_robots() {
-        let graces = graces();
-        let grants: [&[&str]; 4] = [&["mine/a", "other/b"], &["other/b"], &[], &["mine/a"]];
-        let all = || [0, 1, 2, 3].map(|place| graces.find(&[place; 32]).is_some());
-        for (place, names) in grants.iter().enumerate().take(3) {
-            grant(&graces, place as u8, names, WINDOW);
+        if gone && granted.kept.is_some() {
+            store.forget(place_in_store(&place));
         }
-        let robots = ["robot$mine+ci", "bot-mine+ci", "robot$other+ci", "robot$ci"];
-        for (place, name) in (10..).zip(robots) {
-            graces.accepted([place; 32], &BASIC, ("a.b.c", name, &[]), (NOW, WINDOW), graces.writes());
-        }
-        let given = graces.find(&[0; 32]).expect("a record");
-        graces.gave([7; 32], given);
-        graces.forget_project("mine");
-        grant(&graces, 3, grants[3], WINDOW);
-        assert_eq!(all(), [false, true, true, true]);
-        assert!(
-            graces.given(&[7; 32]).is_some_and(|granted| granted.is_over()),
-            "tokens in somebody's hands"
-        );
-        let kept = [10, 11, 12, 13].map(|place| graces.find(&[place; 32]).is_some());
-        assert_eq!(kept, [false, false, true, true]);
-        let asked_before = graces.writes();
-        graces.forget_project("other");
-        let access = graces.find(&[3; 32]).expect("a record").access.clone();
-        let others = Access { name: "other/b".into(), ..access[0].clone() };
-        graces.accepted([1; 32], &BASIC, ("a.b.c", "dev", &[others]), (NOW, WINDOW), asked_before);
-        assert_eq!(all(), [false, false, true, true], "an answer that was asked for before the write");
-        (0..=PROJECTS).for_each(|n| graces.forget_project(&n.to_string()));
-        assert_eq!(all(), [false; 4], "what is not remembered of each counts for all");
     }
+}
 
-    #[test]
-    fn a_write_ends_them_and_nothing_is_kept_where_grace_is_off() {
-        let graces = graces();
-        accept(&graces, 1, WINDOW);
-        let held = graces.find(&[1; 32]).expect("a record");
-        graces.gave([7; 32], held);
-        graces.forget_all();
-        assert!(graces.find(&[1; 32]).is_none());
-        assert!(graces.given(&[7; 32]).is_some_and(|granted| granted.is_over()));
-        accept(&graces, 3, Duration::ZERO);
-        assert!(graces.find(&[3; 32]).is_none());
+/// A credential that is no more known may be refused unnoticed: what was granted to it ends.
+fn forgotten(
+    opened: Arc<OnceLock<Opened>>,
+    ends: Arc<Mutex<Ends>>,
+) -> impl Fn(Arc<Secret>, Arc<Standing>, RemovalCause) + Send + Sync + 'static {
+    move |secret, standing, cause| {
+        if let (RemovalCause::Size, Some(opened)) = (cause, opened.get()) {
+            // Its clock is at hand: what it ends isn't younger.
+            let at = lock(&standing.0).0;
+            end(&ends, opened, Whose::Credential(*secret), at);
+        }
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,11 @@
 //! Tokens of our own, for the time in which core can't sign any (A11). No JWS and of no key that anybody verifies
-//! with: sealed envelopes that this process alone opens, good for nothing but to have their credential sent up in
-//! their place, so that Harbor judges every use.
+//! with: sealed envelopes that the processes of one deployment alone open, good for nothing but to have their credential
+//! sent up in their place, so that Harbor judges every use.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
+    aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey},
     error::Unspecified,
     rand,
 };
@@ -25,12 +25,14 @@ const LIFE: Duration = Duration::from_mins(5);
 const TOLD: Duration = Duration::from_mins(4);
 /// What every one begins with. It has no point in it, so it is no JWS; the number is the envelope's version.
 const PREFIX: &str = "tidegate1_";
-/// AES-256-GCM's.
+/// AES-256-GCM-SIV's.
 const NONCE: usize = 12;
-/// The key that seals them: made at the start, in memory only. Tokens of another process, and those of before a
-/// restart, mean nothing here.
+/// The keys that seal them. Without a store it is made at the start and in memory only: tokens of another process, and
+/// those of before a restart, mean nothing then.
 pub struct OwnTokens {
-    key: RandomizedNonceKey,
+    own: RandomizedNonceKey,
+    /// That of all processes of the deployment, once it is known.
+    shared: OnceLock<RandomizedNonceKey>,
     bound_to: Vec<u8>,
 }
 
@@ -75,7 +77,16 @@ impl OwnTokens {
         let mut key = Zeroizing::new([0; 32]);
         rand::fill(&mut *key)?;
         let bound_to = [PREFIX.as_bytes(), deployment.as_bytes()].concat();
-        Ok(Self { key: RandomizedNonceKey::new(&AES_256_GCM, &*key)?, bound_to })
+        let own = RandomizedNonceKey::new(&AES_256_GCM_SIV, &*key)?;
+        Ok(Self { own, shared: OnceLock::new(), bound_to })
+    }
+
+    /// Seals by this key from now on, as all processes of the deployment do; what was sealed before still opens.
+    pub fn share(&self, key: &[u8; 32]) {
+        if let Ok(key) = RandomizedNonceKey::new(&AES_256_GCM_SIV, key) {
+            // The first one stands.
+            let _ = self.shared.set(key);
+        }
     }
 
     /// A token for this credential (its `Authorization` and its user's name), or for nobody; `None` where it would
@@ -97,7 +108,8 @@ impl OwnTokens {
         };
         let mut envelope = Zeroizing::new(Vec::with_capacity(claims::LONGEST));
         serde_json::to_writer(&mut *envelope, &sealed).ok()?;
-        let nonce = self.key.seal_in_place_append_tag(Aad::from(&self.bound_to), &mut *envelope).ok()?;
+        let key = self.shared.get().unwrap_or(&self.own);
+        let nonce = key.seal_in_place_append_tag(Aad::from(&self.bound_to), &mut *envelope).ok()?;
         let whole = [nonce.as_ref().as_slice(), &envelope].concat();
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(whole));
         (token.len() <= claims::LONGEST).then_some(token)
@@ -106,11 +118,14 @@ impl OwnTokens {
     /// What a token of ours stands for; `None` for anything else, whoever made it.
     pub fn open(&self, token: &[u8], now: UnixTime) -> Option<Result<Own, Over>> {
         let encoded = token.strip_prefix(PREFIX.as_bytes()).filter(|_| token.len() <= claims::LONGEST)?;
-        let mut bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).ok()?);
-        let (nonce, envelope) = bytes.split_at_mut_checked(NONCE)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let plain = self.key.open_in_place(nonce, Aad::from(&self.bound_to), envelope).ok()?;
-        let mut sealed: Sealed = serde_json::from_slice(plain).ok()?;
+        let bytes = URL_SAFE_NO_PAD.decode(encoded).ok()?;
+        let mut sealed = self.shared.get().into_iter().chain([&self.own]).find_map(|key| {
+            let mut bytes = Zeroizing::new(bytes.clone());
+            let (nonce, envelope) = bytes.split_at_mut_checked(NONCE)?;
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let plain = key.open_in_place(nonce, Aad::from(&self.bound_to), envelope).ok()?;
+            serde_json::from_slice::<Sealed>(plain).ok()
+        })?;
         let (expires, access) = (UnixTime(sealed.exp), std::mem::take(&mut sealed.access));
         // A clock that was set back makes none live longer.
         if expires <= now || expires > now.plus(LIFE) {

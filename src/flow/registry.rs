@@ -9,6 +9,7 @@ mod manifest;
 mod observed;
 mod prepare;
 mod push;
+mod ramp;
 mod wait;
 
 use std::{
@@ -19,8 +20,8 @@ use std::{
 
 use http::{HeaderValue, Response};
 
-use self::push::Push;
 pub use self::{observed::would_rescue, wait::serves};
+use self::{push::Push, ramp::Ramped};
 use super::{
     body::DownBody,
     context::{Downstream, Policy, Worker},
@@ -70,6 +71,7 @@ pub struct Passage<'a> {
     of_client: bool,
     /// Whether it has had a round: what is kept of it is decided in the first.
     begun: bool,
+    ramped: Ramped,
 }
 
 /// A request's bearer: the header as it came, and where the token stands in it. No copy of the token.
@@ -189,6 +191,7 @@ pub async fn forward(
         push: None,
         of_client,
         begun: false,
+        ramped: Ramped::default(),
     };
     let mut turn: Option<Turn> = None;
     let mut waited = false;
@@ -205,6 +208,7 @@ pub async fn forward(
                 if waited {
                     passage.story.rescued(Rescue::Park);
                 }
+                passage.settle_side(&response);
                 passage.settle_push(&response);
                 return Ok(response);
             }

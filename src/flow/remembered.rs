@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moka::{Expiry, sync::Cache};
+use moka::{
+    Expiry,
+    notification::RemovalCause,
+    sync::{Cache, CacheBuilder},
+};
 
 /// What a cache holds for a while.
 pub trait Remembered: Send + Sync + 'static {
@@ -22,12 +26,32 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Remembered,
 {
+    bounded(entries, bytes).build()
+}
+
+/// The same, and `gone` hears of every entry that leaves it.
+pub fn cache_that_tells<K, V>(
+    entries: u64,
+    bytes: u64,
+    gone: impl Fn(Arc<K>, Arc<V>, RemovalCause) + Send + Sync + 'static,
+) -> Cache<K, Arc<V>>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Remembered,
+{
+    bounded(entries, bytes).eviction_listener(gone).build()
+}
+
+fn bounded<K, V>(entries: u64, bytes: u64) -> CacheBuilder<K, Arc<V>, Cache<K, Arc<V>>>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Remembered,
+{
     let least = u32::try_from(bytes / entries.max(1)).unwrap_or(u32::MAX);
     Cache::builder()
         .max_capacity(if entries == 0 { 0 } else { bytes })
         .weigher(move |_: &K, value: &Arc<V>| u32::try_from(value.bytes()).unwrap_or(u32::MAX).max(least))
         .expire_after(OwnLife)
-        .build()
 }
 
 struct OwnLife;

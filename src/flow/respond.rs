@@ -40,6 +40,7 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         Reason::HeadTooLong => {
             (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "UNSUPPORTED", "the request's head is too long")
         }
+        Reason::PeerUnproved => (S::FORBIDDEN, "DENIED", "the shared secret of peers is not proved"),
         Reason::ComponentsOnly | Reason::NoSuchPage => (S::NOT_FOUND, "NOT_FOUND", "not found"),
         Reason::TokenMethod => (S::METHOD_NOT_ALLOWED, "UNSUPPORTED", "Method Not Allowed"),
         Reason::WrongCredentials => {

@@ -192,6 +192,7 @@ impl Pull {
     /// A core that stops does not drain: it is not used again before it answers a probe (U8). A client that reads
     /// slowly finds out late: an endpoint that has answered a probe since its last byte is left alone.
     fn eject(&self, endpoint: &Endpoint, worker: &Worker) {
+        worker.shared.failed_after_all(&worker.shared.policy.load(), endpoint);
         let fleet = &worker.shared.fleet;
         let snapshot = fleet.snapshot();
         let Some(status) = snapshot.by_id(endpoint.id) else { return };

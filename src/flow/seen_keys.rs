@@ -1,14 +1,19 @@
 //! Keys between the ring and the store: what sources held outlives this process, and what was retired stays so.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::watch, time};
 
 use super::{replicas::Applied, revocations::Revocations, token_service::Answers, windows::UpgradeWindows};
 use crate::{
     decisions::{
+        key::Key,
         record::{
-            Kind, Place,
+            Kind, Place, private_half,
             revocation::Revocation,
             seen_key::{Life, SeenKey, place_of},
             window,
@@ -45,6 +50,8 @@ pub struct SeenKeys {
     window: Duration,
     /// What the store holds by our writes and readings.
     kept: BTreeMap<String, SeenKey>,
+    /// The keys whose private halves it holds; `None` = it wasn't asked yet.
+    private: Option<BTreeSet<String>>,
     /// Ends of records that an upgrade window made later.
     prolonged: BTreeMap<String, UnixTime>,
     revoked: BTreeMap<String, Revocation>,
@@ -61,6 +68,7 @@ impl SeenKeys {
             clock,
             window,
             kept: BTreeMap::new(),
+            private: None,
             prolonged: BTreeMap::new(),
             revoked: BTreeMap::new(),
             order: None,
@@ -88,6 +96,9 @@ impl SeenKeys {
         let revoked = self.store.load(Kind::Revocation).await?;
         let windows = self.store.load(Kind::Window).await?;
         let seen = self.store.load(Kind::Key).await?;
+        // What another replica keeps is its own, but for what was kept when this one was told to keep none.
+        let asks = self.shelves.keys.keeps_private() || self.private.is_none();
+        let private = if asks { Some(self.store.load(Kind::Private).await?) } else { None };
         let now = self.clock.now();
         let applied = Applied::of(&revoked, &windows);
         self.revoke(revoked, now);
@@ -104,6 +115,10 @@ impl SeenKeys {
             }
         }
         self.shelves.keys.recall(self.kept.values().cloned(), now);
+        if let Some(private) = private {
+            self.private = Some(private.iter().map(|record| record.key.clone()).collect());
+            self.recall_private(private, now);
+        }
         self.applied.send_if_modified(|known| {
             let is_new = *known != applied;
             *known = applied;
@@ -128,6 +143,20 @@ impl SeenKeys {
         if self.shelves.revocations.take(self.revoked.values().cloned()) {
             self.shelves.answers.forget_all();
         }
+    }
+
+    fn recall_private(&self, records: Vec<Loaded>, now: UnixTime) {
+        if !self.shelves.keys.keeps_private() {
+            return;
+        }
+        let key = |record: Loaded| match private_half::read(&record.plain) {
+            Ok(key) => Some(key),
+            Err(fault) => {
+                unusable(Kind::Private, &record.key, &fault);
+                None
+            }
+        };
+        self.shelves.keys.recall_private(records.into_iter().filter_map(key), now);
     }
 
     /// Writes what changed in the ring, and reads what changed in the store; never ends.
@@ -183,6 +212,25 @@ impl SeenKeys {
         // A key that ended is of no use in the store; what another replica may still hold expires by itself.
         let gone = self.kept.extract_if(.., |name, _| !present.contains_key(name));
         gone.for_each(|(name, _)| self.store.forget(Place::new(Kind::Key, name)));
+        self.write_private(now);
+    }
+
+    /// Private halves are there as long as their keys, and none where none shall be kept.
+    fn write_private(&mut self, now: UnixTime) {
+        let halves = self.shelves.keys.private_halves(now);
+        let present: BTreeMap<String, &Arc<Key>> =
+            halves.iter().map(|key| (place_of(key.spki_digest()), key)).collect();
+        let kept = self.private.get_or_insert_default();
+        for (name, key) in &present {
+            if !kept.contains(name)
+                && let Some(record) = private_half::write(key)
+            {
+                self.store.keep(Place::new(Kind::Private, name), record, None);
+                kept.insert(name.clone());
+            }
+        }
+        let gone = kept.extract_if(.., |name| !present.contains_key(name));
+        gone.for_each(|name| self.store.forget(Place::new(Kind::Private, name)));
     }
 
     fn write_revoked(&mut self, revocation: Revocation) {

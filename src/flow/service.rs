@@ -15,7 +15,9 @@ use hyper::body::Incoming;
 use super::{
     body::DownBody,
     context::{Downstream, InFlight, Policy, Worker},
+    formers::Taken,
     headers::{self, Origin, REQUEST_ID},
+    own_page,
     pings::Ping,
     registry::{self, Ask, Bearer},
     relay::Relay,
@@ -31,7 +33,7 @@ use crate::{
     words::{
         challenge,
         credential::Credential,
-        reason::{Outcome, Reason},
+        reason::{Outcome, Reason, Rescue},
         route::{self, Registry, Route},
     },
 };
@@ -49,7 +51,8 @@ pub async fn serve(
     let result = handle(&worker, &downstream, &policy, &mut parts, (body, &in_flight), &mut story).await;
     let mut response = match result {
         Ok(response) => {
-            story.outcome = Outcome::Forwarded;
+            let is_ours = story.route == route_index(&Route::Own);
+            story.outcome = if is_ours { Outcome::Answered } else { Outcome::Forwarded };
             response
         }
         Err(reason) => refuse(reason, &mut story),
@@ -143,6 +146,14 @@ async fn handle(
     let path = route::plain(uri.path()).map_err(|_| Reason::AmbiguousPath)?;
     let route = Route::of(&path);
     story.route = route_index(&route);
+    let for_clients = policy.enforce && is_for_clients(&route, &path);
+    let takes_former = policy.enforce && matches!(route, Route::Registry(_) | Route::Token);
+    let former = if takes_former && worker.shared.formers.any() {
+        // Boxed: rare.
+        Box::pin(take_former(worker, parts, story)).await?
+    } else {
+        None
+    };
     let credential = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?;
     let bearer = match (&credential, &route) {
         (Credential::Bearer(token), Route::Registry(_)) => {
@@ -167,7 +178,8 @@ async fn handle(
         }
     }
     if route == Route::Own {
-        return Err(Reason::NoSuchPage);
+        // Boxed: rare.
+        return Box::pin(own_page::answer(worker, downstream, policy, (&path, parts))).await;
     }
     let host = policy.rewrite_realm.then(|| parts.headers.get(header::HOST).cloned()).flatten();
     let scheme = scheme_of(worker, downstream, policy, &parts.headers);
@@ -175,25 +187,55 @@ async fn handle(
         Origin { peer: &downstream.peer_text, trusted: downstream.proxied, scheme, request_id: &story.id };
     headers::prepare(&parts.method, &mut parts.headers, &origin);
     headers::set_real_ip(&mut parts.headers, &story.client_text);
-    let for_clients = policy.enforce && is_for_clients(&route, &path);
     if for_clients {
         headers::drop_cookies(&mut parts.headers);
     }
     let mut response = match route {
         // Boxed: rare beside the rest, and larger.
         Route::Token if policy.enforce => {
-            Box::pin(token_service::answer(worker, policy, (&uri, parts), story)).await?
+            Box::pin(token_service::answer(worker, policy, (&uri, parts), former.as_ref(), story)).await?
         }
         route => {
             let asked = Asked { uri: &uri, path: &path, route, bearer, basic };
             pass(worker, downstream, policy, parts, (body, in_flight), asked, story).await?
         }
     };
+    if let Some(former) = former {
+        settle_former(&former, response.status(), story);
+    }
     headers::settle_answer(response.headers_mut(), for_clients);
     if policy.rewrite_realm {
         rewrite_realm(response.headers_mut(), policy, scheme, host.as_ref());
     }
     Ok(response)
+}
+
+/// Puts a robot's present secret in the place of its former one (A29).
+async fn take_former(worker: &Worker, parts: &mut Parts, story: &mut Story) -> Result<Option<Taken>, Reason> {
+    let shared = &worker.shared;
+    let credential = Credential::of(&parts.headers).map_err(|_| Reason::SeveralAuthorizations)?;
+    let Credential::Basic(came) = credential else { return Ok(None) };
+    let taken = shared.formers.take((came, story.client), &shared.wrong, shared.clock.now()).await?;
+    if let Some(taken) = &taken {
+        parts.headers.insert(header::AUTHORIZATION, taken.present.clone());
+        story.principal = Some(taken.name.clone());
+    }
+    Ok(taken)
+}
+
+/// Names what became of it, so that operators see who still comes with it.
+fn settle_former(former: &Taken, status: StatusCode, story: &mut Story) {
+    let refused = status == StatusCode::UNAUTHORIZED || story.refusal == Some(Reason::CredentialRefused);
+    let now = story.worker.shared.clock.now();
+    if refused {
+        former.settle(false, now);
+        return;
+    }
+    if status.is_success() {
+        former.settle(true, now);
+    }
+    story.principal = Some(former.name.clone());
+    story.rescued(Rescue::FormerSecret);
 }
 
 /// What no route may have: too long a head, CONNECT, no host or several, a body that hyper would not send.

@@ -26,13 +26,14 @@ use self::{inspect::Inspected, query::Query, wrong::Admission};
 use super::{
     body::DownBody,
     context::{Policy, Worker},
+    formers::Taken,
     park::{self, Turn},
     registry::{self, Ask},
     send::{Outgoing, origin_form},
     story::Story,
 };
 use crate::{
-    decisions::{outage::Need, token::claims},
+    decisions::{grace::ends::Seen, outage::Need, token::claims},
     words::{
         credential::{Credential, basic_user},
         reason::{Outcome, Reason, Rescue},
@@ -52,6 +53,7 @@ pub async fn answer(
     worker: &Rc<Worker>,
     policy: &Arc<Policy>,
     (uri, parts): (&Uri, &mut Parts),
+    former: Option<&Taken>,
     story: &mut Story,
 ) -> Result<Response<DownBody>, Reason> {
     if parts.method != Method::GET {
@@ -62,7 +64,9 @@ pub async fn answer(
     let query = Query::read(uri.query().unwrap_or_default());
     let place = match (&query, credential) {
         (Some(query), Credential::Basic(_) | Credential::None) => {
-            Some(worker.shared.answers.place(&worker.shared.deployment, basic.as_ref(), query))
+            let answers = &worker.shared.answers;
+            let place = answers.place(&worker.shared.deployment, basic.as_ref(), query);
+            Some(former.map_or(place, |_| answers.place_of_former(place)))
         }
         _ => None,
     };
@@ -71,14 +75,19 @@ pub async fn answer(
     }) {
         worker.counters.answer_hits.fetch_add(1, Relaxed);
         story.plan = "cached";
+        note_former(worker, former, &flown);
         return Ok(response(&flown, story));
     }
     worker.counters.answer_misses.fetch_add(1, Relaxed);
     let asks = &parts.headers;
     let (generation, client) = (worker.shared.answers.generation(), story.client);
-    let writes = worker.shared.graces.writes();
+    let seen = worker.shared.graces.seen();
     let flight = || {
         let headers = going_up(asks);
+        let granted = |basic, query: &Query| {
+            let shared = &worker.shared;
+            shared.graces.place(|key| query.place(key, &shared.deployment, Some(basic)))
+        };
         let flight = Flight {
             worker: worker.clone(),
             policy: policy.clone(),
@@ -87,9 +96,10 @@ pub async fn answer(
             uri: copied_uri(uri),
             query: query.clone(),
             place,
+            granted: basic.as_ref().zip(query.as_ref()).and_then(|(basic, query)| granted(basic, query)),
             client,
             generation,
-            writes,
+            seen: seen.clone(),
             unexplained: Cell::default(),
             principal: OnceCell::new(),
         };
@@ -105,9 +115,20 @@ pub async fn answer(
     story.principal.clone_from(&flown.subject);
     story.rescue = flown.rescue;
     story.refusal = flown.refusal;
+    note_former(worker, former, &flown);
     match flown.failure {
         Some(reason) => Err(reason),
         None => Ok(response(&flown, story)),
+    }
+}
+
+/// A token that is given for a former secret ends with its window (A29).
+fn note_former(worker: &Worker, former: Option<&Taken>, flown: &Flown) {
+    if let Some(former) = former
+        && let Some(token) = inspect::token_of(&flown.body)
+    {
+        let shared = &worker.shared;
+        shared.formers.gave(shared.known.digest(&token), &former.name);
     }
 }
 
@@ -159,10 +180,12 @@ struct Flight {
     basic: Option<HeaderValue>,
     query: Option<Query>,
     place: Option<[u8; 32]>,
+    /// Where what it is granted is found again; `None` where grace is off or nobody's.
+    granted: Option<[u8; 32]>,
     client: std::net::IpAddr,
     generation: u64,
-    /// Writes that had ended grace when it was asked.
-    writes: u64,
+    /// What was known to have ended grace when it was asked.
+    seen: Seen,
     /// Whether core's last answer was a refusal that nothing but silence speaks against: no grace then.
     unexplained: Cell<bool>,
     /// Whose secret it is, where Harbor has accepted it before: a name alone is anybody's to say.
@@ -179,7 +202,10 @@ impl Flight {
         let wrong = &self.worker.shared.wrong;
         let from = (self.client, self.bytes());
         let admitted = match &self.basic {
-            Some(basic) => wrong.admit(&name, basic, from).await.map(|admission| (Some(admission), None)),
+            Some(basic) => wrong
+                .admit_vouched(&name, basic, from, || self.was_granted(basic))
+                .await
+                .map(|admission| (Some(admission), None)),
             None => wrong.admit_anonymous(from).map(|pending| (None, Some(pending))),
         };
         let (admission, _pending) = match admitted {
@@ -237,7 +263,8 @@ impl Flight {
                 }
                 flown.rescue = None;
                 if let Some(basic) = &self.basic {
-                    self.worker.shared.graces.suspend(basic);
+                    let shared = &self.worker.shared;
+                    shared.graces.suspend(basic, shared.clock.now());
                 }
             }
             if let Some(admission) = &admission {
@@ -318,6 +345,11 @@ impl Flight {
         }
         let (inspected, issued) = inspect::read(flown.status, &flown.body, self.basic.is_some());
         flown.refusal = inspected.reason();
+        if let (Inspected::CannotSign, Some(endpoint)) = (inspected, &flown.endpoint)
+            && flown.status.is_success()
+        {
+            shared.failed_after_all(&self.policy, endpoint);
+        }
         if inspected == Inspected::TooLong {
             tracing::warn!(
                 client = %self.client,
@@ -365,10 +397,10 @@ impl Flight {
         if shared.answers.generation() != self.generation {
             return;
         }
-        if let Some(place) = self.place {
+        if let Some(place) = self.granted {
             let granted = (&*issued.token, name, &*issued.access);
             let now = (shared.clock.now(), self.policy.grace);
-            shared.graces.accepted(place, basic, granted, now, self.writes);
+            shared.graces.accepted(place, basic, granted, now, self.seen.clone());
         }
         if !self.policy.replay {
             return;

@@ -1,6 +1,7 @@
 //! What a client says who it is.
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use zeroize::Zeroizing;
 
 /// The `Authorization` of a request, unverified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +80,19 @@ fn trimmed(bytes: &[u8]) -> &[u8] {
 
 /// The user name of a Basic credential, for fairness among names (A7); `None` where it can't be read.
 pub fn basic_user(value: &HeaderValue) -> Option<String> {
+    basic_pair(value).map(|(name, _)| String::from_utf8_lossy(&name).into_owned())
+}
+
+/// Name and password of a Basic credential; `None` where it can't be read.
+pub fn basic_pair(value: &HeaderValue) -> Option<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>)> {
     use base64::Engine as _;
     let text = value.to_str().ok()?;
     let encoded = text.get(5..)?.trim_matches([' ', '\t']);
-    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-    let colon = decoded.iter().position(|b| *b == b':')?;
-    Some(String::from_utf8_lossy(&decoded[..colon]).into_owned())
+    let mut name = Zeroizing::new(base64::engine::general_purpose::STANDARD.decode(encoded).ok()?);
+    let colon = name.iter().position(|b| *b == b':')?;
+    let password = Zeroizing::new(name.split_off(colon + 1));
+    name.pop();
+    Some((name, password))
 }
 
 #[cfg(test)]
@@ -138,6 +146,9 @@ mod tests {
     fn a_name_is_read_up_to_the_first_colon() {
         let user = |v: &'static str| basic_user(&HeaderValue::from_static(v));
         assert_eq!(user("Basic cm9ib3QkY2k6YTpi").as_deref(), Some("robot$ci"));
+        let pair = basic_pair(&HeaderValue::from_static("Basic cm9ib3QkY2k6YTpi"));
+        let pair = pair.map(|(name, password)| (name.to_vec(), password.to_vec()));
+        assert_eq!(pair, Some((b"robot$ci".to_vec(), b"a:b".to_vec())));
         for unreadable in ["Basic", "Basic !!", "Basic YWI="] {
             assert_eq!(user(unreadable), None, "{unreadable}");
         }

@@ -38,6 +38,8 @@ closed_list! {
         Rescued = "rescued",
         /// We answered in Harbor's place.
         Rejected = "rejected",
+        /// It asked for a page of ours, such as our keys, and got it.
+        Answered = "answered",
         /// No endpoint answered, or its answer broke off.
         UpstreamFailed = "upstream_failed",
         /// The client left before its answer's end.
@@ -67,6 +69,8 @@ closed_list! {
         /// Harbor could not answer: its client got what Harbor granted it before, for a short while; a ping without a
         /// credential got Harbor's last challenge.
         Grace = "grace",
+        /// It came with a robot's former secret, whose window is open; the present one went up in its place.
+        FormerSecret = "former_secret",
         /// Its endpoint stopped in the middle of a push; what was sent went up again, to another upload session.
         PushRestarted = "push_restarted",
         /// Its answer broke off; the rest was asked for again and joined to what the client had.
@@ -143,6 +147,8 @@ closed_list! {
         BodyBroke = "body_broke",
         /// One of our own pages that does not exist.
         NoSuchPage = "no_such_page",
+        /// Our keys were asked for without a proof of the secret that peers share (A10).
+        PeerUnproved = "peer_unproved",
         /// The registry behind core asks for its own password: core's and the registry's differ.
         RegistryPassword = "registry_password",
         /// Harbor did not accept the credential that was sent, whatever the answer's status says.

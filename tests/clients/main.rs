@@ -21,5 +21,6 @@ mod parting;
 mod restarts;
 mod rolling_upgrade;
 mod same_second;
+mod sidecar;
 mod smoke;
 mod standin;

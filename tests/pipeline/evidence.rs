@@ -19,7 +19,8 @@ use crate::{
     cutter::{Cutter, Until},
     outages::{SHORT_PARK, SOON, is_unavailable},
     stage::{
-        ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, manifest, pull, push, story, token,
+        ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, hold, manifest, pull, push, story,
+        token,
     },
     support::{gate::Gate, waiting},
     talk::{Answer, Ask},
@@ -85,6 +86,40 @@ fn a15_no_grace_for_what_core_refused_while_our_question_is_not_answered() {
     stage.world.set_password("dev", "Another12345");
     assert_eq!(ask_token(SCOPE).basic(DEV).at(core.address).subject(), "", "core answers: a wrong password");
     is_unavailable(&gate, &ask_token(SCOPE).basic(DEV).at(gate.address), "a former password");
+}
+
+/// A replay of the former password, refused while our own question is not answered, or is; then the password is right
+/// again. Where nothing was doubted it is over for good (A4).
+#[test]
+fn a4_a_refusal_of_a_replay_is_doubted_while_our_question_finds_an_outage() {
+    for (answers, expected) in [(true, 401), (false, 200)] {
+        let stage = Stage::new();
+        let silent = Arc::new(AtomicBool::new(false));
+        let hears = silent.clone();
+        let core = stage.replica("core", |options| {
+            options.gate = Some(Arc::new(move |moment, head: &Head| {
+                let waits = moment == Moment::Arrived && head.target == QUESTION && hears.load(SeqCst);
+                waits.then(|| Box::pin(tokio::time::sleep(Duration::from_mins(1))) as _)
+            }));
+        });
+        core.seed();
+        // No key but core's own: tokens of the former one are replayed.
+        let gate = Setup::before(&[&core], &[]).rest(NO_CACHE).rest(SHORT_PARK).start();
+        let bearer = token(gate.address, DEV, SCOPE);
+        hold(&core.key_file, 1);
+        let replayed = pull(MANIFEST).bearer(&bearer).at(gate.address);
+        assert_eq!((replayed.status, &*story(&gate, &replayed)[1]), (200, "replay"), "{}", gate.tail());
+        silent.store(!answers, SeqCst);
+        stage.world.set_password("dev", "Another12345");
+        assert_eq!(pull(MANIFEST).basic(DEV).at(core.address).status, 401, "directly");
+        assert_ne!(pull(MANIFEST).bearer(&bearer).at(gate.address).status, 200, "{}", gate.tail());
+        stage.world.set_password("dev", DEV.1);
+        silent.store(false, SeqCst);
+        // What waits for core's lock, or for the end of the outage, comes through in the end.
+        let pulled = || pull(MANIFEST).bearer(&bearer).at(gate.address).status;
+        waiting::holds("core answers again", SOON, || pulled() != 503);
+        assert_eq!(pulled(), expected, "our question is answered: {answers}\n{}", gate.tail());
+    }
 }
 
 /// A core behind a wire that changes one answer to a client into a 401 with these words and an empty challenge.

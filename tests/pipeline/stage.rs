@@ -239,6 +239,12 @@ impl Setup {
         self
     }
 
+    /// The members of a whole entry of `upstream.endpoints`.
+    pub fn endpoint_with(mut self, members: &str) -> Self {
+        self.endpoints.push(format!("{{ {members} }}"));
+        self
+    }
+
     /// A whole entry of `keys.sources`.
     pub fn source(mut self, entry: &str) -> Self {
         self.sources.push(entry.to_owned());

@@ -15,7 +15,7 @@ use std::{
 };
 use tidegate::decisions::record::seal;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Nothing rescues a token here but the keys that are known.
 fn setup(core: &Replica, store: &str) -> Setup {
@@ -42,7 +42,7 @@ pub fn is_in_state(gate: &Gate, key: usize, state: &str) {
     });
 }
 
-fn is_written(gate: &Gate) {
+pub fn is_written(gate: &Gate) {
     gate.wait_for("the store has taken all", |metrics| {
         metrics.sum("tidegate_store_waiting_changes", &[]) == 0.0
     });
@@ -54,7 +54,11 @@ fn stop(mut gate: Gate) {
 }
 
 pub fn pulled(gate: &Gate, token: &str) -> u16 {
-    pull(MANIFEST).bearer(token).at(gate.address).status
+    pulled_at(gate.address, token)
+}
+
+fn pulled_at(address: SocketAddr, token: &str) -> u16 {
+    pull(MANIFEST).bearer(token).at(address).status
 }
 
 /// The first case is the same load without the store: there the token dies with the process.
@@ -87,6 +91,50 @@ fn a_key_that_was_replaced_while_tidegate_was_dead_is_known_after_it() {
     let gate = setup(&core, &file(&stage)).start();
     is_in_state(&gate, 0, "verifying");
     assert_eq!(pulled(&gate, &former), 200, "{}", gate.tail());
+}
+
+/// The Secret has changed, but the core beside us still holds the former key; tokens come from a replica that holds the
+/// next one. Nothing but the former key's private half makes them good here.
+fn sidecar(stage: &Stage, core: &Replica, keep_private: bool) -> Gate {
+    Setup::before(&[core], &[&stage.path("secret.pem")])
+        .keys(&format!("keep_private = {keep_private}"))
+        .rest("[replay]\nenabled = false\n")
+        .rest("[timeouts]\ndrain_delay = \"0s\"\n")
+        .rest(&format!("[store]\nurl = \"{}\"\n", file(stage)))
+        .start()
+}
+
+#[test]
+fn a_sidecar_that_restarts_after_the_secret_changed_signs_for_a_core_that_holds_the_former_key() {
+    for (keep_private, expected) in [(false, 401), (true, 200)] {
+        let (stage, core) = scene();
+        let other = stage.replica("other", |_| {});
+        hold(&other.key_file, 1);
+        let secret = stage.path("secret.pem");
+        hold(&secret, 0);
+        let mut gate = sidecar(&stage, &core, keep_private);
+        is_written(&gate);
+        gate.signal("KILL");
+        gate.ends(PATIENCE);
+        hold(&secret, 1);
+        let token = token(other.address, DEV, SCOPE);
+        assert_eq!(pulled_at(core.address, &token), 401, "directly");
+        let gate = sidecar(&stage, &core, keep_private);
+        is_in_state(&gate, 0, "verifying");
+        assert_eq!(pulled(&gate, &token), expected, "kept: {keep_private}\n{}", gate.tail());
+        stop(gate);
+        let gate = sidecar(&stage, &core, keep_private);
+        assert_eq!(pulled(&gate, &token), expected, "once more, kept: {keep_private}\n{}", gate.tail());
+        is_written(&gate);
+        stop(gate);
+        // Whoever turns it off has them removed.
+        let gate = sidecar(&stage, &core, false);
+        assert_eq!(pulled(&gate, &token), 401, "{}", gate.tail());
+        is_written(&gate);
+        stop(gate);
+        let gate = sidecar(&stage, &core, true);
+        assert_eq!(pulled(&gate, &token), 401, "{}", gate.tail());
+    }
 }
 
 #[test]

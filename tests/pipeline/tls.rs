@@ -46,7 +46,8 @@ impl Authority {
 
     /// Writes `FILE.crt` and `FILE.key`; gives the certificate's DER.
     pub fn issue(&self, file: &str) -> Vec<u8> {
-        let mut params = CertificateParams::new(vec![NAME.to_owned()]).expect("parameters");
+        let mut params =
+            CertificateParams::new(vec![NAME.to_owned(), "localhost".to_owned()]).expect("parameters");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().expect("a key");

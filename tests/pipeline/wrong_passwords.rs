@@ -1,14 +1,23 @@
 //! Core sleeps 1.5 s at a wrong password and locks its name for as long (T8): nobody else pays for it (A7).
 
-use tidegate::rehearsal::harbor::Health;
+use tidegate::{
+    decisions::outage::QUESTION,
+    flow::token_service::SLEPT,
+    rehearsal::harbor::{Head, Health, Moment},
+};
 
 use crate::{
-    outages::SHORT_PARK,
+    outages::{SHORT_PARK, SOON},
     stage::{DEV, MANIFEST, SCOPE, Setup, Stage, ask_token, hold, pull, story, token},
     support::waiting,
+    talk::Ask,
 };
 use std::{
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -138,4 +147,41 @@ fn a7_a_strangers_wrong_password_ends_nobodys_replay() {
 #[test]
 fn a7_nor_does_one_that_nobody_here_has_seen() {
     pulled_under_a_lock(|_, core| drop(ask_token("repository:priv/a:pull").basic(WRONG).at(core)));
+}
+
+/// Core refuses a right password at once under a stranger's lock. How long it took is what core took, not what our own
+/// question takes after it: else it would look as if core had slept over it, which is what it does to a wrong one.
+#[test]
+fn a7_a_refusal_under_a_lock_is_told_by_what_core_took_for_it_not_by_what_our_question_took() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| {
+        options.gate = Some(Arc::new(|moment, head: &Head| {
+            let asks = moment == Moment::Arrived && head.target == QUESTION;
+            asks.then(|| Box::pin(tokio::time::sleep(2 * SLEPT)) as _)
+        }));
+    });
+    core.seed();
+    let rest = format!("{SHORT_PARK}[limits]\nwrong_credentials = \"100000/min\"\n[token]\ncache = \"0s\"\n");
+    let gate = Setup::before(&[&core], &[&core.key_file]).rest(&rest).start();
+    assert_eq!(ask_token(SCOPE).basic(DEV).at(gate.address).subject(), "dev");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // While core sleeps over the one's try it refuses the other's at once. No question of ours follows theirs, so
+        // that what is known of a stranger's wrong try is never old.
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    Ask::get("/api/v2.0/projects").basic(WRONG).at(gate.address);
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+        }
+        waiting::holds("it is refused under the lock", SOON, || {
+            Ask::get("/v2/").basic(DEV).at(gate.address).status == 401
+        });
+        over.store(true, SeqCst);
+    });
+    stage.world.set_database(Health::Refusing);
+    let granted = ask_token(SCOPE).basic(DEV).at(gate.address);
+    assert_eq!(story(&gate, &granted)[2], "grace", "it was evidence of nothing: {}", gate.tail());
 }

@@ -5,11 +5,15 @@ use std::{fs, path::PathBuf};
 use tidegate::{
     decisions::{
         evidence::Evidence,
+        grace::ends::{End, ProcessId, Whose},
         record::{
-            Kind, Place,
+            Kind, Place, end,
+            granted::Grant,
+            private_half,
             replica::Replica,
             revocation::Revocation,
             seal::{SealKey, SealRing},
+            secret,
             seen_key::{Life, SeenKey},
             window::PLACE,
         },
@@ -80,6 +84,36 @@ fn revocations() -> [(Revocation, &'static str); 2] {
     [(subject, "revocation-subject.sealed"), (token, "revocation-token.sealed")]
 }
 
+#[test]
+fn grants_ends_secrets_and_private_halves_of_version_1_are_read() {
+    let place = Place::new(Kind::Grant, NAME);
+    let grant = Grant::read(&opened("v1", &place, "grant.sealed")).expect("a grant");
+    assert_eq!((&*grant.subject, grant.secret, grant.accepted), ("dev", [9; 32], UnixTime(1_760_000_000)));
+    assert_eq!((&*grant.access[0].name, &*grant.access[0].actions), ("priv/seed", &["pull".to_owned()][..]));
+    assert!(grant.token.ends_with(".c2lnbmF0dXJl"));
+    assert_eq!(grant.seen.iter().collect::<Vec<_>>(), [(ProcessId(0xabc), 5), (ProcessId(u64::MAX), 1)]);
+    let whose = [
+        ("end-all.sealed", Whose::All),
+        ("end-project.sealed", Whose::Project("priv".into())),
+        ("end-credential.sealed", Whose::Credential([9; 32])),
+    ];
+    for (name, whose) in whose {
+        let read = end::read(&opened("v1", &Place::new(Kind::End, NAME), name)).expect("an end");
+        assert_eq!(read, End { by: ProcessId(0xabc), number: 5, at: UnixTime(1_760_000_000), whose });
+    }
+    let place = Place::new(Kind::Secret, "grace");
+    let read = secret::read(&opened("v1", &place, "secret.sealed")).expect("a secret");
+    assert_eq!(*read, [11; secret::BYTES]);
+    let place = Place::new(Kind::Private, NAME);
+    let key = private_half::read(&opened("v1", &place, "private.sealed")).expect("a private half");
+    let signature = key.sign(b"message").expect("it signs");
+    assert!(key.without_private().verifies(b"message", &signature));
+}
+
+const NAME: &str = "0f57c6c4bd3ea2a55c1d8dc2c0f8a5a0";
+/// Of the shape of Harbor's.
+const TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6IksiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJoYXJib3ItdG9rZW4taXNzdWVyIiwic3ViIjoiZGV2IiwiYXVkIjoiaGFyYm9yLXJlZ2lzdHJ5IiwiZXhwIjoxNzYwMDAxODAwLCJuYmYiOjE3NjAwMDAwMDAsImlhdCI6MTc2MDAwMDAwMCwianRpIjoieCIsImFjY2VzcyI6W3sidHlwZSI6InJlcG9zaXRvcnkiLCJuYW1lIjoicHJpdi9zZWVkIiwiYWN0aW9ucyI6WyJwdWxsIl19XX0.c2lnbmF0dXJl";
+
 /// Writes those that aren't there; to be run once for a version, or for a kind that it adds, by hand.
 #[test]
 #[ignore = "fixtures are for ever: see tests/fixtures/store"]
@@ -113,6 +147,22 @@ fn write_the_fixtures_of_this_version() {
     write("key-signing.sealed", &sealed(&of_key, &seen(Life::Signing { seen: at }).write()));
     let life = Life::Verifying { signed_until: at, until: UnixTime(1_760_001_860) };
     write("key-verifying.sealed", &sealed(&of_key, &seen(life).write()));
+    let seen = [(ProcessId(0xabc), 5), (ProcessId(u64::MAX), 1)].into_iter().collect();
+    let grant = Grant::write(TOKEN, &[9; 32], at, &seen);
+    write("grant.sealed", &sealed(&Place::new(Kind::Grant, NAME), &grant));
+    let ends = [
+        ("end-all.sealed", Whose::All),
+        ("end-project.sealed", Whose::Project("priv".into())),
+        ("end-credential.sealed", Whose::Credential([9; 32])),
+    ];
+    for (name, whose) in ends {
+        let end = End { by: ProcessId(0xabc), number: 5, at, whose };
+        write(name, &sealed(&Place::new(Kind::End, NAME), &end::write(&end)));
+    }
+    let of_secret = secret::write(&[11; secret::BYTES]);
+    write("secret.sealed", &sealed(&Place::new(Kind::Secret, "grace"), &of_secret));
+    let half = private_half::write(&keys[0]).expect("a private half");
+    write("private.sealed", &sealed(&Place::new(Kind::Private, NAME), &half));
     let revocation = Revocation::Key { spki: spki.clone(), at };
     write("revocation.sealed", &sealed(&Place::new(Kind::Revocation, name), &revocation.write()));
     write("window.sealed", &sealed(&Place::new(Kind::Window, PLACE), &window().write()));

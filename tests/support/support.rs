@@ -7,6 +7,7 @@
 
 pub mod balancer;
 pub mod client;
+pub mod failing;
 pub mod gate;
 pub mod harbor;
 pub mod http;

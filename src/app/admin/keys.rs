@@ -63,6 +63,9 @@ pub struct Archivable {
     pub deployment: String,
     /// Files that hold keys now.
     pub files: Vec<String>,
+    /// PKCS#11 tokens that do: their private halves are in no archive.
+    #[serde(default)]
+    pub tokens: Vec<String>,
     pub known: Known,
 }
 

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     app::{
         config::{AdminAddress, Material, Secret},
+        ramp::Steer,
         status,
     },
     decisions::{key::forge::rsa, window::Order},
@@ -61,6 +62,11 @@ impl Operator for Fake {
         let changed = format!("restored, dry run: {}", archived.dry_run);
         self.retired.lock().expect("a lock").push(changed);
         Ok(Restored::default())
+    }
+
+    fn steer(&self, how: Steer) -> bool {
+        self.retired.lock().expect("a lock").push(format!("{how:?}"));
+        true
     }
 
     fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault> {

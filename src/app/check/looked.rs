@@ -109,6 +109,7 @@ mod tests {
             kid: kid.to_owned(),
             state: "signing".to_owned(),
             private,
+            token: false,
             ends_in_seconds: None,
             source: "/etc/core/private_key.pem".to_owned(),
             ..Key::default()

@@ -123,7 +123,8 @@ impl BackUp {
                 "{shown} was not written: {error}; name a file in a folder that this user may write to"
             ),
         })?;
-        Ok(output::print(&format!("{shown} is written, for its owner alone\n{}", contents(&archive))))
+        let contents = contents(&archive) + &left_out(&here.tokens);
+        Ok(output::print(&format!("{shown} is written, for its owner alone\n{contents}")))
     }
 }
 
@@ -151,6 +152,13 @@ fn contents(archive: &Archive) -> String {
     let (seen, retired) = (archive.known.seen.len(), archive.known.retired.len());
     let _ = writeln!(text, "keys seen: {seen}, retired at once: {retired}");
     text
+}
+
+/// What no archive can hold is said, so that nobody relies on it.
+fn left_out(tokens: &[String]) -> String {
+    let line =
+        |token: &String| format!("{token}\n    is not in it: its private half never leaves the token\n");
+    tokens.iter().map(line).collect()
 }
 
 /// One below the other.

@@ -38,6 +38,7 @@ fn usage_is_2_and_help_is_0() {
     exits("tidegate window open --for ever", 2);
     exits("tidegate revoke", 2);
     exits("tidegate revoke --subject dev --token-file file", 2);
+    exits("tidegate ramp set 101", 2);
     exits("tidegate keys add", 2);
     exits("tidegate keys add key.pem --signed-until yesterday", 2);
     exits("tidegate keys publish", 2);

@@ -160,6 +160,40 @@ impl fmt::Display for EndpointUrl {
     }
 }
 
+/// `https://name:port/path`, without user, query or fragment. `http` only of a loopback address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct JwksUrl {
+    pub endpoint: EndpointUrl,
+    /// Begins with a slash.
+    pub path: String,
+}
+
+impl FromStr for JwksUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let after_scheme = text.find("://").map_or(0, |at| at + 3);
+        let slash = text.get(after_scheme..).and_then(|rest| rest.find('/')).map(|at| after_scheme + at);
+        let (root, path) = slash.map_or((text, "/"), |at| text.split_at(at));
+        let endpoint: EndpointUrl = root.parse()?;
+        let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'"' | b'\\' | b'<' | b'>');
+        if !path.bytes().all(fits) {
+            return Err(UrlError::Path);
+        }
+        let is_here = matches!(endpoint.host, Host::Ip(ip) if ip.is_loopback());
+        if endpoint.scheme == Scheme::Http && !is_here {
+            return Err(UrlError::Scheme);
+        }
+        Ok(Self { endpoint, path: path.to_owned() })
+    }
+}
+
+impl fmt::Display for JwksUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.endpoint, self.path)
+    }
+}
+
 /// Where the admin listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAddress {
@@ -225,6 +259,25 @@ mod tests {
             ("http://core:+80", Port),
         ] {
             assert_eq!(url.parse::<EndpointUrl>(), Err(why), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_jwks_is_fetched_by_https_or_from_this_machine_alone() {
+        for url in
+            ["https://keys.example/a/jwks.json", "https://keys.example:8443/", "http://127.0.0.1:8080/k"]
+        {
+            assert_eq!(url.parse::<JwksUrl>().map(|u| u.to_string()).as_deref(), Ok(url));
+        }
+        for (url, why) in [
+            ("http://keys.example/jwks.json", UrlError::Scheme),
+            ("ftp://keys.example/jwks.json", UrlError::Scheme),
+            ("https://keys.example/jwks.json?token=x", UrlError::Path),
+            ("https://keys.example/a b", UrlError::Path),
+            ("https://user:x@keys.example/", UrlError::UserInfo),
+            ("https:///jwks.json", UrlError::Host),
+        ] {
+            assert_eq!(url.parse::<JwksUrl>(), Err(why), "{url}");
         }
     }
 

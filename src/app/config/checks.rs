@@ -1,9 +1,12 @@
 //! What a single value can't say about itself: the raw configuration becomes [`Settings`], and everything that doesn't
 //! fit together becomes a fault. No file is opened and nothing is resolved here.
 
+mod credential;
 mod keys;
 mod listener;
+mod peers;
 mod process;
+mod ramp;
 mod store;
 mod upstream;
 
@@ -16,6 +19,7 @@ use super::{
     raw,
     secret::{Material, SecretText},
     settings::{Mode, Realm, Settings, Stated},
+    store_url::StoreUrl,
     written::Text,
 };
 
@@ -34,6 +38,9 @@ pub fn settings(
 ) -> (Settings, Vec<Fault>) {
     let mut c = Checker { document, taken_out, faults: Vec::new() };
     let store = store::store(&mut c, root.store, &root.deployment);
+    let peers = peers::peers(&mut c, root.peers, &root.deployment);
+    let upstream = upstream::upstream(&mut c, root.upstream);
+    let ramp = ramp::ramp(&mut c, root.ramp, &upstream.endpoints);
     let settings = Settings {
         mode: match root.mode {
             raw::Mode::Enforce => Mode::Enforce,
@@ -46,8 +53,9 @@ pub fn settings(
         },
         public_url: root.public_url.0,
         listeners: listener::listeners(&mut c, root.listener.0, &root.admin.address.0),
-        upstream: upstream::upstream(&mut c, root.upstream),
+        upstream,
         keys: keys::keys(&mut c, root.keys),
+        peers,
         token: keys::token(&mut c, root.token),
         replay: process::replay(&root.replay),
         uploads: process::uploads(&mut c, &root.uploads),
@@ -58,8 +66,15 @@ pub fn settings(
         timeouts: process::timeouts(&mut c, &root.timeouts),
         admin: process::admin(&mut c, root.admin),
         log: process::log(&root.log),
+        credentials: credential::credentials(&mut c, root.credential),
+        ramp,
         stated: Stated::default(),
     };
+    if settings.keys.keep_private && settings.store.url == StoreUrl::Memory {
+        let found = "true, with a store that ends with the process";
+        let remedy = "set store.url to a file or a server, or keys.keep_private = false";
+        c.fault(&["keys.keep_private", "store.url"], found, "a store that outlives it", remedy);
+    }
     if settings.realm == Realm::Rewrite && settings.public_url.is_none() {
         c.fault(
             &["realm", "public_url"],

@@ -64,20 +64,38 @@ impl Document {
         }
     }
 
-    /// Puts `value` in the place of whatever stood at `path` (names with dots between); tables on its way are made.
+    /// Puts `value` in the place of whatever stood at `path`; tables on its way are made, elements of lists are there.
     pub fn set(&mut self, path: &str, place: &Place, value: Value) {
         self.places.retain(|known, _| !is_within(known, path));
         let mut node = &mut self.tree;
         let mut so_far = String::new();
-        for name in path.split('.') {
+        for part in path.split('.') {
             if !node.is_object() {
                 *node = Value::Object(Map::new());
             }
+            let (name, index) = indexed(part);
             so_far = member(&so_far, name);
             self.places.entry(so_far.clone()).or_insert_with(|| place.clone());
             node = &mut node[name];
+            if let Some(element) = index.and_then(|index| node.get(index)).and(index) {
+                so_far = format!("{so_far}[{element}]");
+                node = &mut node[element];
+            }
         }
         *node = value;
+    }
+
+    /// Whether a list has this element, such as `keys.sources[0]`.
+    pub fn has(&self, path: &str) -> bool {
+        let mut node = Some(&self.tree);
+        for part in path.split('.') {
+            let (name, index) = indexed(part);
+            node = node.and_then(|node| node.get(name));
+            if let Some(index) = index {
+                node = node.and_then(|list| list.get(index));
+            }
+        }
+        node.is_some()
     }
 
     /// Whether anything was written.
@@ -102,6 +120,14 @@ impl Document {
                 None => return Place::Default,
             }
         }
+    }
+}
+
+/// `sources[0]` as a name and a number.
+fn indexed(part: &str) -> (&str, Option<usize>) {
+    match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+        Some((name, index)) => (name, index.parse().ok()),
+        None => (part, None),
     }
 }
 

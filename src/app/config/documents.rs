@@ -30,7 +30,7 @@ pub fn defaults() -> String {
 
 /// Lists of tables that are written as one value rather than as `[[sections]]`.
 fn is_inline(path: &str) -> bool {
-    matches!(path, "upstream.endpoints" | "keys.sources" | "grace.windows")
+    matches!(path, "upstream.endpoints" | "keys.sources" | "grace.windows" | "ramp.plan")
 }
 
 fn is_table(kind: &Kind) -> bool {
@@ -42,8 +42,9 @@ fn is_table(kind: &Kind) -> bool {
 }
 
 fn section(text: &mut String, table: &Key, keys: &[Key]) {
-    // A table within the elements of a list has no defaults: it may be absent.
-    let optional = table.path.contains("[]");
+    // A table within the elements of a list has no defaults, nor has a list without any: they may be absent.
+    let none = || table.default.as_ref().and_then(Value::as_array).is_some_and(Vec::is_empty);
+    let optional = table.path.contains("[]") || none();
     let mark = if optional { "# " } else { "" };
     let name = table.path.replace("[]", "");
     text.push('\n');
@@ -126,7 +127,7 @@ pub fn page() -> String {
          `TIDEGATE_KEYS__SOURCES='[{ file = \"/k.pem\" }]'`. `tidegate check` lists every fault with its place and remedy.\n\
          \nA secret is written as a value or as the file that holds it (`token` or `token_file`), never both.\n\
          A running tidegate takes up a changed file, and what files it names hold. Sockets, threads and memory stay as they\n\
-         are until a restart: `listener`, `admin`, `limits`, `timeouts`, `uploads`, `log`, `store`, `deployment`, `replay.entries`, `park.requests`,\n\
+         are until a restart: `listener`, `admin`, `limits`, `timeouts`, `uploads`, `log`, `store`, `peers`, `deployment`, `replay.entries`, `park.requests`,\n\
          `park.bytes` and, in `upstream`, `tls`, `probe` and `pool`; the log says so when one of them has changed.\n\n\
          | written | is |\n| --- | --- |\n",
     );

@@ -1,19 +1,13 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 12] = [
-    ("peers", "the exchange of keys between replicas"),
+const LATER: [(&str, &str); 6] = [
     ("grace.on_refusal", "bridges for lost OIDC sessions"),
     ("grace.bridge", "bridges for lost OIDC sessions"),
     ("grace.admin", "bridges for lost OIDC sessions"),
     ("oidc", "OIDC sessions"),
     ("traces", "traces by OTLP"),
-    ("credential", "former secrets of robots"),
-    ("ramp", "a ramp between replicas"),
-    ("keys.keep_private", "private halves in the store"),
-    ("keys.sources[].pkcs11", "keys in PKCS#11 tokens"),
     ("upstream.kind", "plain registries"),
-    ("upstream.endpoints[].side", "a ramp between replicas"),
 ];
 
 /// What the key at this path arrives with, if it isn't there yet.

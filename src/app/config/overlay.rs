@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{
-    document::{Document, value_of},
+    document::{Document, member, value_of},
     faults::{Fault, Place, nearest},
     later,
     reference::{self, Key, Kind},
@@ -30,14 +30,16 @@ pub const PREFIX: &str = "TIDEGATE_";
 pub const FILE: &str = "TIDEGATE_CONFIG";
 
 /// Lays the variables over the document. `TIDEGATE_UPSTREAM__PROBE__EVERY` replaces `upstream.probe.every`: texts as
-/// they are, everything else as TOML.
+/// they are, everything else as TOML. A number names one of a list that the file has:
+/// `TIDEGATE_KEYS__SOURCES__0__PKCS11__PIN`.
 pub fn environment(document: &mut Document, variables: &[(String, String)]) -> Vec<Fault> {
     let keys = reference::keys();
     let mut faults = Vec::new();
     for (name, text) in variables {
         let Some(rest) = name.strip_prefix(PREFIX).filter(|_| name != FILE) else { continue };
-        let path = rest.to_ascii_lowercase().replace("__", ".");
-        let key = keys.iter().find(|key| key.path == path);
+        let path = path_of(rest, document);
+        let pattern = pattern(&path);
+        let key = keys.iter().find(|key| key.path == pattern);
         match key.map(|key| &key.kind) {
             None if later::covers(&path) => document.set(&path, &place(name), Value::Null),
             None => faults.extend(unknown(name, &path, &keys)),
@@ -57,6 +59,26 @@ pub fn environment(document: &mut Document, variables: &[(String, String)]) -> V
         }
     }
     faults
+}
+
+/// `KEYS__SOURCES__0__FILE` as `keys.sources[0].file`, if there is such a source.
+fn path_of(name: &str, document: &Document) -> String {
+    let mut path = String::new();
+    for part in name.to_ascii_lowercase().split("__") {
+        let element = format!("{path}[{part}]");
+        let is_number = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        path = if is_number && document.has(&element) { element } else { member(&path, part) };
+    }
+    path
+}
+
+/// The same for any of the list.
+fn pattern(path: &str) -> String {
+    let mut parts = path.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |pattern, rest| {
+        format!("{pattern}[{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+    })
 }
 
 fn place(variable: &str) -> Place {

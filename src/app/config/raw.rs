@@ -3,9 +3,12 @@
 //! The schema, the reference and the commented file of all defaults are made from these types. A default
 //! stands in `Default` alone. What a single value can't say about itself is judged in [`super::checks`].
 
+mod credential;
 mod keys;
 mod listener;
+mod peers;
 mod process;
+mod ramp;
 mod store;
 mod upstream;
 
@@ -13,11 +16,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    keys::{KeySource, Keys, Overlap, State, Token},
+    credential::Credential,
+    keys::{KeySource, Keys, Overlap, Pkcs11, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
+    peers::Peers,
     process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, UpgradeWindow, Uploads},
+    ramp::{Ramp, Step},
     store::{Store, StoreTls},
-    upstream::{Endpoint, Opaque, Probe, Upstream, UpstreamTls},
+    upstream::{Endpoint, Opaque, Probe, Side, Upstream, UpstreamTls},
 };
 use super::{address::EndpointUrl, written::Text};
 
@@ -41,6 +47,7 @@ pub struct Root {
     pub listener: Listeners,
     pub upstream: Upstream,
     pub keys: Keys,
+    pub peers: Peers,
     pub token: Token,
     pub replay: Replay,
     pub uploads: Uploads,
@@ -51,6 +58,9 @@ pub struct Root {
     pub timeouts: Timeouts,
     pub admin: Admin,
     pub log: Log,
+    /// Former secrets of robots.
+    pub credential: Vec<Credential>,
+    pub ramp: Ramp,
 }
 
 /// One listener unless any is configured.

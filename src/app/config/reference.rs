@@ -149,7 +149,7 @@ fn one_of(names: &[String]) -> String {
 }
 
 /// Formats and what they look like.
-pub const FORMATS: [(&str, &str); 10] = [
+pub const FORMATS: [(&str, &str); 12] = [
     ("time", "a time: a whole number and ms, s, m, h or d without a space, such as \"45s\""),
     ("size", "a size: a whole number and B, KiB, MiB, GiB or TiB without a space, such as \"64KiB\""),
     ("rate", "a rate: so many in each s, min or h, such as \"10/min\""),
@@ -165,6 +165,8 @@ pub const FORMATS: [(&str, &str); 10] = [
         "store",
         "\"auto\", \"memory:\", \"file:/path\", or servers without a password: \"redis://user@host:6379/0\", \"redis-sentinel://host:26379,host:26379/name\", \"redis-cluster://host:6379,host:6379\"; \"rediss…\" for TLS",
     ),
+    ("traffic", "\"project:p\", \"agent:x\" (a part of User-Agent) or \"source:10.0.0.0/8\""),
+    ("part", "a part in percent from 0% to 100%, such as \"1%\" or \"0.5%\""),
     ("date-time", "a point in time with its zone, such as 2026-12-01T20:00:00Z"),
 ];
 

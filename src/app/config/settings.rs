@@ -7,10 +7,11 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub use super::{
-    address::{AdminAddress, EndpointUrl, Host, Scheme},
+    address::{AdminAddress, EndpointUrl, Host, JwksUrl, Scheme},
     secret::{Material, Secret},
     store_url::{Server, Servers, StoreUrl},
 };
+pub use crate::decisions::ramp::{Ramp, Side};
 use crate::words::{clock::UnixTime, kid::Kid};
 
 /// The whole configuration of one process.
@@ -27,6 +28,7 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     pub upstream: Upstream,
     pub keys: Keys,
+    pub peers: Peers,
     pub token: Token,
     pub replay: Replay,
     pub uploads: Uploads,
@@ -37,6 +39,10 @@ pub struct Settings {
     pub timeouts: Timeouts,
     pub admin: Admin,
     pub log: Log,
+    /// Names differ.
+    pub credentials: Vec<FormerSecret>,
+    /// `None` = no endpoint is one to move to.
+    pub ramp: Option<Ramp>,
     pub stated: Stated,
 }
 
@@ -115,6 +121,18 @@ pub struct Upstream {
 pub struct Endpoint {
     pub url: EndpointUrl,
     pub opaque: Opaque,
+    /// Not all are the next side's.
+    pub side: Side,
+}
+
+/// A robot's former secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerSecret {
+    /// Exactly as Harbor has it.
+    pub name: String,
+    pub former_hash: PathBuf,
+    pub present: PathBuf,
+    pub until: UnixTime,
 }
 
 /// Whether several replicas, and so several keys, may answer behind one address.
@@ -170,6 +188,8 @@ pub struct Keys {
     /// At most five minutes.
     pub leeway: Duration,
     pub reread_every: Duration,
+    /// Private halves are kept in the store.
+    pub keep_private: bool,
     pub accept_missing_kid: bool,
 }
 
@@ -192,6 +212,35 @@ pub enum KeyOrigin {
     /// Every `*.pem`, `*.key` and `*.crt` in it whose name doesn't begin with a dot.
     Folder(PathBuf),
     JwksFile(PathBuf),
+    /// With the authority that signs its certificate; `None` = the platform's.
+    JwksUrl(JwksUrl, Option<Material>),
+    Token(Pkcs11),
+}
+
+/// Keys of a PKCS#11 token; a label or an id, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11 {
+    pub module: PathBuf,
+    pub token: String,
+    pub label: Option<String>,
+    pub id: Option<Vec<u8>>,
+    pub pin: Material,
+}
+
+/// With `urls`, a secret or `insecure` there is a deployment's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// No url twice; without a secret and `insecure` all are https.
+    pub urls: Vec<EndpointUrl>,
+    /// `None` = the platform's certificates.
+    pub ca: Option<Material>,
+    pub client: Option<(Material, Material)>,
+    /// `None` = the host of the url.
+    pub server_name: Option<String>,
+    pub secret: Option<Material>,
+    /// Nobody proves anything.
+    pub insecure: bool,
+    pub every: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

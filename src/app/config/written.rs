@@ -18,7 +18,10 @@ use super::{
     settings::Rate,
     store_url::StoreUrl,
 };
-use crate::words::kid::Kid;
+use crate::{
+    decisions::ramp::{Matcher, Part},
+    words::kid::Kid,
+};
 
 /// A type with one spelling as text. [`Written::FORMAT`] names it in the schema, and there its
 /// description and examples (`reference::expectation`) are found.
@@ -113,6 +116,8 @@ written! {
     IpNet, "network", network, IpNet::to_string;
     Kid, "key id", Kid::parse, Kid::to_string;
     StoreUrl, "store", |text: &str| text.parse().ok(), StoreUrl::to_string;
+    Matcher, "traffic", Matcher::parse, Matcher::to_string;
+    Part, "part", Part::parse, Part::to_string;
 }
 
 /// Is `text` written as this format asks? A format that isn't known takes none.
@@ -128,6 +133,8 @@ pub fn reads(format: &str, text: &str) -> bool {
         Kid::FORMAT => Kid::read(text).is_some(),
         StoreUrl::FORMAT => StoreUrl::read(text).is_some(),
         Moment::FORMAT => Moment::read(text).is_some(),
+        Matcher::FORMAT => Matcher::read(text).is_some(),
+        Part::FORMAT => Part::read(text).is_some(),
         _ => false,
     }
 }

@@ -44,8 +44,8 @@ impl Begun {
         let listener =
             |l: &Listener| format!("{} {}", l.address, if l.tls.is_some() { "TLS" } else { "plain" });
         let key = |entry: &Entry| {
-            let half = if entry.key().can_sign() { "private" } else { "public" };
-            format!("{} {} {half} {}", entry.source(), entry.key().kid(), entry.state(now).as_str())
+            let (key, state) = (entry.key(), entry.state(now).as_str());
+            format!("{} {} {} {state}", entry.source(), key.kid(), key.half())
         };
         let file = sources.file.as_ref().map(|path| path.display().to_string());
         Self {

@@ -13,7 +13,8 @@ use super::wiring::Alarms;
 use crate::{
     app::{
         admin::{Archivable, NotRetired, Operator, Published, Restore, Restored, RestoredWindow, Revoke},
-        held_keys,
+        distant, held_keys,
+        ramp::{self, Steer},
         status::{self, Readiness, Status, WindowReport},
         store,
     },
@@ -22,13 +23,15 @@ use crate::{
         key::Key,
         outage::Need,
         plan::Standing,
+        ramp::Side,
         record::{revocation::Revocation, seen_key::place_of},
         revoked::Revoked,
-        ring::{AddFault, Entry, Policy, RetireFault, Ring},
+        ring::{AddFault, Entry, Policy, RetireFault, Ring, SourceName},
     },
     edges::{
         fleet::{self, CANNOT_SIGN_REMEDY},
         listener::Places,
+        signer::Latency,
         store::Health,
         telemetry::{
             counters::{Counters, ROUTES, STATUSES},
@@ -37,6 +40,7 @@ use crate::{
     },
     flow::{
         context::Shared,
+        formers::Use,
         replicas::{Ordered, Replicas, Unsettled},
     },
     words::{
@@ -101,13 +105,23 @@ impl Operator for Process {
             signatures: self.shared.signer.signatures(),
             signing_delay: self.shared.signer.delay().as_secs_f64(),
             parked: self.waiting(),
+            signing: self.shared.signer.latencies(),
             uploads_not_kept: self.shared.uploads.stores.given_up.load(std::sync::atomic::Ordering::Relaxed),
             spooled: self.shared.uploads.stores.spool.as_ref().map_or(0, |spool| spool.used()),
             answers: self.shared.answers.count(),
             replays: self.shared.replays.count(),
+            grants: self.shared.graces.count(),
             connections_refused: self.places.refused() as u64,
             alarms: self.all_alarms().len() as u64,
             store: self.health(),
+            peers: distant::statuses(&self.shared.distant)
+                .into_iter()
+                .map(|peer| {
+                    (peer.name().to_owned(), peer.fault.is_none() && peer.heard_seconds_ago.is_some())
+                })
+                .collect(),
+            ramp: ramp::gauges(&self.shared, now),
+            former_secrets: self.shared.formers.uses().into_iter().map(|u| (u.name, u.requests)).collect(),
         };
         // Writing to a string can't fail.
         exposition::text(&self.counters, gauges).unwrap_or_default()
@@ -127,17 +141,26 @@ impl Operator for Process {
             window: self.shared.windows.open(now).map(|open| status::Window::of(open, now)),
             replicas: self.others(),
             keys: self.keys(&ring, |_| true, now),
+            peers: distant::statuses(&self.shared.distant),
             requests: self.requests(),
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
             would_have_rescued: self.by_name(Rescue::ALL, Rescue::name, Counters::would_rescues),
             rejections: self.by_name(Reason::ALL, Reason::name, Counters::reasons),
             waiting: self.waiting(),
+            signatures: self.shared.signer.latencies().into_iter().map(signatures).collect(),
             alarms: self.all_alarms(),
+            ramp: ramp::of(&self.shared, now),
+            former_secrets: self.shared.formers.uses().iter().map(|one| former_secret(one, now)).collect(),
         }
     }
 
+    fn steer(&self, how: Steer) -> bool {
+        ramp::steer(&self.shared, how, self.shared.clock.now())
+    }
+
     fn published(&self) -> Published {
-        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        // Peers' keys are theirs to publish (A10).
+        let (ring, now) = (self.shared.keys.sourced(), self.shared.clock.now());
         Published { jwks: ring.jwks(now), bundle: ring.bundle(now) }
     }
 
@@ -146,9 +169,12 @@ impl Operator for Process {
         let (seen, retired) = self.shared.keys.to_keep(now);
         let retired = retired.iter().map(|(key, at)| Revocation::Key { spki: key.spki().to_vec(), at: *at });
         let ended: Vec<_> = retired.chain(self.shared.revocations.to_keep()).collect();
+        let (files, tokens) = self.shared.keys.sources();
+        let names = |sources: Vec<SourceName>| sources.iter().map(ToString::to_string).collect();
         Archivable {
             deployment: self.deployment.clone(),
-            files: self.shared.keys.files().iter().map(ToString::to_string).collect(),
+            files: names(files),
+            tokens: names(tokens),
             known: Known::of(&seen, &ended, self.shared.windows.order()),
         }
     }
@@ -350,8 +376,28 @@ impl Process {
         let store = store::alarms(self.store.name(), &health)
             .into_iter()
             .map(|(subject, cause, remedy)| status::Alarm { subject, cause, remedy: remedy.to_owned() });
-        files.chain(endpoints).chain(misfits).chain(store).collect()
+        let distant = distant::alarms(&self.shared.distant);
+        let ramp = ramp::alarm(&self.shared);
+        let formers = self.shared.formers.alarms().into_iter();
+        let formers =
+            formers.map(|a| status::Alarm { subject: a.path, cause: a.cause, remedy: a.remedy.to_owned() });
+        files.chain(formers).chain(endpoints).chain(misfits).chain(store).chain(distant).chain(ramp).collect()
     }
+}
+
+fn former_secret(used: &Use, now: UnixTime) -> status::FormerSecret {
+    status::FormerSecret {
+        name: used.name.clone(),
+        ends_in_seconds: (now < used.until).then(|| used.until.since(now).as_secs()),
+        requests: used.requests,
+        last_used_seconds_ago: used.last.map(|last| now.since(last).as_secs()),
+        addresses: used.addresses,
+    }
+}
+
+fn signatures((place, latency): (String, Latency)) -> status::Signatures {
+    let mean_micros = latency.mean().as_micros() as u64;
+    status::Signatures { place, count: latency.count(), mean_micros }
 }
 
 fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {
@@ -361,5 +407,6 @@ fn endpoint(s: &crate::edges::fleet::Status) -> status::Endpoint {
         healthy: s.standing == Standing::Healthy,
         held: (&s.held).into(),
         probed_seconds_ago: s.probed.map(|at| at.elapsed().as_secs()),
+        side: if s.endpoint.side == Side::Next { "next" } else { "" }.to_owned(),
     }
 }

@@ -17,7 +17,7 @@ use super::wiring;
 use crate::{
     app::{
         config::{self, Settings, Sources, Stated},
-        translate,
+        distant, translate,
     },
     edges::resolve::Names,
     flow::context::Shared,
@@ -124,9 +124,17 @@ fn apply(
     // Without TLS so far, it begins with the endpoints that want it: they are never reached in the clear.
     let client =
         running.clone().map_or_else(|| wiring::upstream_tls(new, clock), |running| Ok(Some(running)))?;
-    shared.policy.store(Arc::new(wiring::policy(new)));
+    let urls = distant::urls(new, clock)?;
+    let policy = wiring::policy(new);
+    if shared.policy.load().ramp != policy.ramp {
+        shared.ramps.resume();
+    }
+    shared.policy.store(Arc::new(policy));
+    shared.formers.configure(wiring::formers(new), clock.now());
     shared.windows.list(translate::windows(&new.grace));
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
+    shared.distant.urls().follow(urls);
+    shared.keys.set_keeps_private(new.keys.keep_private);
     names.store(Arc::new(wiring::names(new, client.as_ref())));
     let fresh_tls = running.is_none();
     for part in fixed_parts_changed(began_with, new).filter(|part| !(fresh_tls && *part == "upstream.tls")) {
@@ -156,6 +164,7 @@ fn fixed_parts_changed(running: &Settings, new: &Settings) -> impl Iterator<Item
         ("uploads", running.uploads == new.uploads),
         ("replay.entries", running.replay.entries == new.replay.entries),
         ("store", running.store == new.store),
+        ("peers", running.peers == new.peers),
         ("admin", running.admin == new.admin),
         ("log", running.log == new.log),
         ("deployment", running.deployment == new.deployment),

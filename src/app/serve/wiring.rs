@@ -7,14 +7,17 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
-use aws_lc_rs::{hmac, rand::SystemRandom};
+use aws_lc_rs::{
+    hmac,
+    rand::{self, SystemRandom},
+};
 
 use crate::{
     app::{
         config::{self, Material, Settings},
-        translate,
+        distant, translate,
     },
-    decisions::token::verify::Rules,
+    decisions::{grace::ends::ProcessId, token::verify::Rules},
     edges::{
         alarm::Alarm,
         fleet::{Opaque, Scheme, Shelf, UpstreamTls},
@@ -29,6 +32,7 @@ use crate::{
         connection::Door,
         context::{Policy, Shared},
         evidence::Evidences,
+        formers::{self, Formers},
         grace::Graces,
         kept::Stores,
         known::KnownTokens,
@@ -36,8 +40,10 @@ use crate::{
         own_token::OwnTokens,
         park::Lot,
         pings::Pings,
+        ramps::Ramps,
         replay::Replays,
         revocations::Revocations,
+        strangers::Strangers,
         token_service::{Answers, WrongCredentials},
         uploads::Uploads,
         windows::UpgradeWindows,
@@ -67,6 +73,7 @@ pub(super) type Alarms = Arc<dyn Fn() -> Vec<Alarm> + Send + Sync>;
 pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> {
     let now = clock.now();
     let keys = Arc::new(KeyShelf::new(translate::policy(&settings.keys), translate::sources(&settings.keys)));
+    keys.set_keeps_private(settings.keys.keep_private);
     let alarms = key_source::load_once(&keys, now);
     if let Some(alarm) = alarms.iter().find(|alarm| alarm.forbids_start) {
         bail!("{}: {}; {}", alarm.path, alarm.cause, alarm.remedy);
@@ -74,6 +81,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
     let random = SystemRandom::new();
     let fresh_key = || hmac::Key::generate(hmac::HMAC_SHA256, &random).context("no randomness");
     let limits = &settings.limits;
+    let distant = Arc::new(distant::wire(settings, &keys, clock)?);
     let lot = Arc::new(Lot::new(settings.park.requests, settings.park.bytes));
     let shared = Arc::new(Shared {
         deployment: settings.deployment.clone().into(),
@@ -86,8 +94,10 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         evidence: Arc::<Evidences>::default(),
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
-        graces: Graces::new(fresh_key()?, ANSWERS),
+        formers: Formers::new(fresh_key()?),
+        graces: Graces::new(process_id()?, ANSWERS),
         pings: Pings::default(),
+        ramps: Ramps::default(),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),
         wrong: WrongCredentials::new(
             fresh_key()?,
@@ -104,7 +114,10 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
         looked: Mutex::default(),
+        distant,
+        strangers: Strangers::default(),
     });
+    shared.formers.configure(formers(settings), now);
     let upstream_tls = upstream_tls(settings, clock)?;
     let doors = settings
         .listeners
@@ -119,6 +132,24 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         of_doors.chain(present.load().client().iter().flat_map(|tls| tls.alarms().to_vec())).collect()
     });
     Ok(Wired { shared, names, doors, alarms })
+}
+
+/// Former secrets of robots.
+pub(super) fn formers(settings: &Settings) -> Vec<formers::Configured> {
+    let of = |one: &config::FormerSecret| formers::Configured {
+        name: one.name.clone(),
+        hash_file: one.former_hash.clone(),
+        present_file: one.present.clone(),
+        until: one.until,
+    };
+    settings.credentials.iter().map(of).collect()
+}
+
+/// A number that no other process has.
+fn process_id() -> anyhow::Result<ProcessId> {
+    let mut bytes = [0; 8];
+    rand::fill(&mut bytes).ok().context("no randomness")?;
+    Ok(ProcessId(u64::from_be_bytes(bytes)))
 }
 
 /// Where uploads are kept; an error where the folder takes no file.
@@ -158,6 +189,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         park: settings.park.timeout,
         answer_cache: settings.token.cache,
         grace: settings.grace.window,
+        ramp: settings.ramp.clone().map(Arc::new),
     }
 }
 
@@ -223,6 +255,7 @@ pub(in crate::app) fn door(listener: &config::Listener, clock: &Clock) -> anyhow
     });
     Ok(Door {
         cluster: listener.scope == config::Scope::Cluster,
+        certified: listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
         http2: listener.http2 && listener.tls.is_none(),
         proxy_protocol: listener.proxy_protocol,
         trusted_proxies: listener.trusted_proxies.clone().into(),
@@ -232,7 +265,7 @@ pub(in crate::app) fn door(listener: &config::Listener, clock: &Clock) -> anyhow
 
 /// The endpoints by name.
 pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls>>) -> Names {
-    let named = |url: &config::EndpointUrl, opaque| {
+    let named = |url: &config::EndpointUrl, opaque, side| {
         let host: Arc<str> = match &url.host {
             config::Host::Name(name) => name.as_str().into(),
             config::Host::Ip(ip) => ip.to_string().into(),
@@ -240,7 +273,7 @@ pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls
         let upstream = tls.filter(|_| url.scheme == config::Scheme::Https);
         let tls =
             upstream.map(|client| Arc::new(UpstreamTls { client: client.clone(), name: (*host).into() }));
-        Named { host, port: url.port, opaque, tls }
+        Named { host, port: url.port, opaque, tls, side }
     };
     let opaque = |o: config::Opaque| match o {
         config::Opaque::Auto => Opaque::Auto,
@@ -249,7 +282,7 @@ pub(in crate::app) fn names(settings: &Settings, tls: Option<&Arc<tls::ClientTls
     };
     let upstream = &settings.upstream;
     Names {
-        cores: upstream.endpoints.iter().map(|e| named(&e.url, opaque(e.opaque))).collect(),
-        portal: upstream.portal.iter().map(|url| named(url, Opaque::No)).collect(),
+        cores: upstream.endpoints.iter().map(|e| named(&e.url, opaque(e.opaque), e.side)).collect(),
+        portal: upstream.portal.iter().map(|url| named(url, Opaque::No, config::Side::Current)).collect(),
     }
 }

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Alarm, Endpoint, Evidence, Held, Key, Replica, Status, Window, WindowReport};
+use super::{
+    Alarm, Endpoint, Evidence, FormerSecret, Held, Key, Peer, Ramp, Replica, Signatures, Status, Window,
+    WindowReport,
+};
 use crate::words::clock::UnixTime;
 
 /// The whole screen.
@@ -108,6 +111,11 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     endpoints(text, &status.endpoints)?;
     replicas(text, &status.replicas)?;
     keys(text, &status.keys)?;
+    peers(text, &status.peers)?;
+    if let Some(ramp) = &status.ramp {
+        write_ramp(text, ramp)?;
+    }
+    former_secrets(text, &status.former_secrets)?;
     rescues(text, status)?;
     let rejected: u64 = status.rejections.values().sum();
     if rejected > 0 {
@@ -116,7 +124,40 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     if status.waiting > 0 {
         writeln!(text, "\nWAITING  {} requests, until Harbor can answer them", status.waiting)?;
     }
+    signatures(text, &status.signatures)?;
     alarms(text, &status.alarms)
+}
+
+/// The ramp alone.
+pub fn ramp_screen(ramp: &Ramp) -> String {
+    let mut text = String::new();
+    let _ = write_ramp(&mut text, ramp);
+    text.trim_start().to_owned()
+}
+
+fn write_ramp(text: &mut String, ramp: &Ramp) -> fmt::Result {
+    let how = match (&ramp.stopped, ramp.set) {
+        (Some(_), _) => "STOPPED",
+        (None, Some(_)) => "set by an operator",
+        (None, None) => "as planned",
+    };
+    writeln!(text, "\nRAMP  {} % of clients to the next side, {how}", ramp.share)?;
+    if let Some(stopped) = &ramp.stopped {
+        folded(text, "  stopped: ", stopped)?;
+    }
+    if ramp.planned != ramp.share {
+        writeln!(text, "  by plan: {} %", ramp.planned)?;
+    }
+    if let Some(step) = &ramp.next_step {
+        writeln!(text, "  then:    {step}")?;
+    }
+    if !ramp.by.is_empty() {
+        folded(text, "  also:    ", &ramp.by.join(", "))?;
+    }
+    let Ramp { requests_current: current, requests_next: next, failed_next: failed, .. } = ramp;
+    writeln!(text, "  requests: {current} to the current side, {next} to the next, {failed} failed there")?;
+    let (sends, failures) = (ramp.minute_requests_next, ramp.minute_failed_next);
+    writeln!(text, "  last minute: {failures} of {sends} failed there; it stops past {}", ramp.stop_at)
 }
 
 fn endpoints(text: &mut String, endpoints: &[Endpoint]) -> fmt::Result {
@@ -127,6 +168,7 @@ fn endpoints(text: &mut String, endpoints: &[Endpoint]) -> fmt::Result {
         } else {
             format!("{} {}", endpoint.address, endpoint.url)
         };
+        let name = if endpoint.side.is_empty() { name } else { format!("{}: {name}", endpoint.side) };
         let health = if endpoint.healthy { "up" } else { "DOWN" };
         let probed =
             endpoint.probed_seconds_ago.map_or_else(|| "never".to_owned(), |s| format!("{}", Ago(s)));
@@ -181,6 +223,42 @@ fn keys(text: &mut String, keys: &[Key]) -> fmt::Result {
     Ok(())
 }
 
+/// Shown where there are any.
+fn peers(text: &mut String, peers: &[Peer]) -> fmt::Result {
+    if !peers.is_empty() {
+        writeln!(text, "\n{:<36}  {:<8}  KEYS", "PEER", "HEARD")?;
+    }
+    for peer in peers {
+        let name =
+            if peer.address.is_empty() { peer.url.clone() } else { format!("{} {}", peer.address, peer.url) };
+        let heard = peer.heard_seconds_ago.map_or_else(|| "never".to_owned(), |s| format!("{}", Ago(s)));
+        let keys: Vec<String> = peer.keys.iter().map(|kid| kid.chars().take(4).collect()).collect();
+        writeln!(text, "{:<36}  {heard:<8}  {}", cut(&name, 36), cut(&keys.join(", "), 30))?;
+        if let Some(fault) = &peer.fault {
+            folded(text, "  ", fault)?;
+        }
+    }
+    Ok(())
+}
+
+fn former_secrets(text: &mut String, secrets: &[FormerSecret]) -> fmt::Result {
+    if secrets.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "\n{:<28}  {:<8}  {:>10}  {:>9}  LAST USED",
+        "FORMER SECRET OF", "ENDS IN", "REQUESTS", "ADDRESSES"
+    )?;
+    for one in secrets {
+        let ends = one.ends_in_seconds.map_or_else(|| "over".to_owned(), time);
+        let last = one.last_used_seconds_ago.map_or_else(|| "never".to_owned(), |s| Ago(s).to_string());
+        let (name, requests, addresses) = (cut(&one.name, 28), one.requests, one.addresses);
+        writeln!(text, "{name:<28}  {ends:<8}  {requests:>10}  {addresses:>9}  {last}")?;
+    }
+    Ok(())
+}
+
 /// Observe mode rescues nothing by a token's key; what it would have is what its reader wants to know.
 fn rescues(text: &mut String, status: &Status) -> fmt::Result {
     let rescued: u64 = status.rescues.values().sum();
@@ -200,6 +278,19 @@ fn counts(text: &mut String, title: &str, by_reason: &BTreeMap<String, u64>) -> 
     writeln!(text, "\n{title}")?;
     for (reason, count) in by_reason.iter().filter(|(_, count)| **count > 0) {
         writeln!(text, "  {:<40}  {count:>12}", cut(reason, 40))?;
+    }
+    Ok(())
+}
+
+/// Of interest where some are made elsewhere than in memory.
+fn signatures(text: &mut String, places: &[Signatures]) -> fmt::Result {
+    if places.iter().all(|place| place.place == "memory") {
+        return Ok(());
+    }
+    writeln!(text, "\n{:<42}  {:>12}  EACH", "SIGNED IN", "TIMES")?;
+    for Signatures { place, count, mean_micros } in places {
+        let (whole, tenth) = (mean_micros / 1_000, mean_micros / 100 % 10);
+        writeln!(text, "  {:<40}  {count:>12}  {whole}.{tenth} ms", cut(place, 40))?;
     }
     Ok(())
 }
@@ -293,11 +384,13 @@ mod tests {
             healthy,
             held,
             probed_seconds_ago: Some(75),
+            side: String::new(),
         };
         let key = |first: &str, state: &str, ends_in_seconds: Option<u64>| Key {
             kid: kid(first),
             state: state.to_owned(),
             private: ends_in_seconds.is_none(),
+            token: false,
             ends_in_seconds,
             source: "/etc/core/private_key.pem (former content)".to_owned(),
             ..Key::default()
@@ -316,11 +409,15 @@ mod tests {
                 endpoint("[2001:db8::1]:8080", false, Held::Several(vec![kid("AAAA"), kid("BBBB")])),
             ],
             keys: vec![key("AAAA", "signing", None), key("BBBB", "verifying", Some(1_620))],
+            peers: vec![],
             requests: 20_311,
             rescues: BTreeMap::from([("resign".to_owned(), 1_100), ("reroute".to_owned(), 104), ("replay".to_owned(), 0)]),
             would_have_rescued: BTreeMap::new(),
             rejections: BTreeMap::new(),
             waiting: 12,
+            signatures: Vec::new(),
+            ramp: None,
+            former_secrets: vec![],
             alarms: vec![Alarm {
                 subject: "/etc/core/private_key.pem".to_owned(),
                 cause: "the file is empty".to_owned(),
@@ -433,6 +530,51 @@ mod tests {
     }
 
     #[test]
+    fn signatures_of_a_token_are_shown_with_how_long_they_take() {
+        let place = |place: &str, mean_micros| Signatures { place: place.to_owned(), count: 7, mean_micros };
+        let memory = place("memory", 900);
+        let text = screen(&Status { signatures: vec![memory.clone()], ..status() });
+        assert!(!text.contains("SIGNED IN"), "nothing of interest: {text}");
+        let token = place("pkcs11:token=harbor;object=core", 12_345);
+        let text = screen(&Status { signatures: vec![memory, token], ..status() });
+        for line in [
+            "SIGNED IN ",
+            "  memory  ",
+            " 7  0.9 ms\n",
+            "  pkcs11:token=harbor;object=core  ",
+            " 7  12.3 ms\n",
+        ] {
+            assert!(text.contains(line), "{line:?} {text}");
+        }
+    }
+
+    #[test]
+    fn peers_are_shown_with_what_they_told_and_what_is_wrong() {
+        let url = "http://harbor-core-peers.harbor.svc:8080".to_owned();
+        let good = Peer {
+            address: "10.0.0.7:8080".to_owned(),
+            heard_seconds_ago: Some(4),
+            keys: vec![kid("AAAA"), kid("BBBB")],
+            url: url.clone(),
+            ..Peer::default()
+        };
+        let bad = Peer {
+            address: "10.0.0.8:8080".to_owned(),
+            fault: Some("its answer doesn't prove the shared secret".to_owned()),
+            url,
+            ..Peer::default()
+        };
+        let text = screen(&Status { peers: vec![good, bad], ..status() });
+        let shown: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("PEER")).take(4).collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        PEER                                  HEARD     KEYS
+        10.0.0.7:8080 http://harbor-core-pe…  4 s       AAAA, BBBB
+        10.0.0.8:8080 http://harbor-core-pe…  never     
+          its answer doesn't prove the shared secret
+        ");
+    }
+
+    #[test]
     fn observe_mode_says_what_it_would_have_rescued() {
         let observing = Status {
             mode: "observe".to_owned(),
@@ -443,6 +585,63 @@ mod tests {
         let text = screen(&observing);
         assert!(text.contains("\nWOULD HAVE RESCUED  7 of 20311 requests, or more\n  resign "), "{text}");
         assert!(!text.contains("\nRESCUED"), "{text}");
+    }
+
+    #[test]
+    fn former_secrets_are_shown_with_who_still_uses_them() {
+        let used = FormerSecret {
+            name: "robot$ci".to_owned(),
+            ends_in_seconds: Some(86_400),
+            requests: 12_345,
+            last_used_seconds_ago: Some(75),
+            addresses: 3,
+        };
+        let over = FormerSecret {
+            name: "robot$project+nightly-build-of-everything".to_owned(),
+            ..FormerSecret::default()
+        };
+        let mut text = String::new();
+        former_secrets(&mut text, &[used, over]).expect("text");
+        insta::assert_snapshot!(text, @r"
+        FORMER SECRET OF              ENDS IN     REQUESTS  ADDRESSES  LAST USED
+        robot$ci                      1d 0h          12345          3  1m 15s
+        robot$project+nightly-build…  over               0          0  never
+        ");
+    }
+
+    #[test]
+    fn a_ramp_is_shown_with_what_stopped_it() {
+        let ramp = Ramp {
+            planned: 30,
+            by: vec!["project:p".to_owned(), "agent:skopeo".to_owned()],
+            stop_at: "1%".to_owned(),
+            next_step: Some("50 % from 2026-12-01T20:00:00Z".to_owned()),
+            stopped: Some(
+                "7 of 12 requests of the next side had failed within a minute, at 2026-12-01T19:00:00Z"
+                    .to_owned(),
+            ),
+            requests_current: 100_000,
+            requests_next: 40_000,
+            failed_next: 7,
+            minute_requests_next: 12,
+            minute_failed_next: 7,
+            ..Ramp::default()
+        };
+        insta::assert_snapshot!(ramp_screen(&ramp), @r"
+        RAMP  0 % of clients to the next side, STOPPED
+          stopped: 7 of 12 requests of the next side had failed within a minute, at
+                   2026-12-01T19:00:00Z
+          by plan: 30 %
+          then:    50 % from 2026-12-01T20:00:00Z
+          also:    project:p, agent:skopeo
+          requests: 100000 to the current side, 40000 to the next, 7 failed there
+          last minute: 7 of 12 failed there; it stops past 1%
+        ");
+        let on = Ramp { stopped: None, share: 30, ..ramp };
+        assert!(ramp_screen(&on).starts_with("RAMP  30 % of clients to the next side, as planned\n  then:"));
+        let next = Endpoint { side: "next".to_owned(), ..status().endpoints.swap_remove(1) };
+        let text = screen(&Status { endpoints: vec![next], ramp: Some(on), ..status() });
+        assert!(text.contains("\nnext: 10.0.0.6:80 ") && text.contains("\nRAMP  30 %"), "{text}");
     }
 
     #[test]

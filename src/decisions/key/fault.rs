@@ -7,6 +7,8 @@ use crate::words::{file_fault::FileFault, kid::Kid};
 pub enum KeyFault {
     #[error(transparent)]
     File(#[from] FileFault),
+    #[error(transparent)]
+    Pkcs11(#[from] Pkcs11Fault),
     #[error("the file ends in the middle of a PEM block")]
     Cut,
     #[error("the file holds neither PEM blocks nor a JWKS document")]
@@ -39,6 +41,8 @@ pub enum KeyFault {
     Jwks(&'static str),
     #[error("two different keys are named `{0}`")]
     NameTaken(Kid),
+    #[error("the URL gave no keys: {0}")]
+    Fetch(String),
     #[error("the alias is set on a source of several keys")]
     AliasOfMany,
 }
@@ -73,11 +77,87 @@ impl KeyFault {
                 "check the path and the mount; core's key is at /etc/core/private_key.pem by default"
             }
             Self::File(fault) => fault.remedy(),
+            Self::Pkcs11(fault) => fault.remedy(),
             Self::EmptyFolder => "name the keys' files so, or give each as `file`",
             Self::TooMany(_) => "give a folder of keys only",
             Self::Jwks(_) => "give a JWKS of RSA or P-256 signature keys, each `kid` once (RFC 7517)",
             Self::NameTaken(_) => "give each key a name of its own, or drop one of the two",
+            Self::Fetch(_) => "check the URL, its certificate (ca_file) and the network between",
             Self::AliasOfMany => "set `alias` on a file with one key",
+        }
+    }
+}
+
+/// Why a PKCS#11 token gave no keys. A thing of the configuration is named by its key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Pkcs11Fault {
+    #[error("module {0} is not there")]
+    NoModule(String),
+    #[error("module {0} can't be loaded: {1}")]
+    NotLoaded(String, String),
+    #[error("the module doesn't answer")]
+    Hangs,
+    #[error("no token has the label {label:?}; the module shows {}", listed(shown))]
+    NoToken { label: String, shown: Vec<String> },
+    #[error("{0} tokens have this label")]
+    SeveralTokens(usize),
+    #[error("the token holds no RSA private key with this label and id that may sign")]
+    NoKey,
+    #[error("the token doesn't tell the public exponent of the key")]
+    NoPublicHalf,
+    #[error("pin_file {0}: {1}")]
+    PinFile(String, FileFault),
+    #[error("the PIN is empty or no text")]
+    NoPin,
+    #[error("the token refused the PIN, which isn't tried again")]
+    WrongPin,
+    #[error("one more wrong PIN would lock the token, so none is tried")]
+    LastTry,
+    #[error("the PIN is locked, or has expired")]
+    PinLocked,
+    #[error("the token's PIN was never set")]
+    PinNeverSet,
+    #[error("the module answers {code} to {call}")]
+    Refused { call: String, code: String },
+}
+
+fn listed(labels: &[String]) -> String {
+    let labels: Vec<String> = labels.iter().map(|label| format!("{label:?}")).collect();
+    if labels.is_empty() { "none".to_owned() } else { labels.join(", ") }
+}
+
+impl Pkcs11Fault {
+    /// What mends it, in words for the operator.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoModule(_) => "set pkcs11.module to the path of the vendor's library",
+            Self::NotLoaded(..) => {
+                "pkcs11.module must be a PKCS#11 library for this machine, with all that it needs beside it"
+            }
+            Self::Hangs => {
+                "look at the token, its network and the module's own log; signing goes on when it answers"
+            }
+            Self::NoToken { .. } => {
+                "set pkcs11.token to the label that `pkcs11-tool --module MODULE -L` shows; look at the module's own configuration"
+            }
+            Self::SeveralTokens(_) => "give each token a label of its own",
+            Self::NoKey => {
+                "set pkcs11.label or pkcs11.id as `pkcs11-tool --module MODULE --login -O` shows them"
+            }
+            Self::NoPublicHalf => "write the public key into the token too, with the same id",
+            Self::PinFile(_, fault) => fault.remedy(),
+            Self::NoPin => "write the PIN into pin_file, and nothing else",
+            Self::WrongPin => {
+                "write the right PIN into pin_file: a changed one is tried; to have the same one tried again, restart"
+            }
+            Self::LastTry => {
+                "log in to the token once with the right PIN, by `pkcs11-tool --login`, which resets its count"
+            }
+            Self::PinLocked => "have the token's security officer set a PIN, and write it into pin_file",
+            Self::PinNeverSet => "set the token's user PIN: `pkcs11-tool --init-pin`",
+            Self::Refused { .. } => {
+                "look at the token and at the module's own log; tidegate goes on trying, and logs in again by itself"
+            }
         }
     }
 }
@@ -108,4 +188,6 @@ pub enum SignFault {
     NoPrivateHalf,
     #[error("the key refused to sign")]
     Refused,
+    #[error("where the private half is, nobody answers in time")]
+    Unanswered,
 }

@@ -1,7 +1,10 @@
 //! The two halves of a key, parsed once and kept. jsonwebtoken parses the key at each use, which for RSA-2048
 //! makes a signature 1.9 ms in place of 0.85 ms and a verification 28 µs in place of 21 µs.
 
+use std::sync::Arc;
+
 use aws_lc_rs::{
+    encoding::AsDer as _,
     rand::SystemRandom,
     signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
@@ -9,8 +12,9 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
 
-use super::{Algorithm, Caution, KeyFault, SignFault, der};
+use super::{Algorithm, Caution, Elsewhere, KeyFault, SignFault, der};
 use crate::words::kid::Kid;
 
 /// Bits of the shortest and longest RSA modulus taken.
@@ -87,10 +91,11 @@ impl PublicHalf {
     }
 }
 
-/// The private half, in AWS-LC's own memory, which it wipes when freed.
+/// The private half: in AWS-LC's own memory, which it wipes when freed, or not with us at all.
 pub(super) enum PrivateHalf {
     Rsa { pair: RsaKeyPair, pkcs8: bool },
     P256(EcdsaKeyPair),
+    Elsewhere(Arc<dyn Elsewhere>),
 }
 
 impl PrivateHalf {
@@ -110,10 +115,20 @@ impl PrivateHalf {
 
     pub(super) fn caution(&self) -> Option<Caution> {
         match self {
-            Self::Rsa { pkcs8: false, .. } => None,
+            Self::Rsa { pkcs8: false, .. } | Self::Elsewhere(_) => None,
             Self::Rsa { pkcs8: true, .. } => Some(Caution::Pkcs8),
             Self::P256(_) => Some(Caution::Ec),
         }
+    }
+
+    /// `PrivateKeyInfo` in DER; `None` where it isn't with us.
+    pub(super) fn pkcs8(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let der = match self {
+            Self::Rsa { pair, .. } => pair.as_der().ok()?.as_ref().to_vec(),
+            Self::P256(pair) => pair.to_pkcs8v1().ok()?.as_ref().to_vec(),
+            Self::Elsewhere(_) => return None,
+        };
+        Some(der.into())
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Result<String, SignFault> {
@@ -125,6 +140,7 @@ impl PrivateHalf {
                 signed.map(|()| URL_SAFE_NO_PAD.encode(signature))
             }
             Self::P256(pair) => pair.sign(&random, message).map(|s| URL_SAFE_NO_PAD.encode(s)),
+            Self::Elsewhere(_) => return Err(SignFault::NoPrivateHalf),
         }
         .map_err(|_| SignFault::Refused)
     }

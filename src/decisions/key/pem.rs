@@ -75,7 +75,7 @@ fn pkcs1(inner: &[u8], whole: &[u8], is_pkcs8: bool) -> Result<Key, KeyFault> {
 }
 
 /// `PrivateKeyInfo` (RFC 5208, 5): the algorithm says what the octets are.
-fn pkcs8(whole: &[u8]) -> Result<Key, KeyFault> {
+pub(super) fn pkcs8(whole: &[u8]) -> Result<Key, KeyFault> {
     let parts = der::expect(der::SEQUENCE, whole)
         .and_then(|(body, _)| der::expect(der::INTEGER, body))
         .and_then(|(_version, rest)| der::expect(der::SEQUENCE, rest))

@@ -1,7 +1,7 @@
 //! What is known of the endpoints, and which one a token goes to.
 
 use super::{Judged, Ring};
-use crate::words::kid::Kid;
+use crate::{decisions::ramp::Side, words::kid::Kid};
 
 /// The key that an endpoint signs and verifies with, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +61,26 @@ pub trait Fleet {
     fn standing(&self, index: usize) -> Standing;
     /// What a plan would see of it.
     fn view(&self, index: usize) -> View<'_>;
+    /// Whether it is one to move to.
+    fn side(&self, index: usize) -> Side;
+}
+
+/// Where a ramp would have a request go. It never fails one for that: what the side can do nothing with goes to the
+/// other one.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The side.
+    pub side: Side,
+    /// Whether a kid that nobody verified may lead to the next side (A9); to the current one it always may.
+    pub may_be_next: bool,
+    /// Whether the credential of the request's token is at hand for the endpoint at this place.
+    pub replay: &'a dyn Fn(usize) -> bool,
+}
+
+impl Wanted<'_> {
+    fn forbids(&self, judged: Judged<'_>, side: Side) -> bool {
+        matches!(judged, Judged::Unverified(_)) && side == Side::Next && !self.may_be_next
+    }
 }
 
 /// An endpoint, and whether the token's key decided it.
@@ -72,37 +92,85 @@ pub struct Choice {
     pub rerouted: bool,
 }
 
-/// The endpoint for a request: a healthy one before an ejected one, then the one that can do most with the
-/// token as it is (holds its key, can be signed for, else any), turn and turn about among equals.
-/// `avoid` are endpoints that this request failed at. `None` only for a fleet of none.
+/// How good an endpoint is for a request; the smaller the better, the first that differs decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    by_turn: ByTurn,
+    /// Nothing can be done with the token there.
+    lost: bool,
+    /// It is not the side that the ramp wants.
+    off_side: bool,
+    fit: Fitness,
+}
+
+/// What does not look at the token's key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ByTurn {
+    avoided: bool,
+    standing: Standing,
+    /// The ramp allows no unverified kid there.
+    forbidden: bool,
+}
+
+/// The endpoint for a request: a healthy one before an ejected one, then one of the side that is wanted where it can do
+/// anything with the token, then the one that can do most with it as it is (holds its key, can be signed for, else any),
+/// turn and turn about among equals. `avoid` are endpoints that this request failed at. `None` only for a fleet of none.
 pub fn choose(
     judged: Judged<'_>,
     fleet: &impl Fleet,
     ring: &Ring,
     avoid: &[usize],
     turn: usize,
+    wanted: Option<&Wanted<'_>>,
 ) -> Option<Choice> {
     let count = fleet.count();
     if count == 1 {
         return Some(Choice { index: 0, rerouted: false });
     }
     let rank = |index: usize| {
-        (avoid.contains(&index), fleet.standing(index), fitness(judged, fleet.view(index).held, ring))
-    };
-    let mut best: Option<(usize, _)> = None;
-    let mut first: Option<(usize, _)> = None;
-    for step in 0..count {
-        let index = turn.wrapping_add(step) % count;
-        let (avoided, standing, fit) = rank(index);
-        if best.as_ref().is_none_or(|(_, b)| (avoided, standing, fit) < *b) {
-            best = Some((index, (avoided, standing, fit)));
+        let held = fleet.view(index).held;
+        let fit = fitness(judged, held, ring);
+        let side = fleet.side(index);
+        Rank {
+            by_turn: ByTurn {
+                avoided: avoid.contains(&index),
+                standing: fleet.standing(index),
+                forbidden: wanted.is_some_and(|wanted| wanted.forbids(judged, side)),
+            },
+            lost: wanted.is_some_and(|wanted| {
+                fit == Fitness::Other && !signs_one_of(judged, held, ring) && !(wanted.replay)(index)
+            }),
+            off_side: wanted.is_some_and(|wanted| wanted.side != side),
+            fit,
         }
-        if first.as_ref().is_none_or(|(_, f)| (avoided, standing) < *f) {
-            first = Some((index, (avoided, standing)));
+    };
+    let mut best: Option<(usize, Rank)> = None;
+    let mut first: Option<(usize, (ByTurn, bool))> = None;
+    let begin = wanted.and_then(|wanted| of_side(fleet, wanted.side, turn)).unwrap_or(turn);
+    for step in 0..count {
+        let index = begin.wrapping_add(step) % count;
+        let rank = rank(index);
+        if best.is_none_or(|(_, b)| rank < b) {
+            best = Some((index, rank));
+        }
+        let by_turn = (rank.by_turn, rank.off_side);
+        if first.is_none_or(|(_, f)| by_turn < f) {
+            first = Some((index, by_turn));
         }
     }
     let (index, _) = best?;
     Some(Choice { index, rerouted: first.is_some_and(|(by_turn, _)| by_turn != index) })
+}
+
+/// Turn and turn about among the endpoints of one side; `None` where there are none.
+fn of_side(fleet: &impl Fleet, side: Side, turn: usize) -> Option<usize> {
+    let all = || (0..fleet.count()).filter(|index| fleet.side(*index) == side);
+    all().nth(turn.checked_rem(all().count())?)
+}
+
+/// Whether a key that an opaque endpoint may hold can sign the token again.
+fn signs_one_of(judged: Judged<'_>, held: &Held, ring: &Ring) -> bool {
+    matches!(judged, Judged::Verified(_)) && held.kids().any(|kid| ring.signer(kid.as_str()).is_some())
 }
 
 /// What an endpoint can do with the token as it is; the smaller the better.

@@ -7,15 +7,26 @@ use std::{
 
 use super::{
     Change, Entry, Keeper, Listed, Overlap, Policy, Ring, SourceName, State,
-    keeper::{Former, Holding, Past},
+    keeper::{Holding, Past},
+    learned,
 };
 use crate::{
     decisions::key::Key,
     words::{clock::UnixTime, kid::Kid},
 };
 
+/// Whose keys a ring is made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    All,
+    /// All but peers'.
+    Sourced,
+    /// This process's own files' alone.
+    Own,
+}
+
 /// The ring at `now`, with the generation left at zero.
-pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
+pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime, view: View) -> Ring {
     let mut tombstones = keeper.tombstones.clone();
     let banned = keeper.holdings.iter().filter(|h| h.listing.state == Some(Listed::Retired));
     for key in banned.flat_map(|h| &h.current) {
@@ -23,17 +34,22 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
             tombstones.push(Arc::new(key.without_private()));
         }
     }
-    let current = keeper.holdings.iter().flat_map(|h| h.current.iter().map(|k| current(h, k, policy, now)));
+    let is_seen = |is_own| view != View::Own || is_own;
+    let sources = keeper.holdings.iter().filter(|h| is_seen(learned::is_own(h)));
+    let current = sources.flat_map(|h| h.current.iter().map(|k| current(h, k, policy, now)));
     let open = keeper.open(now);
     let former = keeper.holdings.iter().flat_map(|h| {
-        let of = |f: &Former| plain(&f.key, f.ending.state(now, policy, open), &h.name);
-        h.former.iter().map(of)
+        let seen = h.former.iter().filter(|former| is_seen(former.is_own));
+        seen.map(|f| plain(&f.key, f.ending.state(now, policy, open), &h.name))
     });
-    let past = keeper.past.iter().map(|Past { key, source, ending }| Entry {
+    let past = keeper.past.iter().filter(|past| is_seen(past.is_own));
+    let past = past.map(|Past { key, source, ending, .. }| Entry {
         since: ending.map(|ending| ending.until_with(policy, open)),
         ..plain(key, State::Retired, source)
     });
-    let mut entries = once_each(current.chain(former).chain(past), now);
+    let learned = keeper.learned.iter().filter(|_| view == View::All);
+    let learned = learned.filter_map(|l| l.entry(policy, now, listed_end(keeper, l.key())));
+    let mut entries = once_each(current.chain(former).chain(past).chain(learned), now);
     let is_held = |entry: &Entry| keeper.held_only.as_ref().is_none_or(|held| held.contains(entry.key.kid()));
     for entry in &mut entries {
         if entry.state(now).verifies() && !is_held(entry) {
@@ -50,6 +66,12 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime) -> Ring {
     }
     let names = names(&entries, now);
     Ring { generation: 0, as_of: now, entries, names, tombstones }
+}
+
+/// The end that a source lists for a key that it holds: a peer doesn't move it.
+fn listed_end(keeper: &Keeper, key: &Key) -> Option<UnixTime> {
+    let holds = |h: &&Holding| h.current.iter().any(|current| **current == *key);
+    keeper.holdings.iter().filter(holds).filter_map(|h| h.listing.until).min()
 }
 
 fn current(holding: &Holding, key: &Arc<Key>, policy: &Policy, now: UnixTime) -> Entry {
@@ -84,7 +106,8 @@ fn plain(key: &Arc<Key>, state: State, source: &SourceName) -> Entry {
 }
 
 /// A key that several sources list is one entry: the widest state counts, but for a ban, which
-/// the tombstones see to; a private half from anywhere; all aliases.
+/// the tombstones see to, and of two windows the later times; a private half from anywhere, best from memory; all
+/// aliases.
 fn once_each(entries: impl Iterator<Item = Entry>, now: UnixTime) -> Vec<Entry> {
     let mut once: Vec<Entry> = Vec::new();
     let mut places: HashMap<[u8; 32], usize> = HashMap::new();
@@ -96,14 +119,28 @@ fn once_each(entries: impl Iterator<Item = Entry>, now: UnixTime) -> Vec<Entry> 
         };
         let mut aliases = std::mem::take(&mut known.aliases);
         aliases.extend(entry.aliases.iter().filter(|a| !aliases.contains(a)).cloned().collect::<Vec<_>>());
-        let signer = [&known.key, &entry.key].into_iter().find(|key| key.can_sign()).cloned();
+        let both = [&known.key, &entry.key];
+        let here = both.iter().find(|key| key.can_sign() && key.elsewhere().is_none());
+        let signer = here.or_else(|| both.iter().find(|key| key.can_sign())).map(|key| Arc::clone(key));
+        let latest = later(known.state, entry.state);
         if width(entry.state(now)) > width(known.state(now)) {
             *known = entry;
         }
+        known.state = latest.unwrap_or(known.state);
         known.aliases = aliases;
         known.key = signer.unwrap_or_else(|| Arc::clone(&known.key));
     }
     once
+}
+
+/// Of two windows of one key the later times: who saw it sign last knows best.
+fn later(one: State, other: State) -> Option<State> {
+    match (one, other) {
+        (State::Verifying { until: a, signed_until: s }, State::Verifying { until: b, signed_until: t }) => {
+            Some(State::Verifying { until: a.max(b), signed_until: s.max(t) })
+        }
+        _ => None,
+    }
 }
 
 /// How much a state lets pass, for the comparison of two.

@@ -14,12 +14,17 @@ impl Ring {
     /// tokens for Harbor name it by its libtrust id, tokens for distribution 3 by its thumbprint, others by its alias.
     /// Announced keys are left out: whoever reads this would let them verify.
     pub fn jwks(&self, now: UnixTime) -> String {
+        json!({ "keys": self.jwks_members(now) }).to_string()
+    }
+
+    /// The members of that set.
+    pub fn jwks_members(&self, now: UnixTime) -> Vec<Value> {
         let keys = self.verifying(now).flat_map(|entry| {
             let key = entry.key();
             let names = [key.kid(), key.thumbprint()].into_iter().chain(&entry.aliases);
             names.map(|name| member(key, name)).collect::<Vec<_>>()
         });
-        json!({ "keys": keys.collect::<Vec<Value>>() }).to_string()
+        keys.collect()
     }
 
     /// The same keys as certificates for `rootcertbundle` of distribution, which makes their names itself: 2.8 libtrust

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Ending, Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble};
+use super::{
+    Ending, Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble,
+    learned::{self, Learned},
+};
 use crate::{
     decisions::{
         key::{Key, KeyFault},
@@ -87,6 +90,8 @@ pub(super) struct Holding {
 pub(super) struct Former {
     pub(super) key: Arc<Key>,
     pub(super) ending: Ending,
+    /// Whether a file of this process held it (A10).
+    pub(super) is_own: bool,
 }
 
 /// A key that was retired by time or by replacement: its public half.
@@ -96,12 +101,13 @@ pub(super) struct Past {
     pub(super) source: SourceName,
     /// How it ended, where its window did: a clock that was ahead and is put right brings it back.
     pub(super) ending: Option<Ending>,
+    pub(super) is_own: bool,
 }
 
 /// The ring's one owner. All methods are total, and time is an argument.
 #[derive(Debug)]
 pub struct Keeper {
-    policy: Policy,
+    pub(super) policy: Policy,
     pub(super) holdings: Vec<Holding>,
     /// Retired now, by the digest of the SPKI; public halves only. Nothing brings them back (A9).
     pub(super) tombstones: Vec<Arc<Key>>,
@@ -113,6 +119,10 @@ pub struct Keeper {
     pub(super) held_only: Option<Vec<Kid>>,
     /// The upgrade window that was open when last somebody said so.
     window: Option<Open>,
+    /// What peers published.
+    pub(super) learned: Vec<Learned>,
+    /// Whether nobody else writes into the store that gives keys back.
+    pub(super) recalls_own: bool,
     ring: Arc<Ring>,
 }
 
@@ -129,6 +139,8 @@ impl Keeper {
             past: vec![],
             held_only: None,
             window: None,
+            learned: vec![],
+            recalls_own: false,
             ring: Arc::default(),
         }
     }
@@ -156,6 +168,11 @@ impl Keeper {
     /// The upgrade window, where one is open.
     pub(super) fn open(&self, now: UnixTime) -> Option<Open> {
         self.window.filter(|open| now < open.until)
+    }
+
+    /// Nobody else writes into the store: what comes back from it were our own files' keys.
+    pub fn recall_as_own(&mut self) {
+        self.recalls_own = true;
     }
 
     /// Says what the configuration says about a source; order of declaration is the order of entries.
@@ -187,7 +204,8 @@ impl Keeper {
                     changes.push(Change::Mended { source: source.clone() });
                 }
                 let dropped = holding.replace(keys, &policy, now);
-                let past = |key| Past { key, source: source.clone(), ending: None };
+                let is_own = learned::is_own(holding);
+                let past = |key| Past { key, source: source.clone(), ending: None, is_own };
                 self.past.extend(dropped.into_iter().map(past));
             }
             Err(fault) => {
@@ -239,6 +257,7 @@ impl Keeper {
     /// is put right, those that it ended too early go on, with their public halves.
     pub fn refresh(&mut self, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
         self.bring_back(now);
+        self.forget_learned(now);
         let (policy, open) = (self.policy, self.open(now));
         for holding in &mut self.holdings {
             let over = holding.former.extract_if(.., |former| former.ending.is_over(now, &policy, open));
@@ -246,11 +265,12 @@ impl Keeper {
                 key: Arc::new(former.key.without_private()),
                 source: holding.name.clone(),
                 ending: Some(former.ending),
+                is_own: former.is_own,
             }));
         }
         let surplus = self.past.len().saturating_sub(Self::PAST);
         self.past.drain(..surplus);
-        let next = assemble::ring(self, &self.policy, now);
+        let next = assemble::ring(self, &self.policy, now, assemble::View::All);
         let changes = assemble::changes(&self.ring, &next, now);
         self.ring = assemble::succeed(&self.ring, next);
         (Arc::clone(&self.ring), changes)
@@ -265,11 +285,11 @@ impl Keeper {
             past.ending.is_some_and(|ending| !ending.is_over(now, &policy, open))
                 && !banned.contains(&past.key)
         };
-        for Past { key, source, ending } in self.past.extract_if(.., too_early).collect::<Vec<_>>() {
+        for Past { key, source, ending, is_own } in self.past.extract_if(.., too_early).collect::<Vec<_>>() {
             let Some(ending) = ending else { continue };
             let is_known = |h: &Holding| h.current.contains(&key) || h.former.iter().any(|f| f.key == key);
             if !self.holdings.iter().any(is_known) {
-                self.holding(&source, now).former.push(Former { key, ending });
+                self.holding(&source, now).former.push(Former { key, ending, is_own });
             }
         }
     }
@@ -300,7 +320,8 @@ impl Keeper {
         for key in keys {
             self.past.retain(|past| *past.key != key);
             let key = Arc::new(key.without_private());
-            self.holding(&SourceName::new(Self::ADDED), now).former.push(Former { key, ending });
+            let former = Former { key, ending, is_own: false };
+            self.holding(&SourceName::new(Self::ADDED), now).former.push(former);
         }
         Ok(self.refresh(now))
     }
@@ -353,12 +374,18 @@ impl Keeper {
     /// Retires a key at once that another replica or an archive names, and that was retired `at`; it need not be in the
     /// ring. What verified stays known by name, as retired.
     pub fn ban(&mut self, key: Arc<Key>, at: UnixTime, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        self.bury(key, at);
+        self.refresh(now)
+    }
+
+    pub(super) fn bury(&mut self, key: Arc<Key>, at: UnixTime) {
         for holding in &mut self.holdings {
             let over = holding.former.extract_if(.., |former| former.key == key);
             self.past.extend(over.map(|former| Past {
                 key: Arc::new(former.key.without_private()),
                 source: holding.name.clone(),
                 ending: None,
+                is_own: former.is_own,
             }));
         }
         let first = self.banned_at.entry(*key.spki_digest()).or_insert(at);
@@ -366,7 +393,6 @@ impl Keeper {
         if !self.tombstones.contains(&key) {
             self.tombstones.push(key);
         }
-        self.refresh(now)
     }
 
     /// When a key was retired at once, as far as is known.
@@ -429,7 +455,8 @@ impl Holding {
         }
         let ending = Ending::after(now, policy);
         let ending = self.listing.until.map_or(ending, |end| ending.cut(end));
-        self.former.extend(gone.into_iter().map(|key| Former { key, ending }));
+        let is_own = learned::is_own(self);
+        self.former.extend(gone.into_iter().map(|key| Former { key, ending, is_own }));
         Vec::new()
     }
 }

@@ -56,4 +56,6 @@ pub struct Listing {
     pub until: Option<UnixTime>,
     /// Public halves alone are a fault.
     pub needs_private: bool,
+    /// Its keys came from another machine: they are not ours to publish (A10).
+    pub is_remote: bool,
 }

@@ -46,14 +46,43 @@ impl Keeper {
         current.chain(former).filter(|seen| !is_banned(seen)).collect()
     }
 
+    /// Keys of [`Self::seen`] whose private halves are here.
+    pub fn private_halves(&self, now: UnixTime) -> Vec<Arc<Key>> {
+        if self.policy().overlap != Overlap::Auto {
+            return Vec::new();
+        }
+        let current = self.holdings.iter().filter(|h| signs(h, now)).flat_map(|h| &h.current);
+        let former = self.holdings.iter().flat_map(|h| h.former.iter().map(|former| &former.key));
+        let is_kept =
+            |key: &&Arc<Key>| key.can_sign() && key.elsewhere().is_none() && !self.tombstones.contains(key);
+        current.chain(former).filter(is_kept).cloned().collect()
+    }
+
+    /// Gives keys that came back as public halves their private ones.
+    pub fn recall_private(
+        &mut self,
+        keys: impl IntoIterator<Item = Key>,
+        now: UnixTime,
+    ) -> (Arc<Ring>, Vec<Change>) {
+        for key in keys {
+            let mut former = self.holdings.iter_mut().flat_map(|h| &mut h.former);
+            if let Some(former) = former.find(|former| *former.key == key && !former.key.can_sign()) {
+                let declared = former.key.declared().cloned();
+                former.key = Arc::new(declared.into_iter().fold(key, Key::with_alias));
+            }
+        }
+        self.refresh(now)
+    }
+
     /// What was retired at once: public halves.
     pub fn retired(&self) -> &[Arc<Key>] {
         &self.tombstones
     }
 
-    /// The sources that hold keys now, in the order of their declaration.
-    pub fn sources(&self) -> impl Iterator<Item = &SourceName> {
-        self.holdings.iter().filter(|h| !h.current.is_empty()).map(|h| &h.name)
+    /// The sources that hold keys now, in the order of their declaration, and whether a file holds them.
+    pub fn sources(&self) -> impl Iterator<Item = (&SourceName, bool)> {
+        let is_file = |holding: &Holding| holding.current.iter().all(|key| key.elsewhere().is_none());
+        self.holdings.iter().filter(|h| !h.current.is_empty()).map(move |h| (&h.name, is_file(h)))
     }
 
     /// What [`Self::restore`] would change.
@@ -119,9 +148,10 @@ impl Keeper {
                 return;
             }
         }
+        let is_own = self.recalls_own;
         let holding = self.holding(&SourceName::new(&seen.source), now);
         let ending = holding.listing.until.map_or(ending, |end| ending.cut(end));
-        holding.former.push(Former { key: Arc::new(key), ending });
+        holding.former.push(Former { key: Arc::new(key), ending, is_own });
     }
 
     /// When a key that no source holds any more signed last, as far as can be known, and when its last token ends;
@@ -291,6 +321,28 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_comes_back_with_its_private_half_signs_as_long_as_it_verifies() {
+        let mut before = keeper(Overlap::Auto);
+        before.observe(&file(), Ok(vec![rsa(0).key()]), at(0));
+        before.observe(&file(), Ok(vec![rsa(1).key()]), at(100));
+        let (kept, halves) = (before.seen(at(200)), before.private_halves(at(200)));
+        assert_eq!(halves.iter().filter(|key| key.can_sign()).count(), 2);
+        let own = |which: usize| rsa(which).key().kid().clone();
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.observe(&file(), Ok(vec![rsa(1).key()]), at(300));
+        let (ring, _) = keeper.recall(kept, at(300));
+        assert!(ring.signer(own(0).as_str()).is_none(), "its public half alone");
+        let generation = ring.generation();
+        let (ring, _) = keeper.recall_private([rsa(0).key(), rsa(2).key()], at(300));
+        assert!(ring.signer(own(0).as_str()).is_some());
+        assert!(ring.find(own(2).as_str()).is_none(), "a private half alone is nothing");
+        assert_ne!(ring.generation(), generation);
+        let (ring, _) = keeper.ban(Arc::new(rsa(0).key().without_private()), at(400), at(400));
+        assert!(ring.signer(own(0).as_str()).is_none());
+        assert_eq!(keeper.private_halves(at(400)).len(), 1, "what was retired at once is not kept");
+    }
+
+    #[test]
     fn without_automatic_overlap_nothing_is_kept_and_nothing_comes_back() {
         for overlap in [Overlap::Listed, Overlap::Off] {
             let mut keeper = keeper(overlap);
@@ -298,6 +350,7 @@ mod tests {
             let (ring, _) = keeper.recall(kept(200), at(300));
             assert_eq!(ring.entries().count(), 1);
             assert_eq!(keeper.seen(at(300)), []);
+            assert!(keeper.private_halves(at(300)).is_empty());
         }
     }
 }

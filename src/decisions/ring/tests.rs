@@ -314,7 +314,7 @@ fn an_explicit_end_bounds_the_window_of_a_replaced_key() {
 fn only_the_last_retired_keys_are_remembered() {
     let mut keeper = keeper(Overlap::Off);
     let key = Arc::new(rsa(0).key());
-    let past = keeper::Past { key, source: file(), ending: None };
+    let past = keeper::Past { key, source: file(), ending: None, is_own: true };
     keeper.past = vec![past; 3 * Keeper::PAST];
     keeper.refresh(at(0));
     assert_eq!(keeper.past.len(), Keeper::PAST);

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::{Alarm, Place, Source};
@@ -11,7 +12,10 @@ use crate::{
         key::{self, Key, KeyFault},
         ring::{Listed, Listing, SourceName},
     },
-    edges::small_file::{self, CORE, Mode, Read, Stamp},
+    edges::{
+        pkcs11::{Location, Modules, Reading, Watched},
+        small_file::{self, CORE, Mode, Read, Stamp},
+    },
     words::clock::UnixTime,
 };
 
@@ -42,6 +46,16 @@ pub(super) struct Sight {
 pub(super) struct Looker {
     sources: Vec<Source>,
     seen: HashMap<PathBuf, Seen>,
+    tokens: Vec<Token>,
+    modules: Modules,
+}
+
+/// A token that is watched, and what it said at the last look.
+#[derive(Debug)]
+struct Token {
+    watched: Watched,
+    said: Option<Result<Reading, KeyFault>>,
+    warnings: Vec<Alarm>,
 }
 
 /// A path as it was at the last look.
@@ -58,7 +72,44 @@ struct Seen {
 
 impl Looker {
     pub(super) fn new(sources: Vec<Source>) -> Self {
-        Self { sources, seen: HashMap::new() }
+        let mut looker = Self::default();
+        looker.sources = sources;
+        looker.watch_tokens();
+        looker
+    }
+
+    /// Begins to watch the tokens that no one watches yet, and ends to watch those that are configured no more.
+    fn watch_tokens(&mut self) {
+        let wanted = self.sources.iter().filter_map(|source| match &source.place {
+            Place::Token(location) => Some(&**location),
+            Place::File(_) | Place::Folder(_) | Place::Jwks(_) => None,
+        });
+        let mut before = std::mem::take(&mut self.tokens);
+        let (modules, tokens) = (&self.modules, &mut self.tokens);
+        tokens.extend(wanted.map(|location: &Location| {
+            match before.iter().position(|token| token.watched.location() == location) {
+                Some(at) => before.swap_remove(at),
+                None => Token {
+                    watched: Watched::start(location.clone(), modules),
+                    said: None,
+                    warnings: Vec::new(),
+                },
+            }
+        }));
+    }
+
+    /// See [`Modules::end`].
+    pub(super) fn end(&self) {
+        self.modules.end();
+    }
+
+    /// Has all tokens looked at, and waits for that as long as this.
+    pub(super) fn ask_tokens(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let asked: Vec<_> = self.tokens.iter().map(|token| (token, token.watched.ask())).collect();
+        for (token, look) in asked {
+            token.watched.wait(look, until);
+        }
     }
 
     pub(super) fn sources(&self) -> &[Source] {
@@ -67,10 +118,17 @@ impl Looker {
 
     /// Takes other sources; what is configured no more counts as taken away on purpose.
     pub(super) fn reconfigure(&mut self, sources: Vec<Source>, now: UnixTime) -> Vec<Sight> {
-        let before = std::mem::replace(self, Self::new(sources));
+        let seen = std::mem::take(&mut self.seen);
+        let tokens: Vec<SourceName> = self.tokens.iter().map(|token| token.watched.name()).collect();
+        self.sources = sources;
+        self.watch_tokens();
+        // What is listed otherwise now is told again.
+        self.tokens.iter_mut().for_each(|token| token.said = None);
         let mut sights = self.look(Patience::None, now);
-        let gone = before.seen.keys().filter(|path| !self.seen.contains_key(*path));
-        sights.extend(gone.map(|path| Sight::gone(path)));
+        let gone = seen.keys().filter(|path| !self.seen.contains_key(*path));
+        sights.extend(gone.map(|path| Sight::gone(name_of(path))));
+        let is_watched = |name: &SourceName| self.tokens.iter().any(|token| token.watched.name() == *name);
+        sights.extend(tokens.into_iter().filter(|name| !is_watched(name)).map(Sight::gone));
         sights
     }
 
@@ -79,6 +137,8 @@ impl Looker {
         if let Some(seen) = self.seen.get_mut(Path::new(name.as_str())) {
             seen.stamp = None;
         }
+        let of_token = self.tokens.iter_mut().filter(|token| token.watched.name() == *name);
+        of_token.for_each(|token| token.said = None);
     }
 
     /// What changed since the last look.
@@ -87,15 +147,20 @@ impl Looker {
         for Source { place, listing } in &self.sources {
             match place {
                 Place::File(path) => look.file(path, listing, key::parse),
-                Place::Jwks(path) => look.file(path, listing, jwks_only),
+                Place::Jwks(path) => look.file(path, listing, key::parse_jwks),
                 Place::Folder(path) => look.folder(path, listing),
+                Place::Token(location) => {
+                    let token = self.tokens.iter_mut().find(|token| token.watched.location() == &**location);
+                    look.sights.extend(token.and_then(|token| token.sight(listing, now)));
+                }
             }
         }
         look.sights
     }
 
     pub(super) fn warnings(&self) -> Vec<Alarm> {
-        self.seen.values().flat_map(|seen| seen.warnings.iter().cloned()).collect()
+        let of_files = self.seen.values().flat_map(|seen| &seen.warnings);
+        of_files.chain(self.tokens.iter().flat_map(|token| &token.warnings)).cloned().collect()
     }
 
     pub(super) fn suspicions(&self) -> Vec<Alarm> {
@@ -103,9 +168,35 @@ impl Looker {
     }
 }
 
+impl Token {
+    /// What it says, if that is something else than at the last look.
+    fn sight(&mut self, listing: &Listing, now: UnixTime) -> Option<Sight> {
+        let said = self.watched.reading()?;
+        if self.said.as_ref() == Some(&said) {
+            return None;
+        }
+        let name = self.watched.name();
+        let read = said.as_ref().map_err(KeyFault::clone).and_then(|reading| self.watched.keys(reading));
+        self.warnings.clear();
+        if said.as_ref().is_ok_and(|reading| reading.may_leave) {
+            let cause = "the token gives the private half to whoever has the PIN".to_owned();
+            let remedy = "make keys in the token with CKA_SENSITIVE and without CKA_EXTRACTABLE";
+            self.warnings.push(warning(Path::new(name.as_str()), cause, remedy, now));
+        }
+        self.said = Some(said);
+        Some(Sight { name, listing: Some(listing.clone()), read })
+    }
+}
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl Sight {
-    fn gone(path: &Path) -> Self {
-        Self { name: name_of(path), listing: None, read: Ok(Vec::new()) }
+    fn gone(name: SourceName) -> Self {
+        Self { name, listing: None, read: Ok(Vec::new()) }
     }
 }
 
@@ -171,7 +262,7 @@ impl Look<'_> {
             Err(fault) => return self.failed(folder, listing, fault),
         };
         if self.seen.remove(folder).is_some() {
-            self.sights.push(Sight::gone(folder));
+            self.sights.push(Sight::gone(name_of(folder)));
         }
         for file in &files {
             self.file(file, listing, key::parse);
@@ -179,7 +270,7 @@ impl Look<'_> {
         let gone = |path: &&PathBuf| path.parent() == Some(folder) && !files.contains(path);
         for path in self.seen.keys().filter(gone).cloned().collect::<Vec<_>>() {
             self.seen.remove(&path);
-            self.sights.push(Sight::gone(&path));
+            self.sights.push(Sight::gone(name_of(&path)));
         }
     }
 }
@@ -205,13 +296,6 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
     }
     files.sort();
     if files.is_empty() { Err(KeyFault::EmptyFolder) } else { Ok(files) }
-}
-
-fn jwks_only(bytes: &[u8]) -> Result<Vec<Key>, KeyFault> {
-    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
-        Some(b'{') | None => key::parse(bytes),
-        Some(_) => Err(KeyFault::Jwks("it is no JSON object")),
-    }
 }
 
 fn warnings(path: &Path, keys: &[Key], read: &Read, now: UnixTime) -> Vec<Alarm> {

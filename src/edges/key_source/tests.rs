@@ -347,7 +347,7 @@ fn a_file_whose_mode_alone_changes_is_suspected_and_cleared() {
     let shelf = KeyShelf::new(policy(), vec![source(Place::File(path.clone()))]);
     let suspected = |mode| {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        shelf.look(Patience::None, UnixTime(0));
+        shelf.look(Patience::None, None, UnixTime(0));
         shelf.suspicions().len()
     };
     assert_eq!([0o644, 0o600, 0o644, 0o400].map(suspected), [0, 1, 0, 1]);

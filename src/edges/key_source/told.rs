@@ -74,6 +74,8 @@ fn is_change(kind: EventKind) -> bool {
 fn folder(source: &Source) -> Option<&Path> {
     match &source.place {
         Place::Folder(path) => Some(path),
+        // Its thread tells.
+        Place::Token(_) => None,
         Place::File(path) | Place::Jwks(path) => {
             path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
         }

@@ -27,7 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A store is asked so often whether it is there and has changed: what another replica wrote is seen within a
 /// second.
 const BEAT: Duration = Duration::from_millis(400);
-/// Changes that wait at most, and their bytes: past it new ones are dropped and counted.
+/// Changes that wait at most, and their bytes: past it new ones are dropped and counted. Grants, of which there are many
+/// and each comes again, have a half of it, and aren't counted.
 const WAITING: usize = 100_000;
 const WAITING_BYTES: usize = 64 << 20;
 /// Changes written in one call, and records read in one.
@@ -70,7 +71,8 @@ pub struct Loaded {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: HashMap<Place, Change>,
+    /// In the order of their kinds.
+    waiting: BTreeMap<Place, Change>,
     bytes: usize,
     writing: usize,
     /// The highest generation seen of each place: one below it was put back (A21).
@@ -123,11 +125,6 @@ impl Store {
         self.backend.name()
     }
 
-    /// Whether other processes write to it too.
-    pub fn is_shared(&self) -> bool {
-        self.backend.is_shared()
-    }
-
     /// How it is now.
     pub fn health(&self) -> Health {
         let state = self.state();
@@ -154,22 +151,87 @@ impl Store {
     }
 
     async fn read_all(&self, kind: Kind) -> Result<Vec<(String, Kept)>, StoreFault> {
+        let mut all = Vec::new();
+        self.read_pages(kind, |records| all.extend(records)).await?;
+        Ok(all)
+    }
+
+    async fn read_pages(
+        &self,
+        kind: Kind,
+        mut each: impl FnMut(Vec<(String, Kept)>) + Send,
+    ) -> Result<(), StoreFault> {
         // Asked for before: what is written while we read shows at the next beat.
         let revision = in_time(self.backend.revision(kind)).await?;
         self.state().revisions.insert(kind, revision);
-        let (mut all, mut from) = (Vec::new(), None);
+        let mut from = None;
         loop {
             let page = in_time(self.backend.page(kind, from.as_ref(), AT_ONCE)).await?;
-            all.extend(page.records);
+            each(page.records);
             match page.next {
                 Some(next) => from = Some(next),
-                None => return Ok(all),
+                None => return Ok(()),
             }
         }
     }
 
+    /// The records of a kind that were neither read nor written here as they are now, page by page: `take` has each.
+    /// Else as [`Self::load`].
+    pub async fn news(&self, kind: Kind, mut take: impl FnMut(Loaded) + Send) -> Result<(), StoreFault> {
+        let read = self.read_pages(kind, |records| {
+            for (key, kept) in records {
+                let place = Place::new(kind, key);
+                let known = self.state().generations.get(&place).copied();
+                if known != Some(kept.generation) || self.is_over(&kept) {
+                    self.take_in(place, &kept).into_iter().for_each(&mut take);
+                }
+            }
+        });
+        let read = read.await;
+        self.note(read.as_ref().copied());
+        read
+    }
+
+    /// Whether anybody, we among them, has written records of this kind since they were last read.
+    pub async fn has_moved(&self, kind: Kind) -> Result<bool, StoreFault> {
+        let revision = in_time(self.backend.revision(kind)).await?;
+        Ok(self.state().revisions.get(&kind) != Some(&revision))
+    }
+
+    /// Whether other processes write to it too.
+    pub fn is_shared(&self) -> bool {
+        self.backend.is_shared()
+    }
+
+    /// What this place holds; it is `plain` where it held nothing, written when this comes back. `None` = what it holds
+    /// doesn't open.
+    pub async fn first(&self, place: &Place, plain: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreFault> {
+        let first = self.try_first(place, plain).await;
+        self.note(first.as_ref().map(|_| ()));
+        first
+    }
+
+    async fn try_first(&self, place: &Place, plain: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreFault> {
+        let change = Change::Keep { plain: plain.to_vec().into(), expires: None };
+        for _ in 0..TRIES {
+            if let Some(kept) = in_time(self.backend.get(place)).await? {
+                return Ok(self.open(place, &kept).ok());
+            }
+            let Some(write) = self.sealed(place, &change, None) else { return Ok(None) };
+            if in_time(self.backend.put(vec![write.clone()])).await?.first() == Some(&Written::Done) {
+                self.done(&write);
+                return Ok(Some(plain.to_vec().into()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_over(&self, kept: &Kept) -> bool {
+        kept.expires.is_some_and(|at| at <= self.clock.now())
+    }
+
     fn take_in(&self, place: Place, kept: &Kept) -> Option<Loaded> {
-        if kept.expires.is_some_and(|at| at <= self.clock.now()) {
+        if self.is_over(kept) {
             self.state().generations.insert(place.clone(), kept.generation);
             self.queue(place, Change::Forget);
             return None;
@@ -211,9 +273,10 @@ impl Store {
         }
     }
 
-    /// Has this written, soon and without anybody waiting. Of two changes of one place the later one counts.
-    pub fn keep(&self, place: Place, plain: Vec<u8>, expires: Option<UnixTime>) {
-        self.queue(place, Change::Keep { plain: Zeroizing::new(plain), expires });
+    /// Has this written, soon and without anybody waiting. Of two changes of one place the later one counts. Whether
+    /// there was room for it.
+    pub fn keep(&self, place: Place, plain: Vec<u8>, expires: Option<UnixTime>) -> bool {
+        self.queue(place, Change::Keep { plain: Zeroizing::new(plain), expires })
     }
 
     /// Has this removed.
@@ -221,19 +284,21 @@ impl Store {
         self.queue(place, Change::Forget);
     }
 
-    fn queue(&self, place: Place, change: Change) {
+    fn queue(&self, place: Place, change: Change) -> bool {
         let mut state = self.state();
         let before = state.waiting.get(&place).map(Change::bytes);
         let bytes = state.bytes - before.unwrap_or_default() + change.bytes();
-        if before.is_none() && (state.waiting.len() >= WAITING || bytes > WAITING_BYTES) {
-            state.dropped += 1;
-            return;
+        let part = if place.kind == Kind::Grant { 2 } else { 1 };
+        if before.is_none() && (state.waiting.len() >= WAITING / part || bytes > WAITING_BYTES / part) {
+            state.dropped += u64::from(part == 1);
+            return false;
         }
         state.bytes = bytes;
         state.waiting.insert(place, change);
         self.tell_pending(&state);
         drop(state);
         self.wake.notify_one();
+        true
     }
 
     fn queue_unless_newer(&self, place: Place, change: Change) {

@@ -15,7 +15,10 @@ use prometheus_client::{
 
 use super::counters::{BOUNDS, Counters, ROUTES, STATUSES};
 use crate::{
-    edges::store::Health,
+    edges::{
+        signer::{self, Latency},
+        store::Health,
+    },
     words::reason::{Outcome, Reason, Rescue},
 };
 
@@ -34,6 +37,8 @@ pub struct Gauges {
     pub endpoints: Vec<(String, bool, Vec<String>)>,
     /// Signatures made since the start.
     pub signatures: u64,
+    /// How long signatures took, by where they were made.
+    pub signing: Vec<(String, Latency)>,
     /// Jobs' present waiting time, seconds.
     pub signing_delay: f64,
     /// Requests that wait for an endpoint.
@@ -46,12 +51,33 @@ pub struct Gauges {
     pub answers: u64,
     /// Credentials for replay in memory.
     pub replays: u64,
+    /// Grants of Harbor's that grace may give again.
+    pub grants: u64,
     /// Connections refused because all places were taken.
     pub connections_refused: u64,
     /// Alarms that stand.
     pub alarms: u64,
     /// The store; `None` = memory.
     pub store: Option<Health>,
+    /// Peers: name, and whether its last answer was good.
+    pub peers: Vec<(String, bool)>,
+    /// The move to the next side; `None` = there is none.
+    pub ramp: Option<RampGauges>,
+    /// Robots with a former secret, and requests with it since the start.
+    pub former_secrets: Vec<(String, u64)>,
+}
+
+/// The move to the next side.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RampGauges {
+    /// Percent of clients that go there now.
+    pub share: u8,
+    /// Whether all go to the current side.
+    pub stopped: bool,
+    /// Requests to the current side, and to the next one.
+    pub requests: [u64; 2],
+    /// Those that failed at the next side.
+    pub failed: u64,
 }
 
 /// One family of metrics: how it is documented and exposed.
@@ -67,7 +93,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 31] = [
+pub const FAMILIES: [Family; 38] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",
@@ -138,8 +164,14 @@ pub const FAMILIES: [Family; 31] = [
     },
     Family { name: "tidegate_signatures", help: "Tokens signed again", labels: &[], kind: "counter" },
     Family {
+        name: "tidegate_signature_duration_seconds",
+        help: "How long signatures were waited for: those of key files are made in `memory`, others in the token that the source names",
+        labels: &["place"],
+        kind: "histogram",
+    },
+    Family {
         name: "tidegate_signing_delay_seconds",
-        help: "How long a signature asked for now would wait",
+        help: "How long a signature asked for now would wait that is made in memory",
         labels: &[],
         kind: "gauge",
     },
@@ -199,6 +231,12 @@ pub const FAMILIES: [Family; 31] = [
         kind: "gauge",
     },
     Family {
+        name: "tidegate_peer_up",
+        help: "1 where a peer's last answer told its keys",
+        labels: &["peer"],
+        kind: "gauge",
+    },
+    Family {
         name: "tidegate_alarms",
         help: "Faults that an operator should mend",
         labels: &[],
@@ -227,6 +265,36 @@ pub const FAMILIES: [Family; 31] = [
         help: "Records of the store whose seal doesn't open; they count as not there and stay where they are",
         labels: &[],
         kind: "gauge",
+    },
+    Family {
+        name: "tidegate_former_secret_requests",
+        help: "Requests with a robot's former secret that were taken; no sample for robots without one",
+        labels: &["robot"],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_ramp_share_ratio",
+        help: "Part of clients that the ramp sends to the next side now; no sample without a ramp",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_ramp_stopped",
+        help: "1 while the ramp is stopped, by failures or by an operator, and all go to the current side",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_ramp_requests",
+        help: "Requests by the side that they went to, or should have, while there is a ramp",
+        labels: &["side"],
+        kind: "counter",
+    },
+    Family {
+        name: "tidegate_ramp_failures",
+        help: "Requests that failed at the next side: no connection, no answer, 5xx, an empty token, a refusal of a token that must be good; clients see few of them",
+        labels: &[],
+        kind: "counter",
     },
     Family {
         name: "tidegate_log_lines_dropped",
@@ -306,6 +374,7 @@ impl Scrape {
             "tidegate_kept" => vec![
                 (vec![("what", "token_answers")], g.answers as f64),
                 (vec![("what", "replay_credentials")], g.replays as f64),
+                (vec![("what", "grants")], g.grants as f64),
             ],
             "tidegate_key_state" => g
                 .keys
@@ -330,6 +399,11 @@ impl Scrape {
                         .map(move |kid| (vec![("endpoint", name.as_str()), ("kid", kid.as_str())], 1.0))
                 })
                 .collect(),
+            "tidegate_peer_up" => g
+                .peers
+                .iter()
+                .map(|(name, up)| (vec![("peer", name.as_str())], f64::from(u8::from(*up))))
+                .collect(),
             "tidegate_alarms" => one(g.alarms as f64),
             "tidegate_store_degraded_since_seconds" => {
                 self.of_store(|s| s.degraded.as_ref().map_or(0.0, |(since, _)| since.0 as f64))
@@ -337,6 +411,18 @@ impl Scrape {
             "tidegate_store_waiting_changes" => self.of_store(|s| s.waiting as f64),
             "tidegate_store_dropped_changes" => self.of_store(|s| s.dropped as f64),
             "tidegate_store_unopened_records" => self.of_store(|s| s.unopened.len() as f64),
+            "tidegate_former_secret_requests" => {
+                let used = g.former_secrets.iter();
+                used.map(|(robot, count)| (vec![("robot", robot.as_str())], *count as f64)).collect()
+            }
+            "tidegate_ramp_share_ratio" => self.of_ramp(|r| f64::from(r.share) / 100.0),
+            "tidegate_ramp_stopped" => self.of_ramp(|r| f64::from(u8::from(r.stopped))),
+            "tidegate_ramp_requests" => {
+                let sides = |r: &RampGauges| ["current", "next"].into_iter().zip(r.requests);
+                let all = g.ramp.iter().flat_map(sides);
+                all.map(|(side, count)| (vec![("side", side)], count as f64)).collect()
+            }
+            "tidegate_ramp_failures" => self.of_ramp(|r| r.failed as f64),
             "tidegate_log_lines_dropped" => one(self.sum(|w| w.log_dropped.load(Relaxed))),
             _ => Vec::new(),
         }
@@ -344,6 +430,10 @@ impl Scrape {
 
     fn of_store(&self, of: impl Fn(&Health) -> f64) -> Samples<'_> {
         self.gauges.store.iter().map(|health| (Vec::new(), of(health))).collect()
+    }
+
+    fn of_ramp(&self, of: impl Fn(&RampGauges) -> f64) -> Samples<'_> {
+        self.gauges.ramp.iter().map(|ramp| (Vec::new(), of(ramp))).collect()
     }
 
     fn requests(&self) -> BTreeMap<(usize, usize), u64> {
@@ -394,6 +484,14 @@ impl Scrape {
                     encoder
                         .encode_family(&labels)?
                         .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                }
+            }
+            "tidegate_signature_duration_seconds" => {
+                for (place, latency) in &self.gauges.signing {
+                    let buckets: Vec<_> = signer::BOUNDS.into_iter().zip(latency.buckets).collect();
+                    let (sum, labels) = (latency.total.as_secs_f64(), [("place", place.as_str())]);
+                    let mut encoder = encoder.encode_family(&labels)?;
+                    encoder.encode_histogram::<NoLabelSet>(sum, latency.count(), &buckets, None)?;
                 }
             }
             name => {

@@ -1,4 +1,4 @@
-//! Nothing but what this process sealed, whole and in its time, opens.
+//! Nothing but what was sealed here, whole and in its time, opens.
 
 use base64::engine::general_purpose::STANDARD;
 
@@ -48,6 +48,24 @@ fn a11_no_other_process_and_no_other_deployment_opens_it() {
     assert!(open(&other, &token, NOW).is_some());
     let back = OwnTokens { bound_to: elsewhere.bound_to, ..other };
     assert!(open(&back, &token, NOW).is_none(), "another deployment, the same key");
+}
+
+#[test]
+fn a11_processes_that_share_a_key_open_each_others_and_what_they_sealed_before() {
+    let (one, two) = (tokens("one"), tokens("one"));
+    let before = sealed(&one);
+    for process in [&one, &two] {
+        process.share(&[7; 32]);
+    }
+    assert!(open(&two, &sealed(&one), NOW).is_some());
+    assert!(open(&one, &before, NOW).is_some(), "from before it was shared");
+    assert!(open(&two, &before, NOW).is_none());
+    let other = tokens("two");
+    other.share(&[7; 32]);
+    assert!(open(&other, &sealed(&one), NOW).is_none(), "another deployment with the same key");
+    let back = tokens("one");
+    back.share(&[7; 32]);
+    assert!(open(&back, &sealed(&one), NOW).is_some(), "after a restart");
 }
 
 #[test]

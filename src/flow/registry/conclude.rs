@@ -47,6 +47,11 @@ impl Passage<'_> {
             // 101 to a request whose Upgrade was taken away: nobody speaks that protocol here.
             return Err(Reason::UpstreamBroke);
         }
+        if self.may_leave_next(&sent) {
+            // Boxed: rare.
+            return Box::pin(self.leave_next(sent)).await;
+        }
+        let head = &sent.answered.response;
         if self.may_hide_an_outage(head) {
             return Box::pin(self.after_disguise(sent)).await;
         }
@@ -172,6 +177,9 @@ impl Passage<'_> {
                 tokio::time::sleep(refusal::MOMENT).await;
             }
             return Ok(None);
+        }
+        if matches!(verdict, Verdict::Unclear | Verdict::CannotSign) {
+            self.count_refusal(&endpoint);
         }
         let next = match &verdict {
             Verdict::Moved(now) => refusal::after(&plan, Some(now), self.sends()),

@@ -36,7 +36,8 @@ impl Passage<'_> {
         let answer = self.keep(answered).await;
         match self.standing(&endpoint, issued).await {
             Standing::Refused => {
-                self.worker.shared.graces.suspend(issued.credential());
+                let shared = &self.worker.shared;
+                shared.graces.suspend(issued.credential(), shared.clock.now());
                 issued.end();
             }
             Standing::Accepted { outlasted: true }

@@ -113,7 +113,7 @@ impl Passage<'_> {
             return;
         };
         if !shared.wrong.may_come_of_a_lock(basic, took) {
-            shared.graces.suspend(basic);
+            shared.graces.suspend(basic, shared.clock.now());
         }
     }
 

@@ -38,6 +38,14 @@ pub(super) struct Sent {
     pub(super) replayed: Option<Arc<Issued>>,
 }
 
+/// Why a plan's `Authorization` was not made.
+enum Unmade {
+    /// The key is gone from the ring, or nobody signs with it now: there may be another way.
+    NotThisWay,
+    /// It was, and the ring moved on meanwhile: the next plan sees it as it is.
+    Outdated,
+}
+
 /// A refusal of a credential has come by then: core's lock after a wrong password, 1.5 s, among it.
 const REFUSED_BY_THEN: Duration = Duration::from_secs(2);
 /// How long a body's rest waits for a refusal at least: recorded ones took 3 to 98 ms.
@@ -60,10 +68,13 @@ impl Passage<'_> {
     /// Sends by the plan; `None` where the next plan must be another one.
     pub(super) async fn dispatch(&mut self, ready: Ready, moment: &Moment) -> Result<Option<Sent>, Reason> {
         let Ready { plan, lease, endpoint, issued, several, anonymous } = ready;
-        let Some(authorization) = self.authorization(&plan, moment, issued.as_ref()).await else {
-            // The ring moved on between plan and signature: the next plan sees it as it is.
-            self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
-            return Ok(None);
+        let authorization = match self.authorization(&plan, moment, issued.as_ref()).await {
+            Ok(authorization) => authorization,
+            Err(Unmade::Outdated) => return Ok(None),
+            Err(Unmade::NotThisWay) => {
+                self.journey.tried.extend(plan.counts_on().cloned().map(Tried::Key));
+                return Ok(None);
+            }
         };
         let mut turn = self.journey.turn.take();
         if let (Step::Replay, Some(issued)) = (plan.step(), &issued) {
@@ -100,6 +111,7 @@ impl Passage<'_> {
             }
         };
         self.story.sends = self.outgoing.sends.get() as u32;
+        self.count_sent(&endpoint, &head);
         let answered = match head {
             Ok(answered) => answered,
             Err(fault) => return self.after_fault(&endpoint, fault).map(|()| None),
@@ -125,35 +137,33 @@ impl Passage<'_> {
         Ok(())
     }
 
-    /// The `Authorization` of a plan: `Some(None)` leaves the client's own, `None` = it can't be made.
+    /// The `Authorization` of a plan: `None` leaves the client's own.
     async fn authorization(
         &self,
         plan: &Plan,
         moment: &Moment,
         issued: Option<&Arc<Issued>>,
-    ) -> Option<Option<HeaderValue>> {
+    ) -> Result<Option<HeaderValue>, Unmade> {
         match plan.step() {
-            Step::AsCame | Step::Hold(_) => Some(self.normal_bearer(plan)),
-            Step::Blank => Some(Some(BLANK)),
-            Step::Replay => Some(Some(issued?.credential().clone())),
+            Step::AsCame | Step::Hold(_) => Ok(self.normal_bearer(plan)),
+            Step::Blank => Ok(Some(BLANK)),
+            Step::Replay => Ok(Some(issued.ok_or(Unmade::NotThisWay)?.credential().clone())),
             Step::Resign { kid, back } => {
                 let (Some(Judgement::Known(known)), Some(token)) = (&moment.judgement, &self.bearer) else {
-                    return None;
+                    return Err(Unmade::NotThisWay);
                 };
                 if let Some(signed) = known.signed(kid, *back) {
-                    return Some(Some(signed));
+                    return Ok(Some(signed));
                 }
-                known
-                    .resigned(
-                        token.text(),
-                        &moment.ring,
-                        (kid, *back),
-                        &self.policy.service,
-                        &self.worker.shared.signer,
-                    )
-                    .await
-                    .ok()
-                    .map(Some)
+                let (shared, place) = (&self.worker.shared, (kid, *back));
+                let signed =
+                    known.resigned(token.text(), &moment.ring, place, &self.policy.service, &shared.signer);
+                let signed = signed.await.map_err(|_| Unmade::NotThisWay)?;
+                // A token of keys takes its time, in which a key may have been retired (A19).
+                if shared.keys.ring().generation() != moment.ring.generation() {
+                    return Err(Unmade::Outdated);
+                }
+                Ok(Some(signed))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What the request's bearer proved to be.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,11 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Within it such a request sees what it was not told of, because it came just before the request listened.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// The longest time that such a request waits for answers from afar;
+const FAR: Duration = Duration::from_secs(1);
+/// and before that for the pause that `limits.unknown_kids` asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// One snapshot of keys and time, and the bearer as judged by it: what one plan, and its signature, go by (A19).
 pub(super) struct Moment {
     /// The keys.
@@ -38,10 +43,18 @@ impl Passage<'_> {
     /// Judges the bearer: by the connection's last token, by memory, by its signature.
     pub(super) async fn judge(&mut self) -> Moment {
         let moment = self.moment();
-        if !self.is_strange(&moment) || self.journey.rounds > 0 || !self.may_look() {
+        if !self.is_strange(&moment) || self.journey.rounds > 0 {
             return moment;
         }
         let shared = &self.worker.shared;
+        if shared.distant.is_any() {
+            // Boxed: rare.
+            Box::pin(self.await_distant(&moment)).await;
+            return self.moment();
+        }
+        if !shared.may_look(self.policy.between_looks) {
+            return moment;
+        }
         shared.keys.look_soon();
         shared.probe_now.notify_one();
         // Looks and probes that had begun before end too, and tell nothing of this key.
@@ -57,6 +70,35 @@ impl Passage<'_> {
         self.moment()
     }
 
+    /// Others may know the key: everybody is asked, once for all requests that came before. One that came right after such a
+    /// round waits for the next.
+    async fn await_distant(&self, moment: &Moment) {
+        let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return };
+        let shared = &self.worker.shared;
+        let Some(_waiting) = shared.strangers.wait_for(unverified_kid, Instant::now()) else { return };
+        let (distant, between) = (&shared.distant, self.policy.between_looks);
+        // A round that has begun by now may have been answered before the key was there.
+        let enough = distant.asked() + 1;
+        let learned = async {
+            while self.is_strange(&self.moment()) && !distant.has_answered(enough) {
+                if distant.asked() < enough && shared.may_look(between) {
+                    shared.keys.look_soon();
+                    shared.probe_now.notify_one();
+                    distant.ask(Some(unverified_kid.clone()));
+                }
+                tokio::select! {
+                    () = distant.answered_within(enough, GLANCE) => {}
+                    () = shared.fleet.changed_within(GLANCE) => {}
+                    () = shared.keys.looked_within(GLANCE) => {}
+                }
+            }
+        };
+        tokio::time::timeout(between.min(LONGEST_PAUSE) + FAR, learned).await.ok();
+        if self.is_strange(&self.moment()) {
+            shared.strangers.was_in_vain(unverified_kid, Instant::now());
+        }
+    }
+
     /// Whether the bearer is of a key that is neither in the ring nor held by an endpoint.
     fn is_strange(&self, moment: &Moment) -> bool {
         let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return false };
@@ -67,8 +109,19 @@ impl Passage<'_> {
     /// Keys and time as they are now, and the bearer judged by them.
     pub(super) fn moment(&self) -> Moment {
         let (ring, now) = (self.worker.shared.keys.ring(), self.worker.shared.clock.now());
-        let judgement = self.judge_now(&ring, now);
+        let mut judgement = self.judge_now(&ring, now);
+        let formers = &self.worker.shared.formers;
+        if formers.may_have_ended(now) && self.is_of_ended_secret(now) {
+            judgement = Some(Judgement::Refused(Fault::Expired));
+        }
         Moment { ring, now, judgement }
+    }
+
+    /// Whether the bearer was given for a former secret whose window has ended (A29).
+    fn is_of_ended_secret(&self, now: UnixTime) -> bool {
+        let Some(bearer) = &self.bearer else { return false };
+        let shared = &self.worker.shared;
+        shared.formers.has_ended(&shared.known.digest(bearer.text()), now)
     }
 
     /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that
@@ -169,12 +222,6 @@ impl Passage<'_> {
         Some(Judgement::Own(issued.flatten().map_or(Own::Ended, Own::Credential)))
     }
 
-    /// At most one look for unknown names in `limits.unknown_kids`, whatever the flood.
-    fn may_look(&self) -> bool {
-        let mut last = self.worker.shared.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        is_time_again(&mut last, Instant::now(), self.policy.between_looks)
-    }
-
     /// Keeps the head of the body for a second send, where its token is proved: by a key of the ring, or
     /// because Harbor issued these very bytes through us. What anybody could have written gets no memory (A25).
     pub(super) fn keep_head(&self, judgement: Option<&Judgement>) {
@@ -240,16 +287,6 @@ impl Owner {
     }
 }
 
-/// Whether `between` has passed since the last time, which is then now. Not by the wall clock: one that is set back
-/// would keep us from looking for as long.
-fn is_time_again(last: &mut Option<Instant>, now: Instant, between: Duration) -> bool {
-    let again = last.is_none_or(|last| now.saturating_duration_since(last) >= between);
-    if again {
-        *last = Some(now);
-    }
-    again
-}
-
 /// What a plan sees of a judgement.
 pub(super) fn judged(judgement: Option<&Judgement>) -> Judged<'_> {
     match judgement {
@@ -258,19 +295,5 @@ pub(super) fn judged(judgement: Option<&Judgement>) -> Judged<'_> {
         Some(Judgement::Unknown { unverified_kid, .. }) => Judged::Unverified(unverified_kid),
         Some(Judgement::Refused(fault)) => Judged::Refused(*fault),
         Some(Judgement::Own(_)) => Judged::Own,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_of_unknown_names_gets_one_look_in_its_time() {
-        let (began, second) = (Instant::now(), Duration::from_secs(1));
-        let mut last = None;
-        let looks = [0, 0, 999, 1_000, 1_001, 1_999, 2_000]
-            .map(|at| is_time_again(&mut last, began + Duration::from_millis(at), second));
-        assert_eq!(looks, [true, false, false, true, false, false, true]);
     }
 }

@@ -34,7 +34,7 @@ pub fn would_rescue(
     let group = Group(&fleet.statuses);
     let asked = *group.places(&[asked?.id]).first()?;
     // The turn is that endpoint's, so that another one is chosen for the token's sake alone.
-    let choice = plan::choose(judged, &group, &ring, &[], asked)?;
+    let choice = plan::choose(judged, &group, &ring, &[], asked, None)?;
     let plan = plan::plan(judged, &group.view(choice.index), &ring, Means::default(), &[], now);
     if refusal::read(&plan, registry, method, status, headers) != Reading::Suspect {
         return None;

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     decisions::{
-        plan::{self, Held, Judged, Means, Plan, Step, Tried, View, coverage},
+        plan::{self, Choice, Fleet as _, Held, Judged, Means, Plan, Step, Tried, View, Wanted, coverage},
+        ramp::Side,
         ring::Ring,
     },
     edges::{
@@ -19,6 +20,7 @@ use crate::{
     flow::{
         budget::network_of,
         known::{Digest, Judgement, Own},
+        ramps::Way,
         refused,
         relay::UpBody,
         replay::Issued,
@@ -57,8 +59,16 @@ impl Passage<'_> {
             self.pass_by_troubled(&group, &mut avoid)?;
         }
         let turn = self.worker.next_turn();
-        let choice = plan::choose(judged, &group, &moment.ring, &avoid, turn).ok_or(Reason::NoEndpoint)?;
+        let way = self.way(moment.now);
+        let choice = match &way {
+            None => plan::choose(judged, &group, &moment.ring, &avoid, turn, None),
+            Some(way) => self.choose_by(way, (judged, moment), &group, (&avoid, turn)),
+        };
+        let choice = choice.ok_or(Reason::NoEndpoint)?;
         let status = &group.0[choice.index];
+        if way.is_some_and(|way| way.side != status.endpoint.side && way.side == Side::Next) {
+            self.tell_unserved(&group, &avoid, moment.now);
+        }
         let has_token = matches!(judged, Judged::Verified(_) | Judged::Unverified(_));
         if has_token && status.held == Held::Unknown && !self.journey.asked {
             self.journey.asked = true;
@@ -75,6 +85,7 @@ impl Passage<'_> {
         let lease = match lease {
             Ok(lease) => lease,
             Err(fault) => {
+                self.count_unreached(&status.endpoint, &fault);
                 self.go_elsewhere(&status.endpoint, &fault, group.0.len())?;
                 return Ok(None);
             }
@@ -96,7 +107,7 @@ impl Passage<'_> {
         let mut issued = judgement.and_then(|j| self.replayable(j, &view, ring));
         let means = Means { replay: issued.is_some(), body: self.outgoing.body.is_some() };
         let mut plan = plan::plan(judged, &view, ring, means, &self.journey.tried, *now);
-        if let Some((credential, kid)) = self.instead_of_a_queue(&plan, judgement) {
+        if let Some((credential, kid)) = self.instead_of_a_queue(&plan, judgement, ring) {
             let tried = [&self.journey.tried[..], &[Tried::Key(kid)]].concat();
             issued = Some(credential);
             plan = plan::plan(judged, &view, ring, Means { replay: true, ..means }, &tried, *now);
@@ -116,6 +127,22 @@ impl Passage<'_> {
         Ok(Some(Ready { plan, lease, endpoint, issued, several: held.several(), anonymous }))
     }
 
+    /// The endpoint, where a ramp is under way.
+    fn choose_by(
+        &self,
+        way: &Way,
+        (judged, moment): (Judged<'_>, &Moment),
+        group: &Group<'_>,
+        (avoid, turn): (&[usize], usize),
+    ) -> Option<Choice> {
+        let replay = |index: usize| {
+            let judgement = moment.judgement.as_ref();
+            judgement.is_some_and(|j| self.replayable(j, &group.view(index), &moment.ring).is_some())
+        };
+        let wanted = Wanted { side: way.side, may_be_next: way.may_be_next, replay: &replay };
+        plan::choose(judged, group, &moment.ring, avoid, turn, Some(&wanted))
+    }
+
     /// What the token was issued for, where a plan might use it and its access covers the request (A5).
     fn replayable(&self, judgement: &Judgement, view: &View<'_>, ring: &Ring) -> Option<Arc<Issued>> {
         let unlikely =
@@ -133,11 +160,17 @@ impl Passage<'_> {
     }
 
     /// The credential, for a plan whose signature would have to wait for long.
-    fn instead_of_a_queue(&self, plan: &Plan, judgement: Option<&Judgement>) -> Option<(Arc<Issued>, Kid)> {
+    fn instead_of_a_queue(
+        &self,
+        plan: &Plan,
+        judgement: Option<&Judgement>,
+        ring: &Ring,
+    ) -> Option<(Arc<Issued>, Kid)> {
         let (Step::Resign { kid, back }, Some(Judgement::Known(known))) = (plan.step(), judgement) else {
             return None;
         };
-        let waits = self.worker.shared.signer.delay() > LONGEST_QUEUE && known.signed(kid, *back).is_none();
+        let delay = self.worker.shared.signer.delay_by(ring.signer(kid.as_str())?);
+        let waits = delay > LONGEST_QUEUE && known.signed(kid, *back).is_none();
         let credential = (waits && self.policy.replay).then(|| self.issued(known.digest)).flatten()?;
         Some((credential, kid.clone()))
     }

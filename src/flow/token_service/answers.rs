@@ -137,26 +137,15 @@ impl Answers {
         Self { key, kept, flights: Mutex::default(), generation: AtomicU64::new(0) }
     }
 
-    /// The place of a question: every part with its length before it, so that no two questions share one.
+    /// The place of a question.
     pub fn place(&self, deployment: &str, credential: Option<&HeaderValue>, query: &Query) -> Place {
-        let mut context = hmac::Context::with_key(&self.key);
-        let mut part = |bytes: &[u8]| {
-            context.update(&(bytes.len() as u64).to_be_bytes());
-            context.update(bytes);
-        };
-        part(deployment.as_bytes());
-        part(&[u8::from(credential.is_some())]);
-        part(credential.map_or(&[], |c| c.as_bytes()));
-        part(query.service.as_bytes());
-        for scope in &query.scopes {
-            part(scope.kind.as_bytes());
-            part(scope.name.as_bytes());
-            part(&(scope.actions.len() as u64).to_be_bytes());
-            scope.actions.iter().for_each(|action| part(action.as_bytes()));
-        }
-        let mut place = [0; 32];
-        place.copy_from_slice(context.sign().as_ref());
-        place
+        query.place(&self.key, deployment, credential)
+    }
+
+    /// The place of the same question by a client with a robot's former secret: what it is given is nobody else's, and
+    /// ends with that (A29).
+    pub fn place_of_former(&self, place: Place) -> Place {
+        self.derived(place, b"former secret")
     }
 
     /// An answer that may be given again: not one whose key is known and does not verify any more.
@@ -246,9 +235,13 @@ impl Answers {
 
     /// The place of a question that one network asks for itself.
     fn of_network(&self, place: Place, client: IpAddr) -> Place {
+        self.derived(place, client.to_string().as_bytes())
+    }
+
+    fn derived(&self, place: Place, of: &[u8]) -> Place {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(&place);
-        context.update(client.to_string().as_bytes());
+        context.update(of);
         let mut own = [0; 32];
         own.copy_from_slice(context.sign().as_ref());
         own

@@ -19,6 +19,7 @@ use crate::{
     flow::{grace::Granted, own_token, park::Turn},
     words::{
         clock::UnixTime,
+        credential::basic_user,
         reason::{Reason, Rescue},
     },
 };
@@ -78,6 +79,15 @@ impl Flight {
         outages.wait(client, EACH + self.bytes(), until, Reason::Outage).await.ok()
     }
 
+    /// Whether Harbor has accepted this credential within grace's window, in another life of this process perhaps, and
+    /// not refused it since.
+    pub(super) fn was_granted(&self, basic: &HeaderValue) -> bool {
+        let (shared, now) = (&self.worker.shared, self.worker.shared.clock.now());
+        let (known, name) = (shared.graces.known(basic), basic_user(basic).unwrap_or_default());
+        let is_revoked = known.is_some_and(|record| shared.revocations.ends_subject(&name, record.accepted));
+        !is_revoked && matches!(decide(known, self.policy.grace, now), Decision::Grace { .. })
+    }
+
     /// Whether grace could answer, were this an outage.
     pub(super) fn may_have_grace(&self) -> bool {
         self.granted(self.worker.shared.clock.now()).is_some()
@@ -85,7 +95,7 @@ impl Flight {
 
     /// What Harbor granted this credential for exactly this scope, and until when that may be granted again.
     fn granted(&self, now: UnixTime) -> Option<(Arc<Granted>, UnixTime)> {
-        let place = self.place.filter(|_| self.basic.is_some() && !self.unexplained.get())?;
+        let place = self.granted.filter(|_| !self.unexplained.get())?;
         let shared = &self.worker.shared;
         let granted = shared.graces.find(&place)?;
         if shared.revocations.ends_subject(&granted.subject, granted.record().accepted) {
@@ -119,8 +129,8 @@ impl Flight {
         *flown = Flown { sends, endpoint, ..Flown::failed(Reason::Outage) };
     }
 
-    /// A token with the same claims and another end, by the key that the endpoint holds; where nobody here can sign
-    /// with that, one of our own for the same access, which Harbor judges at each use (A11).
+    /// A token with the same claims and another end, by the key that the endpoint holds; where nobody can sign with that
+    /// now, one of our own for the same access, which Harbor judges at each use (A11).
     async fn grant_again(
         &self,
         granted: &Arc<Granted>,
@@ -132,21 +142,26 @@ impl Flight {
         let one = endpoint.and_then(|endpoint| fleet.by_id(endpoint.id));
         let mut held = one.into_iter().chain(&fleet.statuses).flat_map(|status| status.held.kids());
         let basic = self.basic.as_ref()?;
-        let Some(key) = held.find_map(|kid| ring.signer(kid.as_str())) else {
+        let signed = match held.find_map(|kid| ring.signer(kid.as_str())) {
+            Some(key) => {
+                let job = Job {
+                    token: granted.token.clone(),
+                    key: key.clone(),
+                    audience: None,
+                    not_before_back: Duration::ZERO,
+                    again_until: Some(expires),
+                };
+                shared.signer.sign(job).await.ok()
+            }
+            None => None,
+        };
+        let Some(token) = signed else {
             let access = granted.access.clone();
             return shared
                 .own
                 .seal(Some((basic, &granted.subject)), access, now)
                 .filter(|_| self.policy.replay);
         };
-        let job = Job {
-            token: granted.token.clone(),
-            key: key.clone(),
-            audience: None,
-            not_before_back: Duration::ZERO,
-            again_until: Some(expires),
-        };
-        let token = shared.signer.sign(job).await.ok()?;
         let digest = shared.known.digest(&token);
         shared.graces.gave(digest, granted.clone());
         if self.policy.replay {

@@ -77,6 +77,11 @@ struct Body {
     token: String,
 }
 
+/// The token in an answer, whoever made it.
+pub fn token_of(body: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Body>(body).ok().map(|body| body.token).filter(|token| !token.is_empty())
+}
+
 /// Reads an answer.
 pub fn read(status: StatusCode, body: &[u8], credential: bool) -> (Inspected, Option<Issued>) {
     match status {

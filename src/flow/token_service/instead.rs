@@ -7,10 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use super::{Flight, Flown, inspect::Inspected};
 use crate::{
-    decisions::{
-        grace::{self, Decision},
-        plan::{Held, Standing, coverage},
-    },
+    decisions::plan::{Held, Standing, coverage},
     edges::fleet::Endpoint,
     flow::{own_token, refused},
     words::{
@@ -150,18 +147,11 @@ impl Flight {
     /// whatever scope, or for nobody. It grants nothing; Harbor judges it where it is used (A11), which may wait longer
     /// than this request. An unknown credential gets none: nobody can tell whether it is right.
     pub(super) fn for_later(&self, flown: &mut Flown) {
-        let (shared, now) = (&self.worker.shared, self.worker.shared.clock.now());
         let Some(query) = &self.query else { return };
         let given = match &self.basic {
             Some(basic) => {
-                let known = shared.graces.known(basic);
                 let name = basic_user(basic).filter(|name| !name.is_empty() && self.policy.replay);
-                let is_revoked = known
-                    .zip(name.as_deref())
-                    .is_some_and(|(record, name)| shared.revocations.ends_subject(name, record.accepted));
-                let decision = grace::decide(known, self.policy.grace, now);
-                let sound = matches!(decision, Decision::Grace { .. }) && !is_revoked;
-                sound && name.is_some_and(|name| self.give(flown, Some((basic, &name))))
+                self.was_granted(basic) && name.is_some_and(|name| self.give(flown, Some((basic, &name))))
             }
             None => self.is_nobodys() && !query.scopes.is_empty() && self.give(flown, None),
         };

@@ -1,5 +1,7 @@
 //! A token request's query as Harbor reads it.
 
+use aws_lc_rs::hmac;
+use http::HeaderValue;
 use percent_encoding::percent_decode_str;
 
 use crate::words::scope::{Access, Scope};
@@ -37,6 +39,29 @@ impl Query {
             }
         }
         (scopes.len() <= SCOPES).then_some(Self { service: service?, scopes })
+    }
+
+    /// The place of a question under a key: every part with its length before it, so that no two questions share one
+    /// (A2).
+    pub fn place(&self, key: &hmac::Key, deployment: &str, credential: Option<&HeaderValue>) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(key);
+        let mut part = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        };
+        part(deployment.as_bytes());
+        part(&[u8::from(credential.is_some())]);
+        part(credential.map_or(&[], |c| c.as_bytes()));
+        part(self.service.as_bytes());
+        for scope in &self.scopes {
+            part(scope.kind.as_bytes());
+            part(scope.name.as_bytes());
+            part(&(scope.actions.len() as u64).to_be_bytes());
+            scope.actions.iter().for_each(|action| part(action.as_bytes()));
+        }
+        let mut place = [0; 32];
+        place.copy_from_slice(context.sign().as_ref());
+        place
     }
 
     /// Whether a token's access grants every action that was asked for.

@@ -84,10 +84,25 @@ impl WrongCredentials {
         &self,
         name: &str,
         credential: &HeaderValue,
+        from: (IpAddr, usize),
+    ) -> Result<Admission<'_>, Reason> {
+        self.admit_vouched(name, credential, from, || false).await
+    }
+
+    /// The same, where a secret that isn't known here may have been accepted by Harbor all the same, as `vouched` says.
+    pub async fn admit_vouched(
+        &self,
+        name: &str,
+        credential: &HeaderValue,
         (address, bytes): (IpAddr, usize),
+        vouched: impl FnOnce() -> bool,
     ) -> Result<Admission<'_>, Reason> {
         let (secret, address) = (self.keyed(credential.as_bytes()), network_of(address));
-        if self.accepted.contains_key(&secret) {
+        let is_known = self.accepted.contains_key(&secret);
+        if is_known || vouched() {
+            if !is_known {
+                self.accepted.insert(secret, ());
+            }
             let pending = self.questions.begin((Kind::Accepted, address), bytes).ok_or(Reason::Busy)?;
             return Ok(Admission::new(self, self.name(name), (secret, address), None, pending));
         }
@@ -181,6 +196,16 @@ impl WrongCredentials {
         let user = basic_user(credential).unwrap_or_default();
         let name = self.names.get(&self.keyed(user.as_bytes()));
         name.is_some_and(|name| name.may_come_of_a_lock(&self.keyed(credential.as_bytes()), took))
+    }
+
+    /// Whether an address has tried too many wrong ones.
+    pub fn is_over_limit(&self, client: IpAddr) -> bool {
+        self.over_limit(network_of(client))
+    }
+
+    /// Counts a wrong one that we found out ourselves.
+    pub fn tried_in_vain(&self, client: IpAddr) {
+        self.count_wrong(network_of(client));
     }
 
     /// Whether Harbor has accepted this very credential before.

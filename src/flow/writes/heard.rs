@@ -71,8 +71,8 @@ fn forget(worker: &Worker, method: &Method, path: &str) {
     }
     match grace_ended_by(method, path) {
         EndedGrace::Nobodys => {}
-        EndedGrace::Of(project) => shared.graces.forget_project(project),
-        EndedGrace::Everybodys => shared.graces.forget_all(),
+        EndedGrace::Of(project) => shared.graces.forget_project(project, shared.clock.now()),
+        EndedGrace::Everybodys => shared.graces.forget_all(shared.clock.now()),
     }
     if ended >= Ended::Credentials {
         shared.replays.forget_all();

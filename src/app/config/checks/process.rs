@@ -1,6 +1,6 @@
 //! `[replay]`, `[uploads]`, `[limits]`, `[timeouts]`, `[admin]` and `[log]`.
 
-use super::Checker;
+use super::{Checker, keys::at_most};
 use crate::{
     app::config::{
         address::Host,
@@ -45,10 +45,13 @@ pub(super) fn park(raw: &raw::Park) -> Park {
     Park { timeout: raw.timeout.0.duration(), requests: raw.requests.get(), bytes: raw.bytes.0.bytes() }
 }
 
+/// What has ended is remembered for so long (`decisions::grace::LONGEST`).
+const LONGEST_GRACE: Span = Span::hours(168);
+
 pub(super) fn grace(c: &mut Checker<'_>, raw: &raw::Grace) -> Grace {
     let windows = raw.windows.iter().enumerate().filter_map(|(i, window)| upgrade_window(c, i, window));
     let windows = windows.collect();
-    Grace { window: raw.window.0.duration(), windows }
+    Grace { window: at_most(c, "grace.window", raw.window.0, LONGEST_GRACE), windows }
 }
 
 fn upgrade_window(c: &mut Checker<'_>, i: usize, raw: &raw::UpgradeWindow) -> Option<(UnixTime, UnixTime)> {

@@ -5,7 +5,7 @@ use crate::app::config::{
     address::{EndpointUrl, Host, Scheme},
     amounts::Span,
     raw,
-    settings::{Endpoint, Opaque, Pool, Probe, Upstream, UpstreamTimeouts, UpstreamTls},
+    settings::{Endpoint, Opaque, Pool, Probe, Side, Upstream, UpstreamTimeouts, UpstreamTls},
 };
 
 pub(super) fn upstream(c: &mut Checker<'_>, raw: raw::Upstream) -> Upstream {
@@ -50,7 +50,8 @@ fn endpoints(c: &mut Checker<'_>, raw: Vec<raw::Endpoint>) -> Vec<Endpoint> {
             raw::Opaque::Yes => Opaque::Yes,
             raw::Opaque::No => Opaque::No,
         };
-        endpoints.push(Endpoint { url, opaque });
+        let side = if raw.side == raw::Side::Next { Side::Next } else { Side::Current };
+        endpoints.push(Endpoint { url, opaque, side });
     }
     endpoints
 }

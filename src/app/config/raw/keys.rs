@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    app::config::{amounts::Span, moment::Moment, written::Text},
+    app::config::{amounts::Span, moment::Moment, secret::SecretText, written::Text},
     words::kid::Kid,
 };
 
@@ -22,8 +22,13 @@ pub struct Keys {
     pub token_lifetime: Text<Span>,
     /// How far clocks may differ; at most `5m`.
     pub leeway: Text<Span>,
-    /// How often files are looked at, beside being watched; `100ms` to `1m`.
+    /// How often files are looked at, beside being watched; `100ms` to `1m`. PKCS#11 tokens are looked at ten times as
+    /// seldom, a second apart at least, and at once when a key is met that nobody knows.
     pub reread_every: Text<Span>,
+    /// Keep private halves in the store too, sealed, for as long as their keys verify: after a restart, or on another
+    /// replica, tokens can be signed for a core that still holds a key which no file holds any more. Needs
+    /// `overlap = "auto"`.
+    pub keep_private: bool,
     /// Take tokens that name no key, where one key alone could have signed them.
     pub accept_missing_kid: bool,
 }
@@ -36,12 +41,13 @@ impl Default for Keys {
             token_lifetime: Text(Span::minutes(30)),
             leeway: Text(Span::seconds(60)),
             reread_every: Text(Span::millis(500)),
+            keep_private: false,
             accept_missing_kid: false,
         }
     }
 }
 
-/// One of `file`, `folder` and `jwks`, and what is known of its keys.
+/// One of `file`, `folder`, `jwks` and `pkcs11`, and what is known of its keys.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeySource {
@@ -50,9 +56,16 @@ pub struct KeySource {
     /// A folder of such files: `*.pem`, `*.key` and `*.crt`; names that begin with a dot don't count, as in a
     /// mounted Secret.
     pub folder: String,
-    /// A file with a JWKS.
+    /// A file with a JWKS, or its `https` URL: asked again every minute or as its `max-age` says (10 s to 5 min), and at
+    /// once when a token names an unknown key. While it can't be had, what it held stays.
     pub jwks: String,
-    /// One more name by which tokens may name the key of `file`.
+    /// Keys in a PKCS#11 token, which sign there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Pkcs11")]
+    pub pkcs11: Option<Pkcs11>,
+    /// Certificates in PEM that sign the URL's. Empty: the platform's.
+    pub ca_file: String,
+    /// One more name by which tokens may name the key of `file` or `pkcs11`.
     pub alias: Text<Option<Kid>>,
     /// The state of its keys. Absent: by the file's history and by `from` and `until`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +79,25 @@ pub struct KeySource {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Moment")]
     pub until: Option<Moment>,
+}
+
+/// RSA keys in a PKCS#11 token: all that have the label, or the id, or both. A key that is gone from it goes on verifying
+/// as one that is gone from a file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pkcs11 {
+    /// The vendor's library, which is loaded into this process.
+    pub module: String,
+    /// The token's label.
+    pub token: String,
+    /// The label of the private keys.
+    pub label: String,
+    /// Their id, in hexadecimal.
+    pub id: String,
+    /// A file with the PIN of the token's user. One that the token refused is not tried again.
+    pub pin_file: String,
+    /// The PIN itself, for a variable: `TIDEGATE_KEYS__SOURCES__0__PKCS11__PIN` sets that of the first source.
+    pub pin: SecretText,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

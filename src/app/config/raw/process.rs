@@ -97,8 +97,8 @@ impl Default for Park {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grace {
-    /// How long after Harbor last accepted the credential. Each such token lives five minutes at most; `0s` switches
-    /// grace off.
+    /// How long after Harbor last accepted the credential, at most `7d`. Each such token lives five minutes at most; `0s`
+    /// switches grace off.
     pub window: Text<Span>,
     /// Upgrade windows by date, beside those of `tidegate window open`: while one is open, endpoints are asked for
     /// their keys every `upstream.probe.in_window`, and a key that stops signing verifies at least until it closes.

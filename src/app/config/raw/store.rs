@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::config::{secret::SecretText, store_url::StoreUrl, written::Text};
 
-/// What outlives the process: public halves of keys that were seen, and what was retired. All of it is sealed.
+/// What outlives the process: public halves of keys that were seen, what was retired, and what Harbor granted, for grace.
+/// All of it is sealed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {

@@ -36,7 +36,7 @@ impl Default for Upstream {
         let core = EndpointUrl { scheme: Scheme::Http, host: Host::Name("core".to_owned()), port: 8080 };
         Self {
             portal: Text(None),
-            endpoints: vec![Endpoint { url: Text(Some(core)), opaque: Opaque::Auto }],
+            endpoints: vec![Endpoint { url: Text(Some(core)), opaque: Opaque::Auto, side: Side::Current }],
             resolve_every: Text(Span::seconds(5)),
             tls: UpstreamTls::default(),
             probe: Probe::default(),
@@ -55,6 +55,19 @@ pub struct Endpoint {
     /// Whether several replicas answer behind one address of it (a load balancer), so that its held key
     /// changes from call to call. `auto` finds out.
     pub opaque: Opaque,
+    /// `next` where clients shall move to: what `[ramp]` says goes there, and all that would fail elsewhere. Empty: where
+    /// they are.
+    pub side: Side,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Side {
+    #[default]
+    #[serde(rename = "")]
+    Current,
+    Next,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]

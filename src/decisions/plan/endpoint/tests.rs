@@ -27,6 +27,11 @@ impl Fleet for Endpoints {
         self.looks.set(self.looks.get() + 1);
         View { held: &self.all[index].1, leeway: true, clock_ahead: 0 }
     }
+
+    /// Endpoints from the third on are the next side's.
+    fn side(&self, index: usize) -> Side {
+        if index < 2 { Side::Current } else { Side::Next }
+    }
 }
 
 fn one(which: usize) -> Held {
@@ -53,7 +58,7 @@ fn of_key_0(fleet: &Endpoints, avoid: &[usize]) -> Vec<(usize, bool)> {
 
 fn turns(judged: Judged<'_>, fleet: &Endpoints, avoid: &[usize]) -> Vec<(usize, bool)> {
     let ring = ring();
-    let chosen = (0..4).map(|turn| choose(judged, fleet, &ring, avoid, turn).expect("an endpoint"));
+    let chosen = (0..4).map(|turn| choose(judged, fleet, &ring, avoid, turn, None).expect("an endpoint"));
     chosen.map(|choice| (choice.index, choice.rerouted)).collect()
 }
 
@@ -129,7 +134,7 @@ fn what_has_no_token_keeps_away_from_a_core_that_cannot_sign() {
 
 #[test]
 fn a_fleet_of_none_has_no_choice() {
-    assert_eq!(choose(Judged::Untouched, &healthy([]), &ring(), &[], 7), None);
+    assert_eq!(choose(Judged::Untouched, &healthy([]), &ring(), &[], 7, None), None);
 }
 
 #[test]
@@ -138,8 +143,67 @@ fn a_choice_looks_at_each_of_several_endpoints_once_whatever_the_turn() {
         let fleet = healthy((0..count).map(|n| one(n % 4)));
         for turn in [0, 1, usize::MAX] {
             fleet.looks.set(0);
-            assert!(choose(Judged::Unverified(&kid(3)), &fleet, &ring(), &[], turn).is_some());
+            assert!(choose(Judged::Unverified(&kid(3)), &fleet, &ring(), &[], turn, None).is_some());
             assert_eq!(fleet.looks.get(), count);
         }
     }
+}
+
+/// Where a request goes at each of four turns that a ramp would have on this side.
+fn on(side: Side, may_be_next: bool, judged: Judged<'_>, fleet: &Endpoints, replay: bool) -> Vec<usize> {
+    let ring = ring();
+    let wanted = Wanted { side, may_be_next, replay: &|_| replay };
+    let chosen = (0..4).map(|turn| choose(judged, fleet, &ring, &[], turn, Some(&wanted)).expect("one"));
+    chosen.map(|choice| choice.index).collect()
+}
+
+#[test]
+fn a_ramp_chooses_the_side_before_the_token_chooses_its_endpoint() {
+    let (ring, own) = (ring(), kid(3));
+    let claims = verified(&Draft::of(0).signed(0), &ring);
+    let fleet = healthy([one(0), one(0), one(2), one(2)]);
+    let next = |judged, replay| on(Side::Next, true, judged, &fleet, replay);
+    let current = |judged, replay| on(Side::Current, true, judged, &fleet, replay);
+    assert_eq!(next(Judged::Untouched, false), [2, 3, 2, 3]);
+    assert_eq!(current(Judged::Untouched, false), [0, 1, 0, 1]);
+    assert_eq!(next(Judged::Verified(&claims), false), [2, 3, 2, 3], "signed again");
+    assert_eq!(next(Judged::Own, true), [2, 3, 2, 3]);
+    assert_eq!(current(Judged::Unverified(&own), true), [0, 1, 0, 1], "replayed");
+    let mixed = healthy([one(0), one(0), one(2), one(0)]);
+    assert_eq!(on(Side::Next, true, Judged::Verified(&claims), &mixed, false), [3; 4], "it holds its key");
+}
+
+#[test]
+fn no_client_fails_for_the_ramps_sake() {
+    let (ring, own) = (ring(), kid(3));
+    let claims = verified(&Draft::of(0).signed(0), &ring);
+    let foreign = healthy([one(0), one(0), one(3), Held::Unknown]);
+    assert_eq!(on(Side::Next, true, Judged::Verified(&claims), &foreign, false), [0; 4], "re-routed");
+    assert_eq!(on(Side::Next, true, Judged::Verified(&claims), &foreign, true), [2, 3, 2, 3], "replayed");
+    let mine = healthy([one(3), one(0), one(2), one(2)]);
+    assert_eq!(on(Side::Next, true, Judged::Unverified(&own), &mine, false), [0; 4]);
+    let down = ejected(healthy([one(0), one(0), one(0), one(0)]), &[2, 3]);
+    assert_eq!(on(Side::Next, true, Judged::Untouched, &down, false), [0; 4]);
+    let other_down = ejected(healthy([one(0), one(0), one(0), one(0)]), &[0, 1]);
+    assert_eq!(on(Side::Current, false, Judged::Untouched, &other_down, false), [2; 4]);
+    let unsigned = healthy([one(0), one(0), Held::CannotSign, Held::CannotSign]);
+    assert_eq!(on(Side::Next, true, Judged::Untouched, &unsigned, false), [0; 4]);
+    let opaque = healthy([one(0), one(0), Held::Several(vec![kid(2)]), Held::CannotSign]);
+    assert_eq!(
+        on(Side::Next, true, Judged::Verified(&claims), &opaque, false),
+        [2; 4],
+        "signed for one of them"
+    );
+}
+
+/// A9: the name that a token gives itself does not choose the side.
+#[test]
+fn a9_an_unverified_kid_chooses_only_among_healthy_endpoints_that_the_ramp_allows() {
+    let own = kid(3);
+    let fleet = healthy([one(0), one(0), one(3), one(3)]);
+    let judged = Judged::Unverified(&own);
+    assert_eq!(on(Side::Current, false, judged, &fleet, false), [0, 1, 0, 1], "not for this client");
+    assert_eq!(on(Side::Current, true, judged, &fleet, false), [2; 4], "it was there before");
+    let ejected = ejected(healthy([one(0), one(0), one(3), one(3)]), &[2, 3]);
+    assert_eq!(on(Side::Next, true, judged, &ejected, false), [0; 4]);
 }

@@ -8,6 +8,10 @@ use crate::decisions::{
 
 const NOTHING: Change<'_> = Change { audience: None, not_before_back: Duration::ZERO };
 
+fn resigned(token: &str, held: &Key, change: &Change<'_>) -> Result<String, ResignFault> {
+    resign(token, held, change).and_then(Unsigned::sign)
+}
+
 fn parts(token: &str) -> (String, String) {
     let mut parts = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).expect("base64url"));
     let mut next = || String::from_utf8(parts.next().expect("a part")).expect("text");
@@ -15,7 +19,7 @@ fn parts(token: &str) -> (String, String) {
 }
 
 fn payload_after(draft: &Draft, change: &Change<'_>) -> String {
-    parts(&resign(&draft.signed(0), &rsa(2).key(), change).expect("signed")).1
+    parts(&resigned(&draft.signed(0), &rsa(2).key(), change).expect("signed")).1
 }
 
 #[test]
@@ -24,7 +28,7 @@ fn k4_the_payload_goes_on_byte_for_byte_under_the_held_key() {
         .set("access", r#"[ {"type":"repository", "name":"p/r","actions":["pull","*"],"class":"image"} ]"#)
         .also("odd", r#"{"b":1.50,"a":"\u00e9\/","b":-0}"#);
     let came = draft.signed(0);
-    let signed = resign(&came, &rsa(2).key(), &NOTHING).expect("signed");
+    let signed = resigned(&came, &rsa(2).key(), &NOTHING).expect("signed");
     let middle = |token: &str| token.split('.').nth(1).expect("a payload").to_owned();
     assert_eq!(middle(&signed), middle(&came), "not even decoded");
     let (header, payload) = parts(&signed);
@@ -48,7 +52,7 @@ fn what_verified_before_verifies_after_and_says_the_same() {
     };
     let came = Draft::of(0).set("aud", r#"["x","harbor-registry"]"#).signed(0);
     let change = Change { audience: Some("harbor-registry"), not_before_back: Duration::from_secs(7) };
-    let signed = resign(&came, &rsa(2).key(), &change).expect("signed");
+    let signed = resigned(&came, &rsa(2).key(), &change).expect("signed");
     let (before, after) = (verified(&came, &ring), verified(&signed, &ring));
     assert_eq!(after.kid(), &kid(2));
     assert_eq!((after.access(), after.subject()), (before.access(), before.subject()));
@@ -102,16 +106,31 @@ fn nbf_at_the_end_of_the_numbers_goes_no_further() {
 #[test]
 fn a_public_half_signs_nothing_and_no_token_is_no_token() {
     let public = rsa(2).key().without_private();
-    assert_eq!(resign(&Draft::of(0).signed(0), &public, &NOTHING), Err(ResignFault::Key));
+    assert_eq!(resigned(&Draft::of(0).signed(0), &public, &NOTHING), Err(ResignFault::Key));
     for text in ["", "a.b.c", "..", &"x".repeat(100_000)] {
-        assert_eq!(resign(text, &rsa(2).key(), &NOTHING), Err(ResignFault::Malformed), "{text:.20}");
+        assert_eq!(resigned(text, &rsa(2).key(), &NOTHING), Err(ResignFault::Malformed), "{text:.20}");
     }
 }
 
 #[test]
 fn the_algorithm_is_the_held_keys() {
-    let signed = resign(&Draft::of(0).signed(0), &ec().key(), &NOTHING).expect("signed");
+    let signed = resigned(&Draft::of(0).signed(0), &ec().key(), &NOTHING).expect("signed");
     assert!(parts(&signed).0.starts_with(r#"{"alg":"ES256","#));
     let (message, signature) = signed.rsplit_once('.').expect("three parts");
     assert!(ec().key().verifies(message.as_bytes(), signature));
+}
+
+#[test]
+fn a_signature_made_elsewhere_is_taken_only_if_it_is_the_held_keys() {
+    let (came, held) = (Draft::of(0).signed(0), rsa(2).key());
+    let unsigned = || resign(&came, &held, &NOTHING).expect("a message");
+    let by = |which: usize| {
+        let text = rsa(which).key().sign(unsigned().message()).expect("a signature");
+        URL_SAFE_NO_PAD.decode(text).expect("base64url")
+    };
+    let signed = unsigned().signed_elsewhere(&by(2)).expect("it is the key's");
+    assert_eq!(signed, resigned(&came, &held, &NOTHING).expect("signed"), "the same as here");
+    for wrong in [by(1), by(2)[1..].to_vec(), Vec::new()] {
+        assert_eq!(unsigned().signed_elsewhere(&wrong), Err(ResignFault::Key));
+    }
 }

@@ -140,11 +140,70 @@ async fn while_a_store_is_down_changes_wait_and_are_written_when_it_is_back() {
 async fn a_queue_without_room_drops_and_counts() {
     let backend = Arc::new(Moody::default());
     let one = store(&backend);
+    let session = |n: usize| Place::new(Kind::Session, n.to_string());
     for n in 0..WAITING + 3 {
-        one.keep(place(&n.to_string()), vec![], None);
+        assert_eq!(one.keep(session(n), vec![], None), n < WAITING);
     }
-    one.keep(place("0"), b"again".to_vec(), None);
+    assert!(one.keep(session(0), b"again".to_vec(), None));
     assert_eq!((one.health().waiting, one.health().dropped), (WAITING, 3));
+}
+
+#[tokio::test]
+async fn grants_that_wait_leave_room_for_what_ends_them_and_let_it_go_first() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    for n in 0..WAITING / 2 + 3 {
+        assert_eq!(one.keep(place(&n.to_string()), vec![], None), n < WAITING / 2);
+    }
+    assert_eq!(one.health().dropped, 0, "each comes again");
+    let end = Place::new(Kind::End, "x");
+    assert!(one.keep(end.clone(), vec![], None));
+    let batch = one.take();
+    assert_eq!((batch.len(), batch.first().map(|(place, _)| place)), (AT_ONCE, Some(&end)));
+}
+
+#[tokio::test]
+async fn the_first_who_comes_says_what_all_have() {
+    let backend = Arc::new(Moody::default());
+    let (one, other) = (store(&backend), store(&backend));
+    let secret = Place::new(Kind::Secret, "s");
+    let (a, b) = tokio::join!(one.first(&secret, b"one"), other.first(&secret, b"other"));
+    let had = [a, b].map(|first| first.expect("a store").expect("it opens").to_vec());
+    assert_eq!(had, [b"one", b"one"]);
+    let stranger = sealed_by(&backend, SealRing::new("d", key(2), vec![]));
+    assert_eq!(stranger.first(&secret, b"x").await, Ok(None), "it is left in place");
+    backend.fails.store(true, Ordering::SeqCst);
+    assert!(store(&backend).first(&secret, b"x").await.is_err());
+}
+
+#[tokio::test]
+async fn news_are_what_others_wrote_since() {
+    let backend = Arc::new(Moody::default());
+    let (one, other) = (store(&backend), store(&backend));
+    let news = async |store: &Store| {
+        let mut found = Vec::new();
+        store.news(Kind::Grant, |loaded| found.push(loaded.key)).await.expect("a store");
+        found.sort();
+        found
+    };
+    beside(&one, async {
+        one.keep(place("a"), b"x".to_vec(), None);
+        one.keep(place("b"), b"x".to_vec(), None);
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!(news(&one).await, [""; 0], "our own");
+    assert_eq!(news(&other).await, ["a", "b"]);
+    assert_eq!(news(&other).await, [""; 0]);
+    beside(&one, async {
+        one.keep(place("b"), b"y".to_vec(), None);
+        one.keep(place("c"), b"z".to_vec(), Some(UnixTime(1)));
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!(news(&other).await, ["b"], "and not what is over");
+    beside(&other, async { assert!(other.written_within(LONG).await) }).await;
+    assert_eq!(backend.get(&place("c")).await, Ok(None), "that is removed");
 }
 
 #[tokio::test]

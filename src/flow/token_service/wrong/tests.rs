@@ -28,6 +28,18 @@ async fn an_accepted_secret_never_waits_behind_unknown_ones() {
 }
 
 #[tokio::test]
+async fn a7_a_secret_that_harbor_accepted_before_a_restart_never_waits_behind_unknown_ones_either() {
+    let tries = tries();
+    let (good, bad) = (HeaderValue::from_static("Basic good"), HeaderValue::from_static("Basic bad"));
+    let _unknown = tries.admit("robot$ci", &bad, HERE).await.expect("first");
+    let known = tries.admit_vouched("robot$ci", &good, HERE, || true);
+    let admitted = timeout(Duration::from_millis(200), known).await.expect("it waits for nobody");
+    assert!(admitted.is_ok_and(|admission| admission.was_accepted()));
+    let again = tries.admit_vouched("robot$ci", &good, HERE, || panic!("it is known now"));
+    assert!(timeout(Duration::from_millis(200), again).await.is_ok_and(|admitted| admitted.is_ok()));
+}
+
+#[tokio::test]
 async fn unknown_secrets_of_a_name_queue_shortly_and_addresses_are_limited() {
     let tries = tries();
     let held = tries.admit("bob", &HeaderValue::from_static("Basic 0"), HERE).await.expect("first");

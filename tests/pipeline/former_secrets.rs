@@ -1,0 +1,175 @@
+//! Former secrets of robots (A29): taken until their end, named, and nothing of them lasts longer.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use tidegate::words::clock::Clock;
+
+use crate::{
+    operating::{screen, status, with_token},
+    stage::{MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, pull, push, story, told},
+    support::{gate::Gate, settings, waiting},
+    talk::Ask,
+};
+
+const PRESENT: &str = "the-robots-secret-of-today";
+const NOW: (&str, &str) = (ROBOT.0, PRESENT);
+
+struct Scene {
+    stage: Stage,
+    core: Replica,
+    gate: Gate,
+    secret: PathBuf,
+}
+
+/// Until so long from now.
+fn setup(stage: &Stage, core: &Replica, until: Duration) -> Setup {
+    let until = Clock::system().now().plus(until).rfc3339();
+    Setup::before(&[core], &[&core.key_file]).rest(&format!(
+        "[[credential]]\nname = \"{}\"\nformer_hash_file = \"{}\"\npresent_file = \"{}\"\nuntil = {until}\n",
+        ROBOT.0,
+        stage.path("former").display(),
+        stage.path("present").display()
+    ))
+}
+
+/// What `tidegate hash-secret` makes of a text on its standard input.
+fn hashed(stage: &Stage, secret: &str) -> String {
+    let file = stage.path("secret");
+    fs::write(&file, secret).expect("the secret");
+    let mut command = Command::new(settings::tidegate());
+    let input = fs::File::open(&file).expect("the secret");
+    let output = command.arg("hash-secret").stdin(input).output().expect("tidegate runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.starts_with("$argon2id$") && !text.contains(secret.trim()), "{text}");
+    text
+}
+
+impl Scene {
+    /// The robot's secret has changed, and an hour is left of the former one.
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    fn with(rest: &str) -> Self {
+        let stage = Stage::new();
+        let core = stage.replica("core", |_| {});
+        core.seed();
+        fs::write(stage.path("former"), hashed(&stage, &format!("{}\n", ROBOT.1))).expect("the hash");
+        fs::write(stage.path("present"), format!("{PRESENT}\n")).expect("the secret");
+        let (gate, secret) = with_token(&stage, &setup(&stage, &core, Duration::from_hours(1)).rest(rest));
+        assert!(stage.world.set_robot_secret(ROBOT.0, PRESENT));
+        Self { stage, core, gate, secret }
+    }
+}
+
+#[test]
+fn a29_clients_with_a_former_secret_get_in_until_its_end_and_nothing_of_it_lasts_longer() {
+    let scene = Scene::new();
+    let Scene { stage, core, gate, secret } = &scene;
+    assert_eq!(ask_token(SCOPE).basic(ROBOT).at(core.address).subject(), "", "directly it is refused");
+    assert_eq!(Ask::get("/v2/").basic(ROBOT).at(core.address).status, 401);
+
+    let granted = ask_token(SCOPE).basic(ROBOT).at(gate.address);
+    assert_eq!(granted.subject(), ROBOT.0, "{}", gate.tail());
+    assert_eq!(story(gate, &granted), ["rescued", "as_came", "former_secret"]);
+    assert_eq!(told(gate, &granted)["principal"], ROBOT.0);
+    let token = granted.token();
+    assert_eq!(pull(MANIFEST).bearer(&token).at(gate.address).status, 200);
+    let basic = pull(MANIFEST).basic(ROBOT).at(gate.address);
+    assert_eq!((basic.status, story(gate, &basic)[2].as_str()), (200, "former_secret"));
+    for n in 0..5 {
+        let layer = format!("layer {n}").into_bytes();
+        let authorize = |ask: Ask| if n % 2 == 0 { ask.basic(ROBOT) } else { ask.bearer(&token) };
+        assert_eq!(push(gate.address, "priv/seed", &format!("t{n}"), &layer, authorize), Ok(()));
+    }
+    let own = ask_token(SCOPE).basic(NOW).at(gate.address);
+    assert_eq!((own.subject().as_str(), story(gate, &own)[2].as_str()), (ROBOT.0, ""), "the present one");
+    let own = own.token();
+    assert_ne!(own, token, "what is given for one is not given for the other");
+    let seen = status(gate)["former_secrets"][0].clone();
+    assert_eq!((&seen["name"], &seen["addresses"]), (&ROBOT.0.into(), &1.into()), "{seen}");
+    let counted =
+        |gate: &Gate| gate.metrics().sum("tidegate_former_secret_requests_total", &[("robot", ROBOT.0)]);
+    assert!(counted(gate) > 10.0, "{}", counted(gate));
+    let shown = screen(gate, secret);
+    assert!(shown.contains("FORMER SECRET OF") && shown.contains("\nrobot$ci  "), "{shown}");
+
+    let until = Duration::from_secs(2);
+    gate.configure(&setup(stage, core, until).text());
+    gate.signal("HUP");
+    waiting::holds("the window's end", Duration::from_secs(20), || {
+        status(gate)["former_secrets"][0]["ends_in_seconds"].is_null()
+    });
+    let refused = ask_token(SCOPE).basic(ROBOT).at(gate.address);
+    assert_eq!(refused.subject(), "", "no answer is given again\n{}", gate.tail());
+    assert_eq!(pull(MANIFEST).basic(ROBOT).at(gate.address).status, 401);
+    let ended = pull(MANIFEST).bearer(&token).at(gate.address);
+    assert_eq!((ended.status, story(gate, &ended)[2].as_str()), (401, "token_expired"), "{}", gate.tail());
+    assert_eq!(pull(MANIFEST).bearer(&own).at(gate.address).status, 200, "the present secret's goes on");
+    let all = gate.output();
+    assert!(!all.contains(PRESENT) && !all.contains(ROBOT.1), "no secret is told");
+}
+
+#[test]
+fn a29_a_former_secret_opens_the_registry_alone() {
+    let Scene { gate, core, .. } = &Scene::new();
+    for path in ["/api/v2.0/users/current", "/api/v2.0/projects", "/c/log_out", "/service/tokens"] {
+        let (through, direct) =
+            (Ask::get(path).basic(ROBOT).at(gate.address), Ask::get(path).basic(ROBOT).at(core.address));
+        assert_eq!(through.status, direct.status, "{path}");
+    }
+    let seen = core.asked();
+    let sent: Vec<_> = seen.iter().filter(|head| !head.target.starts_with("/v2/")).collect();
+    let values: Vec<_> = sent.iter().filter_map(|head| head.header("authorization")).collect();
+    assert!(values.iter().all(|value| *value == values[0]), "as it came: {values:?}");
+    let another = (ROBOT.0, "neither");
+    assert_eq!(ask_token(SCOPE).basic(another).at(gate.address).subject(), "");
+    assert_eq!(ask_token(SCOPE).basic(("robot$other", ROBOT.1)).at(gate.address).subject(), "");
+    let counted = gate.metrics().sum("tidegate_former_secret_requests_total", &[]);
+    assert!(counted < 0.5, "{counted}");
+}
+
+#[test]
+fn a_present_secret_that_harbor_refuses_is_an_alarm_until_its_file_is_mended() {
+    let Scene { stage, gate, secret, .. } = &Scene::with("[token]\ncache = \"0s\"");
+    fs::write(stage.path("present"), "not-the-robots-secret\n").expect("the secret");
+    let refused = || ask_token(SCOPE).basic(ROBOT).at(gate.address).subject().is_empty();
+    waiting::holds("the file is read again", Duration::from_secs(20), refused);
+    let shown = screen(gate, secret);
+    assert!(shown.contains("Harbor refuses the present secret of robot$ci"), "{shown}");
+    fs::write(stage.path("present"), PRESENT).expect("the secret");
+    waiting::holds("and again", Duration::from_secs(30), || !refused());
+    assert!(!screen(gate, secret).contains("refuses the present secret"));
+}
+
+#[test]
+fn check_says_what_is_wrong_with_the_files_of_a_former_secret() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    fs::write(stage.path("former"), "Plain-Secret-12345").expect("a plain secret");
+    let file = stage.path("tidegate.toml");
+    let text = setup(&stage, &core, Duration::from_hours(1)).text();
+    let checked = |text: &str| {
+        fs::write(&file, format!("{text}\n[store]\nurl = \"memory:\"\n")).expect("the configuration");
+        let mut command = Command::new(settings::tidegate());
+        let output = command.args(["check", "--offline", "--config"]).arg(&file).output().expect("it runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (code, said) = checked(&text);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("is it the secret itself?") && !said.contains("Plain-Secret"), "{said}");
+    assert!(said.contains("credential[0].present_file") && said.contains("the file is not there"), "{said}");
+    fs::write(stage.path("former"), hashed(&stage, "former")).expect("the hash");
+    fs::write(stage.path("present"), PRESENT).expect("the secret");
+    let (code, said) = checked(&text);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("readable by the world"), "{said}");
+    let over = text.replace(&until_of(&text), "2020-01-01T00:00:00Z");
+    assert!(checked(&over).1.contains("is taken no more"), "{}", checked(&over).1);
+}
+
+fn until_of(text: &str) -> String {
+    let line = text.lines().find_map(|line| line.strip_prefix("until = ")).expect("a line");
+    line.to_owned()
+}

@@ -1,0 +1,284 @@
+//! The move to the endpoints with `side = "next"`: who goes there, what stays where it began, and how it ends by itself.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+
+use crate::{
+    operating::{screen, status, with_token},
+    stage::{
+        ADMIN, DEV, MANIFEST, PUBLIC_MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, hold, path_of, pull,
+        push, sha256, story,
+    },
+    support::{
+        failing::{Failing, How},
+        gate::Gate,
+        ports, settings, waiting,
+    },
+    talk::{Answer, Ask},
+};
+
+const ANONYMOUS: &str = "repository:library/seed:pull";
+/// Clients of the row, each with an address of its own.
+const CLIENTS: u8 = 40;
+
+/// Two sides with a key each, and a listener behind which clients have many addresses.
+struct Scene {
+    current: Replica,
+    next: Replica,
+    broken: Failing,
+    gate: Gate,
+    /// Where clients' addresses are what they say.
+    door: SocketAddr,
+    secret: PathBuf,
+    _stage: Stage,
+}
+
+impl Scene {
+    fn new(ramp: &str, known: bool) -> Self {
+        let stage = Stage::new();
+        let current = stage.replica("current", |_| {});
+        let next = stage.replica("next", |_| {});
+        hold(&next.key_file, 1);
+        current.seed();
+        let broken = Failing::before(next.address);
+        let door = ports::free();
+        let keys: &[&std::path::Path] = if known { &[&current.key_file, &next.key_file] } else { &[] };
+        let setup = Setup::before(&[&current], keys)
+            .endpoint_with(&format!("url = \"http://{}\", side = \"next\"", broken.address))
+            .upstream("probe = { every = \"300ms\", in_window = \"300ms\" }")
+            .rest(&format!("[[listener]]\naddress = \"{door}\"\ntrusted_proxies = [\"127.0.0.1\"]"))
+            .rest("[token]\ncache = \"0s\"")
+            .rest(&format!("[ramp]\n{ramp}"));
+        let (gate, secret) = with_token(&stage, &setup);
+        Self { current, next, broken, gate, door, secret, _stage: stage }
+    }
+
+    /// What a client at `10.0.0.n` is answered.
+    fn of(&self, n: u8, ask: Ask) -> Answer {
+        ask.header("X-Forwarded-For", &address(n)).at(self.door)
+    }
+
+    /// The operator steers; what the command prints.
+    fn ramp(&self, arguments: &[&str]) -> String {
+        let admin = format!("http://{}", self.gate.admin);
+        let mut command = Command::new(settings::tidegate());
+        command.arg("ramp").args(arguments).args(["--admin", &admin, "--admin-token-file"]);
+        let output = command.arg(&self.secret).output().expect("tidegate runs");
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+        assert!(output.status.success(), "{arguments:?}\n{text}");
+        text
+    }
+
+    /// The clients that the next side has seen since it was last looked at.
+    fn seen_by_next(&self, before: usize) -> BTreeSet<String> {
+        let heads = self.next.asked();
+        heads[before..].iter().filter_map(|head| head.header("x-real-ip").map(str::to_owned)).collect()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.gate.metrics().sum("tidegate_ramp_stopped", &[]) > 0.5
+    }
+}
+
+fn address(n: u8) -> String {
+    format!("10.0.0.{n}")
+}
+
+/// A client's pull: ping, token, manifest. The first answer that it would give up at is the error.
+fn pulls(scene: &Scene, n: u8) -> Result<(), Answer> {
+    let expect = |answer: Answer, status: u16| if answer.status == status { Ok(answer) } else { Err(answer) };
+    expect(scene.of(n, Ask::get("/v2/")), 401)?;
+    let token = expect(scene.of(n, ask_token(SCOPE).basic(DEV)), 200)?.token();
+    expect(scene.of(n, pull(MANIFEST).bearer(&token)), 200)?;
+    let token = expect(scene.of(n, ask_token(ANONYMOUS)), 200)?.token();
+    expect(scene.of(n, pull(PUBLIC_MANIFEST).bearer(&token)), 200).map(|_| ())
+}
+
+/// All clients pull, some push; what failed.
+fn round(scene: &Scene, number: u8) -> Vec<(u8, Answer)> {
+    let mut failed = Vec::new();
+    for n in 1..=CLIENTS {
+        failed.extend(pulls(scene, n).err().map(|answer| (n, answer)));
+        if n % 8 == 0 {
+            let token = scene.of(n, ask_token("repository:priv/pushed:pull,push").basic(DEV)).token();
+            let layer = format!("layer of {n} in round {number}").into_bytes();
+            let tag = format!("{n}-{number}");
+            let authorize = |ask: Ask| ask.bearer(&token).header("X-Forwarded-For", &address(n));
+            let pushed = push(scene.door, "priv/pushed", &tag, &layer, authorize);
+            failed.extend(pushed.err().map(|answer| (n, answer)));
+        }
+    }
+    failed
+}
+
+#[test]
+fn a_ramp_to_a_side_that_begins_to_fail_at_30_percent_stops_falls_back_and_no_client_fails() {
+    let all = [How::Answers(500), How::Closes, How::Answers(503)];
+    for how in &all[..if settings::long() { 3 } else { 2 }] {
+        let how = *how;
+        let scene = Scene::new("share = 0\nstop_at = \"1%\"", true);
+        let mut failed = Vec::new();
+        let mut number = 0;
+        let mut play = |scene: &Scene| {
+            number += 1;
+            let before = scene.next.asked().len();
+            failed.extend(round(scene, number));
+            assert!(failed.is_empty(), "{how:?}: {failed:?}\n{}", scene.gate.tail());
+            scene.seen_by_next(before)
+        };
+        assert_eq!(play(&scene).len(), 0, "{how:?}: nobody is sent there yet");
+        scene.ramp(&["set", "10"]);
+        let tenth = play(&scene);
+        scene.ramp(&["set", "30"]);
+        let third = play(&scene);
+        assert!(tenth.is_subset(&third) && third.len() > tenth.len(), "{tenth:?} {third:?}");
+        assert!((4..25).contains(&third.len()), "about 12 of 40: {third:?}");
+        assert!(!scene.is_stopped(), "{}", scene.gate.tail());
+
+        scene.broken.now(how);
+        play(&scene);
+        assert!(scene.broken.failed() > 0, "{how:?}: it was asked while it failed");
+        scene.gate.wait_for("the ramp stops", |metrics| metrics.sum("tidegate_ramp_stopped", &[]) > 0.5);
+        let ramp = &status(&scene.gate)["ramp"];
+        assert_eq!(ramp["share"], 0, "{ramp}");
+        let shown = screen(&scene.gate, &scene.secret);
+        assert!(shown.contains("STOPPED") && shown.contains("tidegate ramp resume"), "{shown}");
+        assert_eq!(play(&scene).len(), 0, "{how:?}: all went back");
+
+        // The same share, sent by what knows nothing of sides.
+        let direct = (1..=CLIENTS).filter(|n| {
+            let to = if third.contains(&address(*n)) { scene.broken.address } else { scene.current.address };
+            !fails_directly(to)
+        });
+        assert!(direct.count() < usize::from(CLIENTS), "directly some fail");
+
+        scene.broken.now(How::Passes);
+        waiting::holds("the next side answers again", Duration::from_secs(10), || {
+            let endpoints = status(&scene.gate)["endpoints"].clone();
+            endpoints.as_array().is_some_and(|all| all.iter().all(|one| one["healthy"] == true))
+        });
+        scene.ramp(&["resume"]);
+        assert_eq!(play(&scene).len(), 0, "as planned: {}", scene.ramp(&["show"]));
+        scene.ramp(&["set", "100"]);
+        assert_eq!(play(&scene).len(), usize::from(CLIENTS), "{how:?}: all are there");
+        assert!(!scene.is_stopped(), "{}", scene.gate.tail());
+    }
+}
+
+/// Whether a token can't be had there.
+fn fails_directly(at: SocketAddr) -> bool {
+    let asked = crate::talk::Line::open(at).ask(&ask_token(SCOPE).basic(DEV));
+    !asked.is_ok_and(|answer| answer.status == 200)
+}
+
+#[test]
+fn traffic_that_is_named_goes_to_the_next_side_and_nothing_else_does() {
+    let by = "by = [\"project:priv\", \"agent:skopeo/1\", \"source:10.0.0.7\"]";
+    let scene = Scene::new(by, true);
+    let goes = |n: u8, ask: Ask| {
+        let before = scene.next.asked().len();
+        let answer = scene.of(n, ask);
+        assert!([200, 401].contains(&answer.status), "{answer:?}");
+        scene.next.asked().len() > before
+    };
+    let private = || ask_token(SCOPE).basic(DEV);
+    let token = private().at(scene.gate.address).token();
+    assert!(goes(1, private()) && goes(1, pull(MANIFEST).bearer(&token)), "by project");
+    assert!(!goes(1, ask_token(ANONYMOUS)) && !goes(1, Ask::get("/v2/")));
+    assert!(goes(1, Ask::get("/v2/").header("User-Agent", "a skopeo/1.18")), "by agent");
+    assert!(!goes(1, Ask::get("/v2/").header("User-Agent", "skopeo/2")));
+    assert!(goes(7, Ask::get("/v2/")) && goes(7, ask_token(ANONYMOUS)), "by source");
+    let shown = scene.ramp(&["show"]);
+    assert!(shown.contains("project:priv, agent:skopeo/1, source:10.0.0.7/32"), "{shown}");
+    scene.ramp(&["stop"]);
+    assert!(!goes(7, Ask::get("/v2/")), "stopped by the operator");
+    let shown = screen(&scene.gate, &scene.secret);
+    assert!(shown.contains("stopped: by an operator") && !shown.contains("by itself"), "no alarm: {shown}");
+}
+
+#[test]
+fn uploads_and_log_ins_stay_with_the_side_that_they_began_on() {
+    let scene = Scene::new("share = 100", true);
+    let goes = |ask: Ask| {
+        let before = scene.next.asked().len();
+        let answer = scene.of(1, ask);
+        (answer, scene.next.asked().len() > before)
+    };
+    let (token, _) = goes(ask_token("repository:priv/pushed:pull,push").basic(DEV));
+    let token = token.token();
+    let open = || Ask::new("POST", "/v2/priv/pushed/blobs/uploads/").bearer(&token).body("");
+    let (opened, on_next) = goes(open());
+    assert!(on_next && opened.status == 202, "{opened:?}");
+    let credentials = "principal=dev&password=".to_owned() + DEV.1;
+    let (before, _) = goes(Ask::get("/c/oidc/login"));
+    let form = Ask::new("POST", "/c/login")
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .header("Cookie", &cookie_of(&before, "_gorilla_csrf"))
+        .header("X-Harbor-CSRF-Token", before.header("x-harbor-csrf-token").expect("a token"));
+    let (logged_in, on_next) = goes(form.body(credentials));
+    let cookie = &cookie_of(&logged_in, "sid");
+    assert!(on_next && cookie.starts_with("sid="), "{logged_in:?}");
+
+    scene.ramp(&["stop"]);
+    let (fresh, on_next) = goes(open());
+    assert!(!on_next && fresh.status == 202, "what begins now begins on the current side");
+    let (patched, on_next) = goes(Ask::new("PATCH", &path_of(&opened)).bearer(&token).body("bytes"));
+    assert!(on_next && patched.status == 202, "{patched:?}");
+    let at = path_of(&patched);
+    let end = format!("{at}{}digest={}", if at.contains('?') { '&' } else { '?' }, sha256(b"bytes"));
+    let (put, on_next) = goes(Ask::new("PUT", &end).bearer(&token).body(""));
+    assert!(on_next && put.status == 201, "{put:?}");
+    assert!(goes(Ask::get("/c/oidc/callback?state=s").header("Cookie", cookie)).1);
+    assert!(!goes(Ask::get("/c/oidc/callback?state=s").header("Cookie", "sid=another")).1);
+    assert!(!goes(Ask::get("/api/v2.0/ping").header("Cookie", cookie)).1, "only the log-in");
+}
+
+/// Name and value of a cookie that an answer sets.
+fn cookie_of(answer: &Answer, name: &str) -> String {
+    let set = answer.headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case("set-cookie"));
+    let pairs = set.filter_map(|(_, value)| value.split(';').next());
+    let found = pairs.into_iter().find(|pair| pair.starts_with(&format!("{name}=")));
+    found.unwrap_or_else(|| panic!("{name} in {answer:?}")).to_owned()
+}
+
+#[test]
+fn a9_an_unverified_kid_leads_nobody_to_the_next_side_and_no_client_fails_for_the_ramps_sake() {
+    let scene = Scene::new("share = 0", false);
+    // Of tokens that it did not see issued, tidegate knows nothing but their kids.
+    let of = |at: SocketAddr| ask_token(SCOPE).basic(DEV).at(at).token();
+    let (of_current, of_next) = (of(scene.current.address), of(scene.next.address));
+    let before = scene.next.asked().len();
+    let refused = scene.of(1, pull(MANIFEST).bearer(&of_next));
+    assert_eq!((refused.status, scene.next.asked().len()), (401, before), "{}", scene.gate.tail());
+    assert_eq!(story(&scene.gate, &refused)[1], "blank");
+
+    scene.ramp(&["set", "100"]);
+    let there = scene.of(1, pull(MANIFEST).bearer(&of_next));
+    assert_eq!(there.status, 200);
+    let back = scene.of(1, pull(MANIFEST).bearer(&of_current));
+    assert_eq!((back.status, story(&scene.gate, &back)[1].as_str()), (200, "reroute"), "where it works");
+    let issued = scene.of(1, ask_token(SCOPE).basic(DEV)).token();
+    scene.ramp(&["stop"]);
+    let before = scene.next.asked().len();
+    let replayed = scene.of(1, pull(MANIFEST).bearer(&issued));
+    assert_eq!((replayed.status, story(&scene.gate, &replayed)[1].as_str()), (200, "replay"));
+    assert_eq!(scene.next.asked().len(), before, "the ramp's side comes before the token's key");
+    let held = scene.of(1, pull(MANIFEST).bearer(&of_next));
+    assert_eq!(held.status, 200, "its client was there before");
+}
+
+#[test]
+fn a_plan_takes_effect_by_itself_and_another_configuration_ends_what_an_operator_set() {
+    let now = tidegate::words::clock::Clock::system().now();
+    let past = now.minus(Duration::from_hours(1)).rfc3339();
+    let later = now.plus(Duration::from_hours(1)).rfc3339();
+    let plan = format!("plan = [{{ at = {past}, share = 100 }}, {{ at = {later}, share = 50 }}]");
+    let scene = Scene::new(&plan, true);
+    let shown = scene.ramp(&["show"]);
+    assert!(shown.contains("100 % of clients") && shown.contains(&format!("50 % from {later}")), "{shown}");
+    assert_eq!(pulls(&scene, 1), Ok(()));
+    assert!(!scene.next.asked().is_empty());
+    scene.ramp(&["set", "7"]);
+    let share = |metrics: &crate::support::gate::Metrics| metrics.sum("tidegate_ramp_share_ratio", &[]);
+    assert!((share(&scene.gate.metrics()) - 0.07).abs() < 0.001);
+    assert_eq!(scene.of(1, ask_token(SCOPE).basic(ADMIN)).status, 200);
+}
