@@ -96,6 +96,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let clock = Clock::system();
     let began_with = settings.clone();
+    let watch = reload::Watch::begin(sources.clone());
     let Wired { shared, names, doors, alarms } = wiring::wire(&settings, &clock)?;
     let (stop_background, stopped) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -109,6 +110,13 @@ async fn serve(
     let store = store(&settings, &shared, &clock, &mut background, &stopped).await?;
     let kept = store.store.clone();
     begun::tell(&settings, &sources, store.name(), &shared.keys.ring(), clock.now());
+    // Core may take another key while we ask for it.
+    background.spawn(key_source::run(
+        shared.keys.clone(),
+        clock.clone(),
+        settings.keys.reread_every,
+        stopped.clone(),
+    ));
     resolve::resolve(&shared.fleet, &names.load_full()).await;
     let reached = Reached::new(&settings, own_addresses());
     let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
@@ -126,12 +134,6 @@ async fn serve(
     let open = async move { served.fleet.watch(|snapshot| served.lot.tell(serves(snapshot))).await };
     background.spawn(stop_at(open, stopped.clone()));
     background.spawn(stop_at(watch_outages(shared.clone()), stopped.clone()));
-    background.spawn(key_source::run(
-        shared.keys.clone(),
-        clock.clone(),
-        settings.keys.reread_every,
-        stopped.clone(),
-    ));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
     ask_afar(&shared.distant, &mut background, &stopped).await;
     background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
@@ -173,7 +175,7 @@ async fn serve(
         };
         admin::serve(admin, &settings.admin, process, asked).await;
     });
-    let reloading = reload::run(sources, began_with, shared.clone(), names, resolve_now, clock);
+    let reloading = reload::run(watch, began_with, shared.clone(), names, resolve_now, clock);
     let told = tokio::select! {
         told = told => told,
         () = reloading => "reload ended",
