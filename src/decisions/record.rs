@@ -13,6 +13,8 @@ pub mod seen_key;
 
 use std::fmt;
 
+use seal::SealId;
+
 /// What a record is about. Where many changes wait, those of an earlier kind are written first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -85,10 +87,42 @@ impl Place {
     pub fn new(kind: Kind, key: impl Into<String>) -> Self {
         Self { kind, key: key.into() }
     }
+
+    /// Where what belongs here is kept while a record that doesn't open has the place: beside it, by the key that
+    /// seals now.
+    #[must_use]
+    pub fn beside(&self, sealed_by: SealId) -> Self {
+        Self { kind: self.kind, key: format!("{}{BESIDE}{sealed_by}", self.key) }
+    }
+
+    /// The place that this one is beside, if it is.
+    pub fn owner(&self) -> Option<Self> {
+        let (key, id) = self.key.rsplit_once(BESIDE)?;
+        SealId::is_written(id).then(|| Self { kind: self.kind, key: key.to_owned() })
+    }
 }
+
+/// Between a place's name and the sealing key's, in a place beside it.
+const BESIDE: char = '~';
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.kind.name(), self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_beside_another_one_is_told_from_any_other() {
+        let id = seal::SealKey::new(&[1; seal::KEY]).expect("a key").id();
+        let place = Place::new(Kind::Grant, "a~b");
+        assert_eq!(place.beside(id).owner(), Some(place.clone()));
+        assert_eq!(place.beside(id).beside(id).owner(), Some(place.beside(id)));
+        for key in ["", "a", "a~b", "a~0123456789abcde", "a~0123456789abcdeg", "a~0123456789ABCDEF"] {
+            assert_eq!(Place::new(Kind::Grant, key).owner(), None, "{key}");
+        }
     }
 }
