@@ -40,8 +40,13 @@ pub fn read(
     if status.is_success() {
         return if confirms(registry, method) { Reading::Confirms } else { Reading::Answer };
     }
+    if is_by_key(status, headers) { Reading::Suspect } else { Reading::Answer }
+}
+
+/// Whether an answer has the words with which core refuses a token of a key that it doesn't hold (C4).
+pub fn is_by_key(status: StatusCode, headers: &HeaderMap) -> bool {
     let basic = || headers.get(WWW_AUTHENTICATE).is_some_and(|v| Challenge::of(v) == Challenge::Basic);
-    if status == StatusCode::UNAUTHORIZED && basic() { Reading::Suspect } else { Reading::Answer }
+    status == StatusCode::UNAUTHORIZED && basic()
 }
 
 /// A12: only what an anonymous client can't get proves a key: `/v2/` itself and a write. A read of a public

@@ -156,6 +156,11 @@ impl Shared {
         is_time_again(&mut last, Instant::now(), between)
     }
 
+    /// When the last of them began.
+    pub fn last_look(&self) -> Option<Instant> {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A request that an endpoint answered turned out to have failed there: of the next side that counts.
     pub fn failed_after_all(&self, policy: &Policy, endpoint: &Endpoint) {
         if let Some(ramp) = policy.ramp.as_deref() {

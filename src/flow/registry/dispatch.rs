@@ -34,6 +34,7 @@ pub(super) struct Sent {
     pub(super) bearer: Option<HeaderValue>,
     pub(super) several: bool,
     pub(super) anonymous: bool,
+    pub(super) blind: bool,
     /// The credential that went up.
     pub(super) replayed: Option<Arc<Issued>>,
 }
@@ -67,7 +68,7 @@ const BROKE: &str = "it closed the connection instead of answering";
 impl Passage<'_> {
     /// Sends by the plan; `None` where the next plan must be another one.
     pub(super) async fn dispatch(&mut self, ready: Ready, moment: &Moment) -> Result<Option<Sent>, Reason> {
-        let Ready { plan, lease, endpoint, issued, several, anonymous } = ready;
+        let Ready { plan, lease, endpoint, issued, several, anonymous, blind } = ready;
         let authorization = match self.authorization(&plan, moment, issued.as_ref()).await {
             Ok(authorization) => authorization,
             Err(Unmade::Outdated) => return Ok(None),
@@ -122,7 +123,7 @@ impl Passage<'_> {
             turn.accepted();
         }
         let replayed = issued.filter(|_| *plan.step() == Step::Replay);
-        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, replayed }))
+        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, blind, replayed }))
     }
 
     /// Waits for a turn to replay without a connection, which those whose turn it is may need. Then all is planned

@@ -48,11 +48,7 @@ impl Passage<'_> {
             Box::pin(self.await_distant(&moment)).await;
             return self.moment();
         }
-        if !shared.may_look(self.policy.between_looks) {
-            return moment;
-        }
-        shared.keys.look_soon();
-        shared.probe_now.notify_one();
+        let Some(until) = self.look_for_keys() else { return moment };
         // Looks and probes that had begun before end too, and tell nothing of this key.
         let learned = async {
             while self.is_strange(&self.moment()) {
@@ -62,8 +58,19 @@ impl Passage<'_> {
                 }
             }
         };
-        tokio::time::timeout(LOOK, learned).await.ok();
+        tokio::time::timeout_at(until.into(), learned).await.ok();
         self.moment()
+    }
+
+    /// Has keys looked for, at most once in `limits.unknown_kids` whatever the flood; until when to wait for what the
+    /// last look brings, if that isn't over.
+    fn look_for_keys(&self) -> Option<Instant> {
+        let shared = &self.worker.shared;
+        if shared.may_look(self.policy.between_looks) {
+            shared.keys.look_soon();
+            shared.probe_now.notify_one();
+        }
+        shared.last_look().map(|began| began + LOOK).filter(|until| *until > Instant::now())
     }
 
     /// Others may know the key: everybody is asked, once for all requests that came before. One that came right after such a
