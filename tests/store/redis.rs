@@ -41,6 +41,13 @@ async fn one_server_with_a_password_from_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn valkey() {
+    let valkey = Redis::valkey();
+    assert!(!valkey.info("valkey_version").is_empty());
+    every(server(Form::One, &[valkey.address], "d"), server(Form::One, &[valkey.address], "e")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_with_a_private_ca_and_a_clients_certificate() {
     let certificates = Certificates::make();
     let redis = Redis::with_tls(&certificates);
