@@ -8,6 +8,7 @@
 mod support;
 
 mod bearer;
+mod blind;
 mod broken_key;
 mod clocks;
 mod core;
@@ -18,12 +19,15 @@ mod draining;
 mod ended_grace;
 mod evidence;
 mod former_secrets;
+mod full_disk;
+mod gate_clock;
 mod hanging;
 mod kept_grace;
 mod key_commands;
 mod key_overlap;
 mod key_states;
 mod keys;
+mod kills;
 mod lines;
 mod listeners;
 mod listening;
@@ -37,16 +41,22 @@ mod parking;
 mod peers;
 mod pkcs11;
 mod plans;
+mod pullers;
 mod pulls;
 mod pushes;
 mod ramp;
 mod recorder;
 mod reloading;
 mod request_ids;
+mod rolling;
 mod second_plans;
+#[allow(dead_code, reason = "the suite of the store has its other uses")]
+#[path = "../store/servers.rs"]
+mod servers;
 mod softhsm;
 mod stage;
 mod store;
+mod store_outages;
 mod talk;
 mod tls;
 mod token_service;
