@@ -5,8 +5,8 @@
 
 The records are made by tidegate itself: clients ask for tokens of as many scopes, and write to projects. Then it is
 started on that store and on an empty one. Fails where the start until /readyz takes a second or more (the least of some,
-because whatever else happens only adds), where memory is above 3 KiB a record more than with an empty store or above what
-the process that was granted them all took, and where a pull and a question for a token together take above 1.05 times the
+because whatever else happens only adds), where memory is above 3 KiB a record more than with an empty store or above 1.25
+times what the process that was granted them all took, and where a pull and a question for a token together take above 1.05 times the
 instructions. Needs valgrind and openssl.
 """
 

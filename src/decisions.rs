@@ -1,6 +1,7 @@
 //! Decisions: pure functions on data, `now` as an argument, tested by tables.
 
 pub mod archive;
+pub mod evidence;
 pub mod former;
 pub mod grace;
 pub mod key;
@@ -12,5 +13,7 @@ pub mod ramp;
 pub mod record;
 pub mod refusal;
 pub mod resume;
+pub mod revoked;
 pub mod ring;
 pub mod token;
+pub mod window;

@@ -1,4 +1,4 @@
-//! The listener for operators: health, metrics, status, keys.
+//! The listener for operators: health, metrics, status, keys, windows, revocations.
 //!
 //! Rule A28: its `Host` must be one of ours and a foreign `Origin` is refused; only `/healthz`, `/readyz`, `/metrics` and
 //! the JWKS are open. All else asks for the token, on loopback too: core makes requests to URLs that users set.
@@ -10,6 +10,7 @@ pub mod client;
 mod guard;
 mod keys;
 mod listen;
+mod orders;
 mod ramp;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -34,11 +35,12 @@ use self::guard::Guard;
 pub use self::{
     keys::{Added, AddedKey, Archivable, Published, Restore, Restored, RestoredWindow},
     listen::{Bound, can_bind},
+    orders::{Done, OpenWindow, Revoke},
 };
 use super::{
     config,
     ramp::Steer,
-    status::{Readiness, Status},
+    status::{Evidence, Readiness, Status, WindowReport},
 };
 use crate::{
     decisions::{
@@ -46,8 +48,16 @@ use crate::{
         key::Key,
         ring::{AddFault, RetireFault},
     },
+    flow::replicas::{Ordered, Unsettled},
     words::clock::UnixTime,
 };
+
+/// A key was not retired; who uses it, where that is why.
+#[derive(Debug)]
+pub struct NotRetired {
+    pub fault: RetireFault,
+    pub evidence: Option<Evidence>,
+}
 
 /// What the listener asks of the process.
 pub trait Operator: Send + Sync + 'static {
@@ -72,7 +82,22 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Retires the key of this name, or whose id alone begins so: its tokens are refused from the next request on. One
     /// whose tokens may live is retired only `at_once`.
-    fn retire(&self, kid: &str, at_once: bool) -> Result<(), RetireFault>;
+    fn retire(&self, kid: &str, at_once: bool) -> Result<Ordered, NotRetired>;
+
+    /// Upgrade windows, and the keys that verify.
+    fn window(&self) -> WindowReport;
+
+    /// Opens the upgrade window for so long from now on.
+    fn open_window(&self, length: Duration) -> Ordered;
+
+    /// Closes it; `None` where none is open by command.
+    fn close_window(&self) -> Option<Ordered>;
+
+    /// Ends a token, or all that a user was given before; `None` where it names neither.
+    fn revoke(&self, what: &Revoke) -> Option<Ordered>;
+
+    /// Waits until the store and every live replica have taken an order (A20).
+    fn settled(&self, ordered: &Ordered) -> impl Future<Output = Result<(), Unsettled>> + Send;
 
     /// Takes keys that core signed with until then (`None` = now) into the ring.
     fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault>;
@@ -193,14 +218,16 @@ async fn handle<O: Operator>(
         "/readyz" => answer::readiness(&operator.readiness()),
         "/metrics" => answer::metrics(operator.metrics()),
         "/v1/status" => answer::json(StatusCode::OK, &operator.status()),
-        "/v1/ramp" => match ramp::handle(&head, body, operator).await {
-            Some(answer) => answer,
-            None => answer::error(StatusCode::NOT_FOUND, "no such path"),
-        },
-        _ => match keys::handle(&head, body, operator).await {
-            Some(answer) => answer,
-            None => answer::error(StatusCode::NOT_FOUND, "no such path"),
-        },
+        path => {
+            let answer = match path {
+                "/v1/window" | "/v1/window/close" | "/v1/revoke" => {
+                    orders::handle(&head, body, operator).await
+                }
+                "/v1/ramp" => ramp::handle(&head, body, operator).await,
+                _ => keys::handle(&head, body, operator).await,
+            };
+            answer.unwrap_or_else(|| answer::error(StatusCode::NOT_FOUND, "no such path"))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod archive;
 mod ask;
 mod hash;
 mod keys;
+mod orders;
 pub mod output;
 mod ramp;
 
@@ -53,6 +54,14 @@ enum Command {
     /// List, add, retire and publish the keys of a running tidegate, back them up and restore them
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// The upgrade window: while it is open, endpoints are asked for their keys every few seconds, and a key that stops
+    /// signing goes on verifying at least until it closes
+    #[command(subcommand)]
+    Window(orders::Window),
+    /// End at once, on all replicas, a token, or all that a user was given so far: tokens, cached answers, grace
+    ///
+    /// What Harbor gives the user afterwards is good. To keep somebody out, end the account in Harbor first.
+    Revoke(orders::RevokeArguments),
     /// Show and steer the move to the endpoints with side = "next" of a running tidegate
     #[command(subcommand)]
     Ramp(ramp::Ramp),
@@ -156,6 +165,8 @@ fn command(command: Command, programs: &Programs) -> Result<u8, Failure> {
         Command::Rehearse(rehearse) => Ok(u8::from(!(programs.rehearse)(&rehearse.order()?)?)),
         Command::Status(status) => status.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Window(window) => window.run(),
+        Command::Revoke(revoke) => revoke.run(),
         Command::Ramp(ramp) => ramp.run(),
         Command::HashSecret(hash) => hash.run(),
         Command::Config(Documents::Schema) => Ok(output::print(&documents::schema()?)),

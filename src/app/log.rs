@@ -16,6 +16,9 @@ pub fn start(log: Log) {
         Level::Trace => LevelFilter::TRACE,
     };
     let lines = fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // A line that can't be written (a full disk, a pipe whose reader is gone) is lost: telling of it on the very same
+    // output would end the task that had something to say.
+    let lines = lines.log_internal_errors(false);
     let _ = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
         // Colours are for eyes: in a file or a collector they are noise.

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
+use aws_lc_rs::rand;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, oneshot, watch},
@@ -31,11 +32,12 @@ use super::{
 use crate::{
     edges::{
         distant::Distant,
+        fleet::Endpoint,
         key_source,
         listener::{Listener, Places, own_addresses},
         probe::{
             reading::Held,
-            rounds::{Learn, Pace, Rounds},
+            rounds::{AskPlain, Learn, Pace, Rounds},
         },
         resolve::{self, Names},
         store::Store,
@@ -47,8 +49,10 @@ use crate::{
         context::Shared,
         formers,
         kept_graces::{self, KeptGraces},
+        plain::{self, Known},
         registry::serves,
-        seen_keys::SeenKeys,
+        replicas::Replicas,
+        seen_keys::{SeenKeys, Shelves},
     },
     words::clock::Clock,
 };
@@ -96,6 +100,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let clock = Clock::system();
     let began_with = settings.clone();
+    let watch = reload::Watch::begin(sources.clone());
     let Wired { shared, names, doors, alarms } = wiring::wire(&settings, &clock)?;
     let (stop_background, stopped) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -106,35 +111,22 @@ async fn serve(
         anyhow!(Unbound::of(address, &error).sentence("admin listener", address, "admin.address"))
     })?;
 
-    let store = store(&settings, &shared, &clock, &mut background, &stopped).await?;
+    let (store, replicas) = store(&settings, &shared, &clock, &mut background, &stopped).await?;
     let kept = store.store.clone();
     begun::tell(&settings, &sources, store.name(), &shared.keys.ring(), clock.now());
+    // Core may take another key while we ask for it.
+    follow_files(&shared, &clock, settings.keys.reread_every, &mut background, &stopped);
     resolve::resolve(&shared.fleet, &names.load_full()).await;
-    let reached = Reached::new(&settings, own_addresses());
-    let learner: Arc<dyn Learn> = Arc::new(Learner { shared: shared.clone(), reached });
-    let pace = Pace {
-        every: settings.upstream.probe.every,
-        in_window: settings.upstream.probe.in_window,
-        timeout: settings.upstream.probe.timeout,
-    };
-    let mut rounds = Rounds::new(shared.fleet.clone(), pace, clock.clone(), learner);
+    let mut rounds = rounds(&settings, &shared, &clock);
     if tokio::time::timeout(FIRST_ROUND, rounds.round()).await.is_err() {
         tracing::warn!("not every endpoint has answered its first probe; serving begins without");
     }
     background.spawn(stop_at(rounds.run(shared.probe_now.clone()), stopped.clone()));
-    let served = shared.clone();
-    let open = async move { served.fleet.watch(|snapshot| served.lot.tell(serves(snapshot))).await };
-    background.spawn(stop_at(open, stopped.clone()));
+    background.spawn(stop_at(watch_endpoints(shared.clone()), stopped.clone()));
     background.spawn(stop_at(watch_outages(shared.clone()), stopped.clone()));
-    background.spawn(key_source::run(
-        shared.keys.clone(),
-        clock.clone(),
-        settings.keys.reread_every,
-        stopped.clone(),
-    ));
+    background.spawn(stop_at(watch_windows(shared.clone()), stopped.clone()));
     background.spawn(stop_at(probe_at_new_keys(shared.clone()), stopped.clone()));
     ask_afar(&shared.distant, &mut background, &stopped).await;
-    background.spawn(formers::follow(shared.clone(), settings.keys.reread_every, stopped.clone()));
     let resolve_now = Arc::new(Notify::new());
     background.spawn(resolve::run(
         shared.fleet.clone(),
@@ -162,7 +154,9 @@ async fn serve(
         places: places.clone(),
         alarms,
         store,
+        replicas: replicas.clone(),
         deployment: settings.deployment.clone(),
+        policy: translate::policy(&settings.keys),
         began: Instant::now(),
         draining: draining.clone(),
     });
@@ -173,7 +167,7 @@ async fn serve(
         };
         admin::serve(admin, &settings.admin, process, asked).await;
     });
-    let reloading = reload::run(sources, began_with, shared.clone(), names, resolve_now, clock);
+    let reloading = reload::run(watch, began_with, shared.clone(), names, resolve_now, clock);
     let told = tokio::select! {
         told = told => told,
         () = reloading => "reload ended",
@@ -187,6 +181,9 @@ async fn serve(
         finish(writer).await;
     }
     if let Some(store) = kept {
+        if let Some(replicas) = replicas {
+            replicas.leave();
+        }
         last_changes(&store).await;
     }
     stop_background.send_replace(true);
@@ -222,31 +219,59 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
     settings.listeners.iter().enumerate().map(bind).collect()
 }
 
-/// Opens the store, takes what it holds into memory, and keeps the two together from then on.
+/// The rounds of probes, and what they teach.
+fn rounds(settings: &Settings, shared: &Arc<Shared>, clock: &Clock) -> Rounds {
+    let probe = &settings.upstream.probe;
+    let learner: Arc<dyn Learn> = Arc::new(Learner::new(shared, settings));
+    let pace = Pace { every: probe.every, in_window: probe.in_window, timeout: probe.timeout };
+    Rounds::new(shared.fleet.clone(), pace, clock.clone(), learner)
+}
+
+/// Opens the store, takes what it holds into the ring, and keeps the two together from then on, and with other
+/// replicas.
 async fn store(
     settings: &Settings,
     shared: &Arc<Shared>,
     clock: &Clock,
     background: &mut JoinSet<()>,
     stopped: &watch::Receiver<bool>,
-) -> anyhow::Result<store::Opened> {
+) -> anyhow::Result<(store::Opened, Option<Arc<Replicas>>)> {
     let opened = store::open(settings, clock)?;
-    if let Some(store) = &opened.store {
-        let window = translate::policy(&settings.keys).window();
-        if settings.store.url.servers().is_none() {
-            shared.keys.recall_as_own();
-        }
-        let mut seen_keys = SeenKeys::new(store.clone(), shared.keys.clone(), clock.clone(), window);
-        let is_read = seen_keys.begin().await;
-        background.spawn(store.clone().run(stopped.clone()));
-        background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
-        let graces = KeptGraces::new(store.clone(), shared.clone());
-        graces.begin().await;
-        background.spawn(stop_at(graces.run(), stopped.clone()));
-    } else {
+    let Some(store) = &opened.store else {
         kept_graces::without_a_store(shared);
+        return Ok((opened, None));
+    };
+    let window = translate::policy(&settings.keys).window();
+    if settings.store.url.servers().is_none() {
+        shared.keys.recall_as_own();
     }
-    Ok(opened)
+    let shelves = Shelves {
+        keys: shared.keys.clone(),
+        revocations: shared.revocations.clone(),
+        windows: shared.windows.clone(),
+        answers: shared.answers.clone(),
+    };
+    let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone(), window);
+    let (applied, evidence) = (seen_keys.applied(), shared.evidence.clone());
+    let replicas = Arc::new(Replicas::new(store.clone(), us()?, clock.clone(), applied, evidence));
+    let is_read = seen_keys.begin().await;
+    background.spawn(store.clone().run(stopped.clone()));
+    background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+    background.spawn(stop_at(replicas.clone().run(), stopped.clone()));
+    let graces = KeptGraces::new(store.clone(), shared.clone());
+    graces.begin().await;
+    background.spawn(stop_at(graces.run(), stopped.clone()));
+    Ok((opened, Some(replicas)))
+}
+
+/// What this process is called among its like: an id of its own, its machine, its version.
+fn us() -> anyhow::Result<(String, String, &'static str)> {
+    let mut id = [0; 8];
+    rand::fill(&mut id).ok().context("no randomness")?;
+    let id = format!("{:016x}", u64::from_be_bytes(id));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
+    Ok((id, host.to_owned(), env!("CARGO_PKG_VERSION")))
 }
 
 /// Peers and JWKS URLs are asked from now on; the first answers are waited for.
@@ -262,6 +287,18 @@ async fn last_changes(store: &Store) {
     if !store.written_within(LAST_CHANGES).await {
         tracing::warn!(store.name = store.name(), "the store takes no more changes; the last ones are lost");
     }
+}
+
+/// Keys and robots' secrets that change are taken up.
+fn follow_files(
+    shared: &Arc<Shared>,
+    clock: &Clock,
+    every: Duration,
+    background: &mut JoinSet<()>,
+    stopped: &watch::Receiver<bool>,
+) {
+    background.spawn(key_source::run(shared.keys.clone(), clock.clone(), every, stopped.clone()));
+    background.spawn(formers::follow(shared.clone(), every, stopped.clone()));
 }
 
 /// Certificates that change are taken up.
@@ -280,8 +317,17 @@ fn follow_certificates(
     }
 }
 
+/// Requests wait for an endpoint that takes them.
+async fn watch_endpoints(shared: Arc<Shared>) {
+    shared.fleet.watch(|snapshot| shared.lot.tell(serves(snapshot))).await;
+}
+
 async fn watch_outages(shared: Arc<Shared>) {
     shared.outages.watch(&shared.fleet).await;
+}
+
+async fn watch_windows(shared: Arc<Shared>) {
+    shared.windows.watch(&shared.keys, &shared.clock, &shared.probe_now).await;
 }
 
 async fn stop_at(task: impl Future<Output = ()>, mut stopped: watch::Receiver<bool>) {
@@ -321,6 +367,15 @@ fn told_by_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
 struct Learner {
     shared: Arc<Shared>,
     reached: Reached,
+    /// For one answer.
+    probe_timeout: Duration,
+}
+
+impl Learner {
+    fn new(shared: &Arc<Shared>, settings: &Settings) -> Self {
+        let reached = Reached::new(settings, own_addresses());
+        Self { shared: shared.clone(), reached, probe_timeout: settings.upstream.probe.timeout }
+    }
 }
 
 impl Learn for Learner {
@@ -339,6 +394,21 @@ impl Learn for Learner {
         }
     }
 
+    fn is_plain(&self) -> bool {
+        self.shared.policy.load().is_plain()
+    }
+
+    fn ask_plain(&self, endpoint: Arc<Endpoint>) -> AskPlain {
+        let (shared, within) = (self.shared.clone(), self.probe_timeout);
+        Box::pin(async move {
+            match plain::known(&shared, &endpoint, Instant::now(), within).await {
+                Known::By(kid) => Ok(Some(kid)),
+                Known::Nobody => Ok(None),
+                Known::Strange(why) => Err(why),
+            }
+        })
+    }
+
     fn awaited(&self) -> bool {
         let shared = &self.shared;
         let for_core = || shared.outages.waiting() > 0 && !serves(&shared.fleet.snapshot());
@@ -347,7 +417,9 @@ impl Learn for Learner {
 
     fn window_open(&self) -> bool {
         let now = self.shared.clock.now();
-        self.shared.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some()
+        let several =
+            || self.shared.keys.ring().entries().filter(|e| e.state(now).verifies()).nth(1).is_some();
+        self.shared.windows.open(now).is_some() || several()
     }
 
     fn issued(&self, held: &Held) {

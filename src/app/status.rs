@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     decisions::{
-        plan,
-        ring::{self, State},
+        evidence, plan,
+        ring::{self, Policy, State},
+        window::Open,
     },
     words::clock::UnixTime,
 };
@@ -27,6 +28,12 @@ pub struct Status {
     pub uptime_seconds: u64,
     pub readiness: Readiness,
     pub endpoints: Vec<Endpoint>,
+    /// The upgrade window, where one is open.
+    #[serde(default)]
+    pub window: Option<Window>,
+    /// Other processes that share the store and live.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
     pub keys: Vec<Key>,
     /// Other tidegates that are asked for their keys.
     #[serde(default)]
@@ -146,8 +153,59 @@ pub struct Signatures {
     pub mean_micros: u64,
 }
 
-/// One key of the ring.
+/// An upgrade window that is open; seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub since: i64,
+    pub until: i64,
+    pub closes_in_seconds: u64,
+    /// `command` or `grace.windows`.
+    pub by: String,
+}
+
+/// All that there is to say of upgrade windows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowReport {
+    pub open: Option<Window>,
+    /// Those of the configuration that aren't over.
+    pub listed: Vec<ListedWindow>,
+    /// Keys that verify.
+    pub keys: Vec<Key>,
+}
+
+/// A window of the configuration; seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedWindow {
+    pub from: i64,
+    pub until: i64,
+}
+
+/// Another process that shares the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    pub id: String,
+    pub host: String,
+    pub version: String,
+    pub heard_seconds_ago: u64,
+    /// Whether it goes by the same revocations and windows as this one.
+    pub agrees: bool,
+}
+
+/// Who uses a key, on all replicas: what is known of tokens that were issued or met. Counts are about right.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Users and robots.
+    pub principals: u64,
+    /// Addresses.
+    pub clients: u64,
+    /// Since a token of it was last issued, or met for the first time.
+    pub last_seen_seconds_ago: u64,
+    /// Until the last token that was seen ends; 0 where it has.
+    pub latest_token_ends_in_seconds: u64,
+}
+
+/// One key of the ring.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub kid: String,
     /// `announced`, `signing`, `verifying` or `retired`.
@@ -161,6 +219,39 @@ pub struct Key {
     pub ends_in_seconds: Option<u64>,
     /// The file or endpoint that it came from.
     pub source: String,
+    /// Since when it is retired (seconds since 1970), where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
+    /// `None` where no token of it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// Of a key that verifies and signs no more: when `keys retire` ends no living token; 0 = now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe_to_retire_in_seconds: Option<u64>,
+}
+
+impl Evidence {
+    /// As it is at `now`.
+    pub fn of(seen: &evidence::Seen, now: UnixTime) -> Self {
+        Self {
+            principals: seen.principals.about(),
+            clients: seen.clients.about(),
+            last_seen_seconds_ago: now.since(seen.last).as_secs(),
+            latest_token_ends_in_seconds: seen.latest_exp.since(now).as_secs(),
+        }
+    }
+}
+
+impl Window {
+    /// As it is at `now`.
+    pub fn of(open: Open, now: UnixTime) -> Self {
+        Self {
+            since: open.since.0,
+            until: open.until.0,
+            closes_in_seconds: open.until.since(now).as_secs(),
+            by: if open.by_command { "command" } else { "grace.windows" }.to_owned(),
+        }
+    }
 }
 
 /// Another tidegate before the same Harbor.
@@ -209,6 +300,21 @@ impl Key {
             token: entry.key().elsewhere().is_some(),
             ends_in_seconds: ends,
             source: entry.source().to_string(),
+            since: entry.retired_since().map(|since| since.0),
+            evidence: None,
+            safe_to_retire_in_seconds: None,
+        }
+    }
+
+    /// The same with what is known of its use.
+    pub fn with_use(entry: &ring::Entry, seen: &evidence::Evidence, policy: &Policy, now: UnixTime) -> Self {
+        let (state, seen) = (entry.state(now), seen.key(entry.key().kid()));
+        let safe = state.safe_from(seen.map(|seen| seen.latest_exp), policy);
+        let verifies = matches!(state, State::Verifying { .. });
+        Self {
+            evidence: seen.map(|seen| Evidence::of(seen, now)),
+            safe_to_retire_in_seconds: safe.filter(|_| verifies).map(|safe| safe.since(now).as_secs()),
+            ..Self::of(entry, now)
         }
     }
 

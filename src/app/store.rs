@@ -50,7 +50,16 @@ pub fn open(settings: &Settings, clock: &Clock) -> anyhow::Result<Opened> {
     match &settings.store.url {
         StoreUrl::Memory => Ok(Opened::memory(Vec::new())),
         StoreUrl::File(path) => file(path, settings, clock),
-        StoreUrl::Auto if !can_write(Path::new(USUAL_FOLDER)) => Ok(Opened::memory(Vec::new())),
+        StoreUrl::Auto if !can_write(Path::new(USUAL_FOLDER)) => {
+            // Made by whoever installs us: what nobody asked for is not put on a machine.
+            tracing::warn!(
+                store.name = "memory",
+                store.cause = "/var/lib/tidegate isn't there, or can't be written",
+                store.remedy = "make it for this user (0700), or name a store in store.url",
+                "what is to outlive this process is kept in memory: tokens of a replaced key end with it"
+            );
+            Ok(Opened::memory(Vec::new()))
+        }
         StoreUrl::Auto => {
             let path = Path::new(USUAL_FOLDER).join(FILE);
             Ok(file(&path, settings, clock).unwrap_or_else(|error| {

@@ -5,8 +5,11 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::{
-    app::config::{KeyOrigin, KeySource, KeyState, Keys, Material, Overlap, Pkcs11},
-    decisions::ring::{self, Listed, Listing, Policy},
+    app::config::{Grace, KeyOrigin, KeySource, KeyState, Keys, Material, Overlap, Pkcs11},
+    decisions::{
+        ring::{self, Listed, Listing, Policy},
+        window::Dates,
+    },
     edges::{
         key_source::{Place, Source},
         pkcs11::{Location, Pin},
@@ -24,6 +27,11 @@ pub fn policy(keys: &Keys) -> Policy {
         token_lifetime: keys.token_lifetime,
         leeway: keys.leeway,
     }
+}
+
+/// Upgrade windows by date.
+pub fn windows(grace: &Grace) -> Vec<Dates> {
+    grace.windows.iter().map(|&(from, until)| Dates { from, until }).collect()
 }
 
 /// Where keys are read from. Public halves alone are fine: they verify, and their endpoints are re-routed to.

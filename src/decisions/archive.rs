@@ -10,6 +10,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{
     key::{self, Key, KeyFault},
     record::{revocation::Revocation, seen_key::SeenKey},
+    window::Order,
 };
 use crate::words::clock::UnixTime;
 
@@ -56,6 +57,12 @@ pub struct Known {
     pub seen: Vec<String>,
     /// Records of what was retired at once.
     pub retired: Vec<String>,
+    /// Records of what else was revoked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<String>,
+    /// The record of the upgrade window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<String>,
 }
 
 /// Why an archive can't be used.
@@ -68,11 +75,14 @@ pub enum ContentFault {
 }
 
 impl Known {
-    pub fn of(seen: &[SeenKey], retired: &[Revocation]) -> Self {
+    pub fn of(seen: &[SeenKey], ended: &[Revocation], window: Option<Order>) -> Self {
         let text = |record: Vec<u8>| String::from_utf8(record).unwrap_or_default();
+        let is_key = |ended: &&Revocation| ended.key().is_some();
         Self {
             seen: seen.iter().map(|seen| text(seen.write())).collect(),
-            retired: retired.iter().map(|retired| text(retired.write())).collect(),
+            retired: ended.iter().filter(is_key).map(|ended| text(ended.write())).collect(),
+            revoked: ended.iter().filter(|ended| !is_key(ended)).map(|ended| text(ended.write())).collect(),
+            windows: window.iter().map(|window| text(window.write())).collect(),
         }
     }
 
@@ -83,9 +93,18 @@ impl Known {
             let seen = SeenKey::read(text.as_bytes()).ok()?;
             seen.key().ok().map(|_| seen)
         });
-        let retired = self.retired.iter().map(|text| Revocation::read(text.as_bytes()).ok()?.key().ok());
+        let retired = self.retired.iter().map(|text| Revocation::read(text.as_bytes()).ok()?.key()?.ok());
         let (seen, retired) = (seen.collect::<Option<_>>(), retired.collect::<Option<_>>());
         seen.zip(retired).ok_or(ContentFault::Later)
+    }
+
+    /// What else was revoked, and the upgrade window.
+    pub fn read_orders(&self) -> Result<(Vec<Revocation>, Option<Order>), ContentFault> {
+        let revoked = self.revoked.iter().map(|text| Revocation::read(text.as_bytes()).ok());
+        let windows = self.windows.iter().map(|text| Order::read(text.as_bytes()).ok());
+        let (revoked, windows) = (revoked.collect::<Option<_>>(), windows.collect::<Option<Vec<_>>>());
+        let (revoked, windows) = revoked.zip(windows).ok_or(ContentFault::Later)?;
+        Ok((revoked, windows.into_iter().reduce(Order::or_later)))
     }
 }
 
@@ -133,7 +152,8 @@ impl Archive {
         };
         // Room for all of it at once, so that no copy of a secret stays behind.
         let files = written.files.iter().map(|file| file.bytes.len() + file.path.len() + 200).sum::<usize>();
-        let records = written.known.seen.iter().chain(&written.known.retired).map(|text| 2 * text.len() + 8);
+        let Known { seen, retired, revoked, windows } = &written.known;
+        let records = seen.iter().chain(retired).chain(revoked).chain(windows).map(|text| 2 * text.len() + 8);
         let mut text = Zeroizing::new(Vec::with_capacity(files + records.sum::<usize>() + 1_000));
         // Texts and numbers alone: this can't fail.
         let _ = serde_json::to_writer(&mut *text, &written);
@@ -157,6 +177,7 @@ impl Archive {
             known: written.known,
         };
         archive.known.read()?;
+        archive.known.read_orders()?;
         Ok(archive)
     }
 }
@@ -182,13 +203,16 @@ mod tests {
             life: Life::Verifying { signed_until: UnixTime(5), until: UnixTime(9) },
         };
         let retired = Revocation::Key { spki: rsa(2).key().spki().to_vec(), at: UnixTime(7) };
+        let name = "dev".to_owned();
+        let revoked = Revocation::Subject { name, not_before: UnixTime(7), at: UnixTime(6) };
+        let window = Order { opened: UnixTime(3), until: UnixTime(9), said: UnixTime(3) };
         let bytes = Zeroizing::new(rsa(0).pkcs1_pem().into_bytes());
         let path = "/etc/core/private_key.pem".to_owned();
         Archive {
             deployment: "harbor".to_owned(),
             made: UnixTime(8),
             files: vec![KeptFile { path, bytes, owner: 10_000, group: 10_001, bits: 0o640 }],
-            known: Known::of(&[seen], &[retired]),
+            known: Known::of(&[seen], &[retired, revoked], Some(window)),
         }
     }
 
@@ -201,6 +225,8 @@ mod tests {
         assert_eq!((read.made, &read.known), (UnixTime(8), &archive().known));
         let (seen, retired) = read.known.read().expect("records");
         assert_eq!((seen.len(), retired), (1, vec![rsa(2).key()]));
+        let (revoked, window) = read.known.read_orders().expect("records");
+        assert_eq!((revoked.len(), window.map(|window| window.until)), (1, Some(UnixTime(9))));
         let shown = format!("{read:?}");
         assert!(!shown.contains("PRIVATE") && !shown.contains(&STANDARD.encode(&*file.bytes)[..40]));
     }
@@ -214,6 +240,8 @@ mod tests {
         for (member, value) in [
             ("retired", serde_json::json!([r#"{"v":9,"of":"moon","at":1}"#])),
             ("seen", serde_json::json!(["{}"])),
+            ("revoked", serde_json::json!(["{}"])),
+            ("windows", serde_json::json!(["{}"])),
             (
                 "files",
                 serde_json::json!([{"path": "/k", "bytes": "AAAA", "owner": 0, "group": 0, "bits": 0}]),
@@ -256,6 +284,7 @@ mod tests {
             let (seen, retired) = archive.known.read().expect("records");
             let sources: Vec<_> = seen.iter().map(|seen| &*seen.source).collect();
             assert_eq!((sources, retired.len()), (vec!["core.pem", "keys add"], 1));
+            assert_eq!(archive.known.read_orders(), Ok((vec![], None)));
         }
     }
 }

@@ -213,7 +213,7 @@ mod tests {
         let mut keeper = keeper();
         keeper.observe(&file(), Ok(vec![rsa(0).key()]), NOW);
         keeper.observe(&file(), Ok(vec![rsa(1).key()]), NOW.plus(LIFETIME));
-        keeper.ban(Arc::new(rsa(2).key().without_private()), NOW);
+        keeper.ban(Arc::new(rsa(2).key().without_private()), NOW, NOW);
         keeper
     }
 

@@ -4,14 +4,19 @@
 //! a former one passes over the members that it doesn't know (`tests/fixtures/store` holds what each has written).
 
 pub mod end;
+pub mod evidence;
 pub mod granted;
 pub mod private_half;
+pub mod replica;
 pub mod revocation;
 pub mod seal;
 pub mod secret;
 pub mod seen_key;
+pub mod window;
 
 use std::fmt;
+
+use seal::SealId;
 
 /// What a record is about. Where many changes wait, those of an earlier kind are written first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,25 +31,34 @@ pub enum Kind {
     End,
     /// A secret that all processes of the deployment share.
     Secret,
-    /// A time in which more than one key verifies.
+    /// The upgrade window that an operator opened.
     Window,
+    /// That a replica lives, and what it has taken.
+    Replica,
     /// A user's session at the identity provider.
     Session,
     /// What Harbor last granted a credential, by keyed hash.
     Grant,
+    /// What a process saw of keys' tokens.
+    Evidence,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Key,
         Self::Private,
         Self::Revocation,
         Self::End,
         Self::Secret,
         Self::Window,
+        Self::Replica,
         Self::Session,
         Self::Grant,
+        Self::Evidence,
     ];
+
+    /// The kinds whose every change all replicas must know at once.
+    pub const WATCHED: [Self; 4] = [Self::Key, Self::Revocation, Self::End, Self::Window];
 
     /// The kind's name in the store and in the log. It never changes.
     pub const fn name(self) -> &'static str {
@@ -57,6 +71,8 @@ impl Kind {
             Self::Window => "window",
             Self::Session => "session",
             Self::Grant => "grant",
+            Self::Replica => "replica",
+            Self::Evidence => "evidence",
         }
     }
 
@@ -65,11 +81,13 @@ impl Kind {
     pub fn merge(self, present: &[u8], ours: &[u8]) -> Vec<u8> {
         match self {
             Self::Key => seen_key::merge(present, ours),
-            // What is ended stays ended, and what is shared is whoever's came first.
-            Self::Revocation | Self::Secret => present.to_vec(),
+            Self::Revocation => revocation::merge(present, ours),
+            Self::Window => window::merge(present, ours),
+            // What is shared is whoever's came first.
+            Self::Secret => present.to_vec(),
             Self::End => end::merge(present, ours),
             Self::Grant => granted::merge(present, ours),
-            Self::Private | Self::Window | Self::Session => ours.to_vec(),
+            Self::Private | Self::Session | Self::Replica | Self::Evidence => ours.to_vec(),
         }
     }
 }
@@ -85,10 +103,42 @@ impl Place {
     pub fn new(kind: Kind, key: impl Into<String>) -> Self {
         Self { kind, key: key.into() }
     }
+
+    /// Where what belongs here is kept while a record that doesn't open has the place: beside it, by the key that
+    /// seals now.
+    #[must_use]
+    pub fn beside(&self, sealed_by: SealId) -> Self {
+        Self { kind: self.kind, key: format!("{}{BESIDE}{sealed_by}", self.key) }
+    }
+
+    /// The place that this one is beside, if it is.
+    pub fn owner(&self) -> Option<Self> {
+        let (key, id) = self.key.rsplit_once(BESIDE)?;
+        SealId::is_written(id).then(|| Self { kind: self.kind, key: key.to_owned() })
+    }
 }
+
+/// Between a place's name and the sealing key's, in a place beside it.
+const BESIDE: char = '~';
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.kind.name(), self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_beside_another_one_is_told_from_any_other() {
+        let id = seal::SealKey::new(&[1; seal::KEY]).expect("a key").id();
+        let place = Place::new(Kind::Grant, "a~b");
+        assert_eq!(place.beside(id).owner(), Some(place.clone()));
+        assert_eq!(place.beside(id).beside(id).owner(), Some(place.beside(id)));
+        for key in ["", "a", "a~b", "a~0123456789abcde", "a~0123456789abcdeg", "a~0123456789ABCDEF"] {
+            assert_eq!(Place::new(Kind::Grant, key).owner(), None, "{key}");
+        }
     }
 }

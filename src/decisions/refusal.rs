@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode, header::WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header::WWW_AUTHENTICATE};
 
 use super::plan::Plan;
 use crate::words::{
@@ -40,8 +40,22 @@ pub fn read(
     if status.is_success() {
         return if confirms(registry, method) { Reading::Confirms } else { Reading::Answer };
     }
-    let basic = || headers.get(WWW_AUTHENTICATE).is_some_and(|v| Challenge::of(v) == Challenge::Basic);
-    if status == StatusCode::UNAUTHORIZED && basic() { Reading::Suspect } else { Reading::Answer }
+    if is_by_key(status, headers) { Reading::Suspect } else { Reading::Answer }
+}
+
+/// Whether an answer has the words with which core (C4), or a plain registry, refuses a token of a key that it doesn't
+/// hold.
+pub fn is_by_key(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::UNAUTHORIZED && headers.get(WWW_AUTHENTICATE).is_some_and(refuses_token)
+}
+
+/// Core's words, and distribution's own (RFC 6750, 3.1); a scope that doesn't suffice is another error.
+fn refuses_token(challenge: &HeaderValue) -> bool {
+    match Challenge::of(challenge) {
+        Challenge::Basic => true,
+        Challenge::Bearer { rest, .. } => rest.contains("error=\"invalid_token\""),
+        Challenge::Empty | Challenge::Other => false,
+    }
 }
 
 /// A12: only what an anonymous client can't get proves a key: `/v2/` itself and a write. A read of a public

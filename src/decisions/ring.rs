@@ -50,6 +50,20 @@ impl State {
     pub const fn verifies(self) -> bool {
         matches!(self, Self::Signing | Self::Verifying { .. })
     }
+
+    /// From when on a key in this state can be retired without ending a token that lives: after the last one that it
+    /// can have signed, and after the last one that was seen, whose `exp` is `latest_exp`. `None` while it signs.
+    pub fn safe_from(self, latest_exp: Option<UnixTime>, policy: &Policy) -> Option<UnixTime> {
+        match self {
+            Self::Signing => None,
+            Self::Verifying { until, signed_until } => {
+                let last = signed_until.plus(policy.window());
+                let seen = latest_exp.map_or(last, |exp| exp.plus(policy.leeway));
+                Some(last.max(seen).min(until))
+            }
+            Self::Announced | Self::Retired => Some(UnixTime(i64::MIN)),
+        }
+    }
 }
 
 /// What an operator calls a source: its path, or the path of one file in a folder. Cheap to clone.
@@ -79,6 +93,7 @@ pub struct Entry {
     state: State,
     from: Option<UnixTime>,
     until: Option<UnixTime>,
+    since: Option<UnixTime>,
     aliases: Vec<Kid>,
     source: SourceName,
 }
@@ -106,6 +121,11 @@ impl Entry {
     /// The name that the configuration or a JWKS gave the key.
     pub fn alias(&self) -> Option<&Kid> {
         self.aliases.first()
+    }
+
+    /// Since when it is retired, where that is known.
+    pub fn retired_since(&self) -> Option<UnixTime> {
+        self.since.or(self.until).filter(|_| self.state == State::Retired)
     }
 
     /// The source that the state comes from, where several list the key.
@@ -171,6 +191,27 @@ impl Ring {
         let entry = self.find(kid)?;
         let signs = entry.state(self.as_of) != State::Retired && entry.key.can_sign();
         signs.then_some(&entry.key)
+    }
+
+    /// The names of all keys that can be signed with, for an endpoint that doesn't tell which it knows: first the one
+    /// that it knew last, then keys in use, former ones and those to come, each by all of its names.
+    pub fn signers(&self, first: Option<&Kid>) -> Vec<Kid> {
+        let mut entries: Vec<&Entry> =
+            self.entries.iter().filter(|entry| self.signer(entry.key.kid().as_str()).is_some()).collect();
+        entries.sort_by_key(|entry| match entry.state(self.as_of) {
+            State::Signing => 0,
+            State::Verifying { .. } => 1,
+            State::Announced | State::Retired => 2,
+        });
+        let own = |entry: &&Entry| {
+            let aliases = entry.aliases.iter().filter(|alias| self.find(alias.as_str()).is_some());
+            [entry.key.kid(), entry.key.thumbprint()].into_iter().chain(aliases).cloned().collect::<Vec<_>>()
+        };
+        let mut names: Vec<Kid> = entries.iter().flat_map(own).collect();
+        if let Some(at) = names.iter().position(|name| Some(name) == first) {
+            names[..=at].rotate_right(1);
+        }
+        names
     }
 
     /// All keys: current ones in the order of their sources, then former ones, then retired ones.

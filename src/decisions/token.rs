@@ -3,5 +3,6 @@
 pub mod claims;
 #[cfg(test)]
 pub(crate) mod forge;
+pub mod question;
 pub mod resign;
 pub mod verify;

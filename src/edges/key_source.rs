@@ -33,6 +33,7 @@ use crate::{
             AddFault, Change, Keeper, Listing, Peer, PeerKey, Policy, Restorable, RetireFault, Ring,
             SourceName,
         },
+        window::Open,
     },
     words::{
         clock::{Clock, UnixTime},
@@ -197,9 +198,14 @@ impl KeyShelf {
     }
 
     /// Retires a key whose tokens have all ended: see [`Keeper::retire`].
-    pub fn retire(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
+    pub fn retire(
+        &self,
+        name: &str,
+        latest_exp: impl Fn(&Kid) -> Option<UnixTime>,
+        now: UnixTime,
+    ) -> Result<(), RetireFault> {
         let mut keeper = lock(&self.keeper);
-        let (ring, changes) = keeper.retire(name, now)?;
+        let (ring, changes) = keeper.retire(name, latest_exp, now)?;
         self.publish(&keeper, ring, &changes, now);
         Ok(())
     }
@@ -212,10 +218,17 @@ impl KeyShelf {
         Ok(())
     }
 
-    /// Retires at once a key that another replica or an archive names.
-    pub fn ban(&self, key: Arc<Key>, now: UnixTime) {
+    /// Retires at once a key that another replica retired `at`.
+    pub fn ban(&self, key: Arc<Key>, at: UnixTime, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
-        let (ring, changes) = keeper.ban(key, now);
+        let (ring, changes) = keeper.ban(key, at, now);
+        self.publish(&keeper, ring, &changes, now);
+    }
+
+    /// Which upgrade window is open: see [`Keeper::set_window`].
+    pub fn set_window(&self, open: Option<Open>, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.set_window(open, now);
         self.publish(&keeper, ring, &changes, now);
     }
 
@@ -265,10 +278,11 @@ impl KeyShelf {
         self.publish(&keeper, ring, &changes, now);
     }
 
-    /// What a store should hold of it now: keys seen, and what was retired at once.
-    pub fn to_keep(&self, now: UnixTime) -> (Vec<SeenKey>, Vec<Arc<Key>>) {
+    /// What a store should hold of it now: keys seen, and what was retired at once, with the time.
+    pub fn to_keep(&self, now: UnixTime) -> (Vec<SeenKey>, Vec<(Arc<Key>, UnixTime)>) {
         let keeper = lock(&self.keeper);
-        (keeper.seen(now), keeper.retired().to_vec())
+        let at = |key: &Arc<Key>| (Arc::clone(key), keeper.banned_at(key).unwrap_or(now));
+        (keeper.seen(now), keeper.retired().iter().map(at).collect())
     }
 
     /// Waits until something may have changed since the last call.

@@ -24,7 +24,7 @@ use crate::{
         key::{Elsewhere, Key, SignFault},
         token::resign::{Change, ResignFault, Unsigned, grant_again, resign},
     },
-    words::clock::UnixTime,
+    words::{clock::UnixTime, kid::Kid},
 };
 
 /// How long a signature from elsewhere is waited for: the client has more patience, and there may be another way up.
@@ -39,12 +39,22 @@ pub struct Job {
     pub token: Box<str>,
     /// The held key.
     pub key: Arc<Key>,
+    /// How the endpoint calls it; `None` = by its libtrust id.
+    pub name: Option<Kid>,
     /// `aud` becomes this plain string; `None` leaves it.
     pub audience: Option<Arc<str>>,
     /// How far `nbf` goes back.
     pub not_before_back: Duration,
-    /// What Harbor issued is granted again until then, without any other change.
-    pub again_until: Option<UnixTime>,
+    /// What Harbor issued is granted again, without any other change.
+    pub again: Option<Again>,
+}
+
+/// A grant once more.
+pub struct Again {
+    /// Until when.
+    pub until: UnixTime,
+    /// What shows that it is one.
+    pub proof: Option<String>,
 }
 
 /// Why there is no signature.
@@ -161,9 +171,13 @@ impl Signer {
 }
 
 fn unsigned(job: &Job) -> Result<Unsigned<'_>, ResignFault> {
-    if let Some(expires) = job.again_until {
-        return grant_again(&job.token, &job.key, expires);
+    if let Some(Again { until, proof }) = &job.again {
+        return grant_again(&job.token, &job.key, *until, proof.as_deref());
     }
-    let change = Change { audience: job.audience.as_deref(), not_before_back: job.not_before_back };
+    let change = Change {
+        audience: job.audience.as_deref(),
+        not_before_back: job.not_before_back,
+        kid: job.name.as_ref(),
+    };
     resign(&job.token, &job.key, &change)
 }

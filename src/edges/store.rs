@@ -11,7 +11,7 @@ mod seal_files;
 mod server;
 
 pub use self::{
-    backend::{Backend, Cursor, Doing, Kept, Page, StoreFault, Write, Written},
+    backend::{Backend, Cursor, Doing, Ear, Kept, Page, StoreFault, Write, Written},
     embedded::{Embedded, OpenStoreFault},
     front::{Health, Loaded, Store},
     memory::Memory,

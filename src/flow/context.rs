@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::{
     budget::Budget,
+    evidence::Evidences,
     formers::Formers,
     grace::Graces,
     known::{Known, KnownTokens},
@@ -26,13 +27,16 @@ use super::{
     own_token::OwnTokens,
     park::Lot,
     pings::Pings,
+    plain::Plain,
     ramps::Ramps,
     refused::Checks,
     relay::UpBody,
     replay::Replays,
+    revocations::Revocations,
     strangers::Strangers,
     token_service::{Answers, WrongCredentials},
     uploads::Uploads,
+    windows::UpgradeWindows,
 };
 use crate::{
     decisions::{ramp::Ramp, token::verify::Rules},
@@ -48,11 +52,22 @@ use crate::{
     words::clock::Clock,
 };
 
+/// What requests go up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// Harbor core, which issues tokens, takes Basic and holds one key.
+    Harbor,
+    /// Registries with no core before them, whose tokens come from elsewhere.
+    Plain,
+}
+
 /// What a configuration decides about requests; swapped whole at a reload.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// `false`: observe mode, nothing is judged (A27).
     pub enforce: bool,
+    /// What stands behind us.
+    pub upstream: Upstream,
     /// What tokens must look like.
     pub rules: Rules,
     /// `aud` of a token that is signed again.
@@ -85,6 +100,13 @@ pub struct Policy {
     pub ramp: Option<Arc<Ramp>>,
 }
 
+impl Policy {
+    /// Whether plain registries stand behind us.
+    pub fn is_plain(&self) -> bool {
+        self.upstream == Upstream::Plain
+    }
+}
+
 /// The state of the process.
 pub struct Shared {
     /// Names this process's caches (A2).
@@ -97,6 +119,12 @@ pub struct Shared {
     pub policy: ArcSwap<Policy>,
     /// Verified tokens.
     pub known: KnownTokens,
+    /// What was revoked beside keys.
+    pub revocations: Arc<Revocations>,
+    /// Upgrade windows.
+    pub windows: Arc<UpgradeWindows>,
+    /// Who uses which key.
+    pub evidence: Arc<Evidences>,
     /// Credentials for replay.
     pub replays: Replays,
     /// Tokens of our own.
@@ -134,6 +162,8 @@ pub struct Shared {
     pub auth_mode: OnceLock<Box<str>>,
     /// When an unknown `kid` last made us look for keys.
     pub looked: Mutex<Option<Instant>>,
+    /// What was found out of plain registries.
+    pub plain: Plain,
     /// Keys from afar: peers, JWKS URLs.
     pub distant: Arc<Distant>,
     /// Requests that wait for one of those.
@@ -154,6 +184,11 @@ impl Shared {
     pub fn may_look(&self, between: Duration) -> bool {
         let mut last = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         is_time_again(&mut last, Instant::now(), between)
+    }
+
+    /// When the last of them began.
+    pub fn last_look(&self) -> Option<Instant> {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request that an endpoint answered turned out to have failed there: of the next side that counts.

@@ -120,6 +120,8 @@ pub struct Taken {
     pub present: HeaderValue,
     /// The robot.
     pub name: Arc<str>,
+    /// When its window ends.
+    pub until: UnixTime,
     former: Arc<Former>,
 }
 
@@ -155,7 +157,9 @@ impl Formers {
             })
         };
         let all: Vec<_> = configured.into_iter().map(former).collect();
-        all.iter().for_each(|former| former.look(now));
+        for former in &all {
+            former.look(now);
+        }
         let stays = |gone: &Arc<Former>| all.iter().any(|one| one.configured.name == gone.configured.name);
         if before.iter().all(stays) {
             let first = all.iter().map(|former| former.configured.until.0).min();
@@ -193,7 +197,7 @@ impl Formers {
         let Some((name, secret)) = basic_pair(came) else { return Ok(None) };
         let all = self.all.load_full();
         let open = |former: &&Arc<Former>| {
-            former.configured.name.as_bytes() == &*name && now < former.configured.until
+            *former.configured.name.as_bytes() == **name && now < former.configured.until
         };
         let Some(former) = all.iter().find(open) else { return Ok(None) };
         let held = former.held.load_full();
@@ -208,6 +212,7 @@ impl Formers {
         Ok(Some(Taken {
             present: header.clone(),
             name: former.configured.name.as_str().into(),
+            until: former.configured.until,
             former: former.clone(),
         }))
     }

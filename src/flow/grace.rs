@@ -9,10 +9,15 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{
+    aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey},
+    hmac,
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use moka::{notification::RemovalCause, sync::Cache};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{
     known::Digest,
@@ -25,6 +30,7 @@ use crate::{
             ends::{End, Ends, ProcessId, Secret, Seen, Whose},
         },
         record::{self, Kind, granted::Grant},
+        token::claims::{self, Claims},
     },
     edges::store::Store,
     words::{clock::UnixTime, scope::Access},
@@ -56,10 +62,29 @@ pub struct Graces {
 /// What records are found by, and where they are kept.
 struct Opened {
     key: hmac::Key,
+    /// What tokens of grace are shown to be such by.
+    proofs: Option<RandomizedNonceKey>,
     store: Option<Arc<Store>>,
 }
 
+/// What is sealed in a token of grace, bound to what it says: whose it is, and what was known to have ended when it was
+/// asked for.
+#[derive(Deserialize, Serialize)]
+struct Proof {
+    secret: Secret,
+    seen: Vec<(u64, u64)>,
+}
+
+/// AES-256-GCM-SIV's.
+const NONCE: usize = 12;
+
 impl Opened {
+    fn new(key: hmac::Key, store: Option<Arc<Store>>) -> Self {
+        let opened = Self { key, proofs: None, store };
+        let of_proofs = Zeroizing::new(opened.keyed([b"tidegate token of grace", b""]));
+        Self { proofs: RandomizedNonceKey::new(&AES_256_GCM_SIV, &*of_proofs).ok(), ..opened }
+    }
+
     fn keyed(&self, parts: [&[u8]; 2]) -> Place {
         let mut context = hmac::Context::with_key(&self.key);
         for part in parts {
@@ -181,7 +206,7 @@ impl Graces {
     /// Grace is on from now: records are found by hashes under this key, and kept in the store where there is one.
     pub fn open(&self, key: hmac::Key, store: Option<Arc<Store>>) {
         // The first one stands: records are found by it.
-        let _ = self.opened.set(Opened { key, store });
+        let _ = self.opened.set(Opened::new(key, store));
     }
 
     /// Whether it is.
@@ -298,6 +323,42 @@ impl Graces {
         (Arc::ptr_eq(&known, &granted.standing) && !granted.is_over()).then_some(granted)
     }
 
+    /// What shows all processes of the deployment that a token with these claims is a token of grace, good until
+    /// `expires`; nothing where there is no other.
+    pub fn proof(&self, granted: &Granted, expires: UnixTime) -> Option<String> {
+        let opened = self.opened.get().filter(|opened| opened.store.is_some())?;
+        let claims = claims::read(&granted.token).ok()?.unverified_claims;
+        let seen = granted.seen.iter().map(|(by, number)| (by.0, number)).collect();
+        let mut sealed = serde_json::to_vec(&Proof { secret: granted.secret, seen }).ok()?;
+        let bound_to = Aad::from(said(&claims, expires.0)?);
+        let nonce = opened.proofs.as_ref()?.seal_in_place_append_tag(bound_to, &mut sealed).ok()?;
+        Some(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &sealed].concat()))
+    }
+
+    /// What a token with these claims was given for, where it is one of grace of this deployment.
+    pub fn proved(&self, claims: &Claims) -> Option<Arc<Granted>> {
+        let sealed = claims.grace.as_ref()?;
+        let opened = self.opened.get()?;
+        let mut bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (nonce, sealed) = bytes.split_at_mut_checked(NONCE)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let bound_to = Aad::from(said(claims, claims.exp)?);
+        let plain = opened.proofs.as_ref()?.open_in_place(nonce, bound_to, sealed).ok()?;
+        let Proof { secret, seen } = serde_json::from_slice(plain).ok()?;
+        Some(Arc::new(Granted {
+            token: "".into(),
+            subject: claims.sub.as_deref().unwrap_or_default().into(),
+            access: claims.access.clone().unwrap_or_default(),
+            accepted: UnixTime(claims.iat),
+            seen: seen.into_iter().map(|(by, number)| (ProcessId(by), number)).collect(),
+            secret,
+            standing: Arc::default(),
+            ends: self.ends.clone(),
+            life: Duration::ZERO,
+            kept: None,
+        }))
+    }
+
     /// Records in memory now.
     pub fn count(&self) -> u64 {
         // moka counts what it has seen to; that happens seldom where little is asked.
@@ -342,6 +403,11 @@ impl Granted {
             self.kept = Some((self.accepted, self.seen.clone()));
         }
     }
+}
+
+/// What a token says that grace must not change, and its end.
+fn said(claims: &Claims, expires: i64) -> Option<Vec<u8>> {
+    serde_json::to_vec(&(&claims.sub, expires, claims.iat, &claims.access)).ok()
 }
 
 fn place_in_store(place: &Place) -> record::Place {

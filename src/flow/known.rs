@@ -18,7 +18,10 @@ use crate::{
     decisions::{
         grace,
         ring::Ring,
-        token::verify::{Fault, Rules, Verdict, VerifiedClaims, verify},
+        token::{
+            claims,
+            verify::{Fault, Rules, Verdict, VerifiedClaims, verify},
+        },
     },
     edges::signer::{Job, Signer, SignerFault},
     flow::remembered::{self, Remembered},
@@ -112,7 +115,8 @@ impl KnownTokens {
 
     /// Judges a token, by memory where its verdict still stands. The flag says whether memory answered. A token of grace
     /// ends long after Harbor's `iat`, which it keeps (V9): for `graces` and the time they last it is known by its bytes,
-    /// and nobody else's may live so long (A8).
+    /// and nobody else's may live so long (A8). One that another
+    /// process gave shows it by itself.
     pub fn judge(
         &self,
         token: &str,
@@ -128,21 +132,30 @@ impl KnownTokens {
             return (Judgement::Known(known), true);
         }
         let given = graces.and_then(|(graces, window)| Some((graces.given(&digest)?, window)));
-        if given.as_ref().is_some_and(|(granted, _)| granted.is_over()) {
+        let longer = |window| Rules { lifetime: rules.lifetime + window + grace::LIFE, ..rules.clone() };
+        let of_grace = given.as_ref().map(|(_, window)| longer(*window));
+        let mut verdict = verify(token, ring, of_grace.as_ref().unwrap_or(rules), now);
+        let mut given = given.map(|(granted, _)| granted);
+        if given.is_none() {
+            given = given_elsewhere(token, &verdict, graces);
+            if let (Verdict::Refused(Fault::LivesTooLong), Some(_), Some((_, window))) =
+                (&verdict, &given, graces)
+            {
+                verdict = verify(token, ring, &longer(window), now);
+            }
+        }
+        if given.as_ref().is_some_and(|granted| granted.is_over()) {
             return (Judgement::Refused(Fault::Expired), false);
         }
-        let longer = given
-            .as_ref()
-            .map(|(_, window)| Rules { lifetime: rules.lifetime + *window + grace::LIFE, ..rules.clone() });
-        let judgement = match verify(token, ring, longer.as_ref().unwrap_or(rules), now) {
+        let judgement = match verdict {
             Verdict::Verified(claims) => {
                 let principal = claims.subject().map(Arc::from);
                 let generation = ring.generation();
                 let life = claims.expires().plus(rules.leeway).since(now);
                 // Its claims, and itself under another key: rarely under more than one.
                 let (resigned, bytes) = (Mutex::default(), FRAME + 2 * token.len());
-                let grace = given.map(|(granted, _)| granted);
-                let known = Known { digest, generation, claims, principal, resigned, grace, bytes, life };
+                let known =
+                    Known { digest, generation, claims, principal, resigned, grace: given, bytes, life };
                 let known = Arc::new(known);
                 self.tokens.insert(digest, known.clone());
                 Judgement::Known(known)
@@ -151,6 +164,21 @@ impl KnownTokens {
             Verdict::Refused(fault) => Judgement::Refused(fault),
         };
         (judgement, false)
+    }
+}
+
+/// What a token of grace was given for by another process, or by this one in another life; of a token without proof
+/// nothing. Those that Harbor's own rules let pass end with it as well.
+fn given_elsewhere(
+    token: &str,
+    verdict: &Verdict,
+    graces: Option<(&Graces, Duration)>,
+) -> Option<Arc<Granted>> {
+    let (graces, _) = graces?;
+    match verdict {
+        Verdict::Verified(claims) => graces.proved(claims.claims()),
+        Verdict::Refused(Fault::LivesTooLong) => graces.proved(&claims::read(token).ok()?.unverified_claims),
+        Verdict::Refused(_) | Verdict::UnknownKey { .. } => None,
     }
 }
 
@@ -190,7 +218,14 @@ impl Known {
         let value = value.get_or_try_init(|| async {
             let key = ring.signer(kid.as_str()).ok_or(SignerFault::NoKey)?.clone();
             let audience = (!self.claims.plain_audience()).then(|| audience.clone());
-            let job = Job { token: token.into(), key, audience, not_before_back: back, again_until: None };
+            let job = Job {
+                token: token.into(),
+                key,
+                name: Some(kid.clone()),
+                audience,
+                not_before_back: back,
+                again: None,
+            };
             let text = signer.sign(job).await?;
             HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| SignerFault::NoKey)
         });

@@ -50,6 +50,13 @@ pub struct Own {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over;
 
+impl Own {
+    /// When it was given.
+    pub fn issued(&self) -> UnixTime {
+        self.expires.minus(LIFE)
+    }
+}
+
 #[derive(Deserialize, Serialize)]
 struct Sealed {
     exp: i64,

@@ -17,7 +17,11 @@ use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use std::sync::Arc;
 
-use super::{context::Worker, relay::UpBody};
+use super::{
+    context::Worker,
+    plain::{self, Known},
+    relay::UpBody,
+};
 use crate::{
     decisions::refusal::CheckAnswer,
     edges::{
@@ -119,6 +123,13 @@ async fn ask_both(
             Some(CheckAnswer::Unclear) | None => return Verdict::Unclear,
         }
     }
+    if worker.shared.policy.load().is_plain() {
+        return match learn_plain(worker, endpoint).await {
+            Known::By(known) if known == *kid => Verdict::Unclear,
+            Known::By(known) => Verdict::Moved(known),
+            Known::Nobody | Known::Strange(_) => Verdict::Unclear,
+        };
+    }
     let Some((status, body)) = ask(worker, endpoint, KEY_TARGET, None).await else { return Verdict::Unclear };
     match probe::read_key(status, &body) {
         Finding::Holds(held) if held.kid == *kid => {
@@ -141,9 +152,26 @@ async fn ask_both(
     }
 }
 
+/// Asks a plain registry which key it knows.
+async fn learn_plain(worker: &Rc<Worker>, endpoint: &Endpoint) -> Known {
+    let known = plain::known(&worker.shared, endpoint, Instant::now(), PATIENCE).await;
+    if let Known::By(kid) = &known {
+        worker.shared.fleet.confirm(endpoint, kid);
+    }
+    known
+}
+
 /// Asks an endpoint which key it holds, for a request that needs to know now: whether it signs with any, `None`
 /// where its answer tells nothing.
 pub async fn learn_held(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) -> Option<bool> {
+    if worker.shared.policy.load().is_plain() {
+        return match learn_plain(worker, endpoint).await {
+            Known::By(_) => Some(true),
+            // It answers: what is known of its key is another matter.
+            Known::Nobody => Some(false),
+            Known::Strange(_) => None,
+        };
+    }
     let (status, body) = ask(worker, endpoint, KEY_TARGET, None).await?;
     match probe::read_key(status, &body) {
         Finding::Holds(held) => {
@@ -187,6 +215,9 @@ pub async fn shows_several(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>) -> boo
     let last = worker.looks.borrow().get(&endpoint.id).copied();
     if already() || last.is_some_and(|at| at.elapsed() < BETWEEN_LOOKS) {
         return already();
+    }
+    if worker.shared.policy.load().is_plain() {
+        return false;
     }
     worker.looks.borrow_mut().insert(endpoint.id, Instant::now());
     let looks = (0..LOOKS).map(|_| probe::ask(endpoint, KEY_TARGET, None, PATIENCE));

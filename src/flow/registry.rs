@@ -106,7 +106,9 @@ struct Journey {
     tried: Vec<Tried>,
     avoid: Vec<u64>,
     rounds: usize,
-    asked: bool,
+    /// Endpoints that were asked for their key ahead of it, and those that were after they refused it unasked.
+    asked: Vec<u64>,
+    learned: Vec<u64>,
     refused: bool,
     held: bool,
     /// Whether it has waited for a lock of core's.

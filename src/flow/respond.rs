@@ -26,6 +26,7 @@ fn answer_to(reason: Reason) -> (StatusCode, &'static str, &'static str) {
         | Reason::TokenIssuedInFuture
         | Reason::TokenLivesTooLong
         | Reason::TokenIssuedAfterKeyEnded
+        | Reason::TokenRevoked
         | Reason::OwnTokenScope
         | Reason::CredentialRefused => (S::UNAUTHORIZED, "UNAUTHORIZED", "unauthorized: unauthorized"),
         Reason::SeveralAuthorizations => {

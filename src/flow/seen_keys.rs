@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::time;
+use tokio::{sync::watch, time};
 
+use super::{replicas::Applied, revocations::Revocations, token_service::Answers, windows::UpgradeWindows};
 use crate::{
     decisions::{
         key::Key,
@@ -15,7 +16,9 @@ use crate::{
             Kind, Place, private_half,
             revocation::Revocation,
             seen_key::{Life, SeenKey, place_of},
+            window,
         },
+        window::{LONGEST, Open, Order},
     },
     edges::{
         key_source::KeyShelf,
@@ -28,24 +31,54 @@ use crate::{
 /// moves it at every probe.
 const MOVES: Duration = Duration::from_secs(10);
 
+/// What the store is kept up to date with, and what is kept up to date with the store.
+#[derive(Clone)]
+pub struct Shelves {
+    pub keys: Arc<KeyShelf>,
+    pub revocations: Arc<Revocations>,
+    pub windows: Arc<UpgradeWindows>,
+    /// What a revocation ends.
+    pub answers: Arc<Answers>,
+}
+
 /// Keeps the store up to date with the ring, and the ring with the store.
 pub struct SeenKeys {
     store: Arc<Store>,
-    shelf: Arc<KeyShelf>,
+    shelves: Shelves,
     clock: Clock,
     /// How long a key in use is good after a last look: it is written again well before that.
     window: Duration,
     /// What the store holds by our writes and readings.
     kept: BTreeMap<String, SeenKey>,
-    retired: BTreeMap<String, Vec<u8>>,
     /// The keys whose private halves it holds; `None` = it wasn't asked yet.
     private: Option<BTreeSet<String>>,
+    /// Ends of records that an upgrade window made later.
+    prolonged: BTreeMap<String, UnixTime>,
+    revoked: BTreeMap<String, Revocation>,
+    order: Option<Order>,
+    applied: watch::Sender<Applied>,
 }
 
 impl SeenKeys {
     /// `window` is a token's lifetime and the leeway.
-    pub fn new(store: Arc<Store>, shelf: Arc<KeyShelf>, clock: Clock, window: Duration) -> Self {
-        Self { store, shelf, clock, window, kept: BTreeMap::new(), retired: BTreeMap::new(), private: None }
+    pub fn new(store: Arc<Store>, shelves: Shelves, clock: Clock, window: Duration) -> Self {
+        Self {
+            store,
+            shelves,
+            clock,
+            window,
+            kept: BTreeMap::new(),
+            private: None,
+            prolonged: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            order: None,
+            applied: watch::Sender::default(),
+        }
+    }
+
+    /// What of the store's revocations and windows counts here.
+    pub fn applied(&self) -> watch::Receiver<Applied> {
+        self.applied.subscribe()
     }
 
     /// Takes into the ring what the store holds. Until it could be read for the first time, only keys that endpoints
@@ -53,30 +86,27 @@ impl SeenKeys {
     pub async fn begin(&mut self) -> bool {
         let is_read = self.recall().await.is_ok();
         if !is_read {
-            self.shelf.trust_held_only(true, self.clock.now());
+            self.shelves.keys.trust_held_only(true, self.clock.now());
         }
         is_read
     }
 
-    /// First what is retired, which beats everything (A9).
+    /// First what is revoked, which beats everything (A9); then windows, which say how long keys verify.
     async fn recall(&mut self) -> Result<(), StoreFault> {
         let revoked = self.store.load(Kind::Revocation).await?;
+        let windows = self.store.load(Kind::Window).await?;
         let seen = self.store.load(Kind::Key).await?;
         // What another replica keeps is its own, but for what was kept when this one was told to keep none.
-        let asks = self.shelf.keeps_private() || self.private.is_none();
+        let asks = self.shelves.keys.keeps_private() || self.private.is_none();
         let private = if asks { Some(self.store.load(Kind::Private).await?) } else { None };
         let now = self.clock.now();
-        self.retired.clear();
-        for record in revoked {
-            match Revocation::read(&record.plain).map(|revocation| (revocation.key(), revocation)) {
-                Ok((Ok(key), Revocation::Key { spki, .. })) => {
-                    self.retired.insert(record.key, spki);
-                    self.shelf.ban(Arc::new(key), now);
-                }
-                Ok((Err(fault), _)) => unusable(Kind::Revocation, &record.key, &fault),
-                Err(fault) => unusable(Kind::Revocation, &record.key, &fault),
-            }
+        let applied = Applied::of(&revoked, &windows);
+        self.revoke(revoked, now);
+        if let Some(order) = applied.window {
+            self.shelves.windows.take(order);
         }
+        self.order = applied.window;
+        self.shelves.keys.set_window(self.shelves.windows.open(now), now);
         self.kept.clear();
         for record in seen {
             match SeenKey::read(&record.plain) {
@@ -84,16 +114,39 @@ impl SeenKeys {
                 Err(fault) => unusable(Kind::Key, &record.key, &fault),
             }
         }
-        self.shelf.recall(self.kept.values().cloned(), now);
+        self.shelves.keys.recall(self.kept.values().cloned(), now);
         if let Some(private) = private {
             self.private = Some(private.iter().map(|record| record.key.clone()).collect());
             self.recall_private(private, now);
         }
+        self.applied.send_if_modified(|known| {
+            let is_new = *known != applied;
+            *known = applied;
+            is_new
+        });
         Ok(())
     }
 
+    fn revoke(&mut self, records: Vec<Loaded>, now: UnixTime) {
+        self.revoked.clear();
+        for record in records {
+            match Revocation::read(&record.plain).map(|revocation| (revocation.key(), revocation)) {
+                Ok((Some(Ok(key)), revocation)) => {
+                    self.shelves.keys.ban(Arc::new(key), revocation.at(), now);
+                    self.revoked.insert(record.key, revocation);
+                }
+                Ok((None, revocation)) => drop(self.revoked.insert(record.key, revocation)),
+                Ok((Some(Err(fault)), _)) => unusable(Kind::Revocation, &record.key, &fault),
+                Err(fault) => unusable(Kind::Revocation, &record.key, &fault),
+            }
+        }
+        if self.shelves.revocations.take(self.revoked.values().cloned()) {
+            self.shelves.answers.forget_all();
+        }
+    }
+
     fn recall_private(&self, records: Vec<Loaded>, now: UnixTime) {
-        if !self.shelf.keeps_private() {
+        if !self.shelves.keys.keeps_private() {
             return;
         }
         let key = |record: Loaded| match private_half::read(&record.plain) {
@@ -103,26 +156,28 @@ impl SeenKeys {
                 None
             }
         };
-        self.shelf.recall_private(records.into_iter().filter_map(key), now);
+        self.shelves.keys.recall_private(records.into_iter().filter_map(key), now);
     }
 
     /// Writes what changed in the ring, and reads what changed in the store; never ends.
     pub async fn run(mut self, mut is_read: bool) {
-        let ring = self.shelf.clone();
-        let mut store = self.store.changes();
+        let shelves = self.shelves.clone();
+        let (mut store, mut windows) = (self.store.changes(), shelves.windows.changes());
         loop {
             if is_read {
                 self.write();
             }
             let again = tokio::select! {
-                () = ring.changed() => false,
+                () = shelves.keys.changed() => false,
+                () = shelves.revocations.changed() => false,
+                _ = windows.changed() => false,
                 () = time::sleep(self.window / 4) => false,
                 told = store.changed() => told.is_ok(),
             };
             // A store that couldn't be read at the start tells when it is there.
             if again && self.recall().await.is_ok() && !is_read {
                 is_read = true;
-                ring.trust_held_only(false, self.clock.now());
+                shelves.keys.trust_held_only(false, self.clock.now());
             }
         }
     }
@@ -130,18 +185,30 @@ impl SeenKeys {
     /// Queues what the store doesn't hold as it is now.
     fn write(&mut self) {
         let now = self.clock.now();
-        let (seen, retired) = self.shelf.to_keep(now);
-        for key in retired {
-            self.write_retired(&key, now);
+        let (seen, retired) = self.shelves.keys.to_keep(now);
+        for (key, at) in retired {
+            self.write_revoked(Revocation::Key { spki: key.spki().to_vec(), at });
         }
+        for revocation in self.shelves.revocations.to_keep() {
+            self.write_revoked(revocation);
+        }
+        self.write_order();
+        let open = self.shelves.windows.open(now);
         let present: BTreeMap<String, SeenKey> = seen.into_iter().map(|seen| (digest(&seen), seen)).collect();
         for (name, seen) in &present {
-            if self.kept.get(name).is_none_or(|kept| outdated(kept.life, seen.life, self.window)) {
-                let end = Some(end(seen.life, self.window));
-                self.store.keep(Place::new(Kind::Key, name), seen.write(), end);
+            let kept = self.kept.get(name);
+            let known = self.prolonged.get(name).copied().unwrap_or(UnixTime(i64::MIN));
+            let is_prolonged = kept.zip(open).is_some_and(|(kept, open)| {
+                known.max(end(kept.life, self.window, None)) < open.until.plus(MOVES)
+            });
+            if is_prolonged || kept.is_none_or(|kept| outdated(kept.life, seen.life, self.window)) {
+                let end = end(seen.life, self.window, open);
+                self.store.keep(Place::new(Kind::Key, name), seen.write(), Some(end));
                 self.kept.insert(name.clone(), seen.clone());
+                self.prolonged.insert(name.clone(), end);
             }
         }
+        self.prolonged.retain(|name, _| present.contains_key(name));
         // A key that ended is of no use in the store; what another replica may still hold expires by itself.
         let gone = self.kept.extract_if(.., |name, _| !present.contains_key(name));
         gone.for_each(|(name, _)| self.store.forget(Place::new(Kind::Key, name)));
@@ -150,7 +217,7 @@ impl SeenKeys {
 
     /// Private halves are there as long as their keys, and none where none shall be kept.
     fn write_private(&mut self, now: UnixTime) {
-        let halves = self.shelf.private_halves(now);
+        let halves = self.shelves.keys.private_halves(now);
         let present: BTreeMap<String, &Arc<Key>> =
             halves.iter().map(|key| (place_of(key.spki_digest()), key)).collect();
         let kept = self.private.get_or_insert_default();
@@ -166,13 +233,20 @@ impl SeenKeys {
         gone.for_each(|name| self.store.forget(Place::new(Kind::Private, name)));
     }
 
-    fn write_retired(&mut self, key: &Key, at: UnixTime) {
-        let name = place_of(key.spki_digest());
-        if !self.retired.contains_key(&name) {
-            let spki = key.spki().to_vec();
-            let revocation = Revocation::Key { spki: spki.clone(), at };
-            self.store.keep(Place::new(Kind::Revocation, &name), revocation.write(), None);
-            self.retired.insert(name, spki);
+    fn write_revoked(&mut self, revocation: Revocation) {
+        let place = revocation.place();
+        if self.revoked.get(&place).is_none_or(|known| revocation.ends_more(known)) {
+            self.store.keep(Place::new(Kind::Revocation, &place), revocation.write(), revocation.expires());
+            self.revoked.insert(place, revocation);
+        }
+    }
+
+    fn write_order(&mut self) {
+        let Some(order) = self.shelves.windows.order() else { return };
+        if self.order.is_none_or(|known| known != order && known.or_later(order) == order) {
+            let end = order.until.max(order.said).plus(LONGEST);
+            self.store.keep(Place::new(Kind::Window, window::PLACE), order.write(), Some(end));
+            self.order = Some(order);
         }
     }
 }
@@ -199,12 +273,13 @@ fn outdated(kept: Life, now: Life, window: Duration) -> bool {
     }
 }
 
-/// From when on a record can't bring anything back.
-fn end(life: Life, window: Duration) -> UnixTime {
-    match life {
+/// From when on a record can't bring anything back: not before an upgrade window closes that is open.
+fn end(life: Life, window: Duration, open: Option<Open>) -> UnixTime {
+    let end = match life {
         Life::Signing { seen } => seen.plus(window).plus(window),
         Life::Verifying { until, .. } => until.plus(MOVES),
-    }
+    };
+    open.map_or(end, |open| end.max(open.until.plus(MOVES)))
 }
 
 #[cfg(test)]

@@ -144,7 +144,11 @@ async fn handle(
     screen(downstream, parts, &body)?;
     let uri = std::mem::take(&mut parts.uri);
     let path = route::plain(uri.path()).map_err(|_| Reason::AmbiguousPath)?;
-    let route = Route::of(&path);
+    let route = match Route::of(&path) {
+        // What stands beside a plain registry is no core's.
+        Route::Token | Route::UiLogin | Route::Api if policy.is_plain() => Route::Portal,
+        route => route,
+    };
     story.route = route_index(&route);
     let for_clients = policy.enforce && is_for_clients(&route, &path);
     let takes_former = policy.enforce && matches!(route, Route::Registry(_) | Route::Token);
@@ -351,11 +355,11 @@ async fn pass(
     Ok(response)
 }
 
-/// What the registry's requests need; all else, and everything in observe mode, goes up whatever hangs.
+/// What the registry's requests need of core; all else, and everything in observe mode, goes up whatever hangs.
 fn need_of(policy: &Policy, registry: Option<&Registry<'_>>, outgoing: &Outgoing, basic: bool) -> Need {
     let authorized = outgoing.headers.contains_key(header::AUTHORIZATION);
     let of = |registry: &Registry<'_>| Need::of_registry(registry.kind, &outgoing.method, authorized, basic);
-    registry.filter(|_| policy.enforce).map_or(Need::Nothing, of)
+    registry.filter(|_| policy.enforce && !policy.is_plain()).map_or(Need::Nothing, of)
 }
 
 /// Observe mode counts what enforce mode would refuse, and touches nothing (A27).

@@ -2,6 +2,7 @@
 //! short while. Harbor stays the judge of every credential and every scope.
 
 mod answers;
+mod former;
 mod grace;
 mod inspect;
 mod instead;
@@ -75,7 +76,10 @@ pub async fn answer(
     }) {
         worker.counters.answer_hits.fetch_add(1, Relaxed);
         story.plan = "cached";
-        note_former(worker, former, &flown);
+        let flown = match former {
+            None => flown,
+            Some(former) => former::bounded(worker, policy, former, &flown).await,
+        };
         return Ok(response(&flown, story));
     }
     worker.counters.answer_misses.fetch_add(1, Relaxed);
@@ -115,20 +119,10 @@ pub async fn answer(
     story.principal.clone_from(&flown.subject);
     story.rescue = flown.rescue;
     story.refusal = flown.refusal;
-    note_former(worker, former, &flown);
-    match flown.failure {
-        Some(reason) => Err(reason),
-        None => Ok(response(&flown, story)),
-    }
-}
-
-/// A token that is given for a former secret ends with its window (A29).
-fn note_former(worker: &Worker, former: Option<&Taken>, flown: &Flown) {
-    if let Some(former) = former
-        && let Some(token) = inspect::token_of(&flown.body)
-    {
-        let shared = &worker.shared;
-        shared.formers.gave(shared.known.digest(&token), &former.name);
+    match (flown.failure, former) {
+        (Some(reason), _) => Err(reason),
+        (None, None) => Ok(response(&flown, story)),
+        (None, Some(former)) => Ok(response(&former::bounded(worker, policy, former, &flown).await, story)),
     }
 }
 
@@ -363,19 +357,32 @@ impl Flight {
             shared.fleet.confirm(endpoint, &issued.kid);
         }
         shared.lifetime_seen.fetch_max(issued.lifetime().as_secs(), Relaxed);
+        self.note_use(&issued);
         flown.subject = issued.subject.as_deref().map(Arc::from);
         flown.kid = Some(issued.kid.clone());
         flown.grants_nothing = inspected == Inspected::Anonymous && issued.grants_nothing();
         if let (Inspected::Granted, Some(basic)) = (inspected, &self.basic) {
             self.remember(&issued, basic);
             let all_granted = self.query.as_ref().is_some_and(|q| q.granted_by(&issued.access));
-            if let (Some(place), true) = (self.place, all_granted) {
+            // Issued in the second of a revocation, it is refused: nobody is to get it again.
+            let subject = issued.subject.as_deref().unwrap_or_default();
+            let is_good = all_granted && !shared.revocations.ends_subject(subject, issued.at);
+            if let (Some(place), true) = (self.place, is_good) {
                 let now = shared.clock.now();
                 let until = issued.cached_until(now, self.policy.answer_cache);
                 shared.answers.keep(place, flown, (now, until), self.generation);
             }
         }
         inspected
+    }
+
+    /// Harbor signed one with this key: until it ends, the key is in use.
+    fn note_use(&self, issued: &inspect::Issued) {
+        let shared = &self.worker.shared;
+        if let Some(entry) = shared.keys.ring().find(issued.kid.as_str()) {
+            let of = (issued.subject.as_deref().unwrap_or_default(), self.client);
+            shared.evidence.note(entry.key().kid(), of, issued.expires, shared.clock.now());
+        }
     }
 
     fn remember(&self, issued: &inspect::Issued, basic: &HeaderValue) {

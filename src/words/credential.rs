@@ -83,8 +83,11 @@ pub fn basic_user(value: &HeaderValue) -> Option<String> {
     basic_pair(value).map(|(name, _)| String::from_utf8_lossy(&name).into_owned())
 }
 
+/// Bytes that are wiped when they are let go.
+pub type Wiped = Zeroizing<Vec<u8>>;
+
 /// Name and password of a Basic credential; `None` where it can't be read.
-pub fn basic_pair(value: &HeaderValue) -> Option<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>)> {
+pub fn basic_pair(value: &HeaderValue) -> Option<(Wiped, Wiped)> {
     use base64::Engine as _;
     let text = value.to_str().ok()?;
     let encoded = text.get(5..)?.trim_matches([' ', '\t']);

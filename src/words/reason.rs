@@ -113,6 +113,8 @@ closed_list! {
         TokenLivesTooLong = "token_lives_too_long",
         /// The token was issued after its key had stopped signing.
         TokenIssuedAfterKeyEnded = "token_issued_after_key_ended",
+        /// The token, or all that its user was given before some moment, was revoked.
+        TokenRevoked = "token_revoked",
         /// More than one `Authorization` header.
         SeveralAuthorizations = "several_authorizations",
         /// The path can be read in two ways.

@@ -18,9 +18,14 @@ mod lane;
 mod mixed_keys;
 mod outages;
 mod parting;
+mod ramp;
+mod replicas;
 mod restarts;
 mod rolling_upgrade;
 mod same_second;
+#[allow(dead_code, reason = "the suite of the store has its other uses")]
+#[path = "../store/servers.rs"]
+mod servers;
 mod sidecar;
 mod smoke;
 mod standin;

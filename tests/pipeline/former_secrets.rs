@@ -8,7 +8,7 @@ use crate::{
     operating::{screen, status, with_token},
     stage::{MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, pull, push, story, told},
     support::{gate::Gate, settings, waiting},
-    talk::Ask,
+    talk::{Ask, claims},
 };
 
 const PRESENT: &str = "the-robots-secret-of-today";
@@ -112,6 +112,33 @@ fn a29_clients_with_a_former_secret_get_in_until_its_end_and_nothing_of_it_lasts
 }
 
 #[test]
+fn a29_a_token_for_a_former_secret_never_outlives_the_window_wherever_it_is_used() {
+    let Scene { stage, core, gate, .. } = &Scene::with("[token]\ncache = \"0s\"");
+    let whole = claims(&ask_token(SCOPE).basic(ROBOT).at(gate.address).token());
+    let life = |claims: &serde_json::Value| claims["exp"].as_i64().zip(claims["iat"].as_i64());
+    assert_eq!(life(&whole).map(|(exp, iat)| exp - iat), Some(1_800), "an hour is left: as Harbor issued it");
+    let setup = setup(stage, core, Duration::from_mins(5));
+    gate.configure(&setup.text());
+    gate.signal("HUP");
+    let ask = || ask_token(SCOPE).basic(ROBOT).at(gate.address);
+    waiting::holds("the new end counts", Duration::from_secs(20), || {
+        status(gate)["former_secrets"][0]["ends_in_seconds"].as_u64().is_some_and(|left| left <= 300)
+    });
+    let (answer, end) = (ask(), Clock::system().now().plus(Duration::from_mins(5)).0);
+    let shorter = claims(&answer.token());
+    assert!(life(&shorter).is_some_and(|(exp, _)| exp <= end), "{shorter}");
+    assert!(answer.json()["expires_in"].as_u64().is_some_and(|left| left <= 300), "{}", answer.text());
+    for name in ["iss", "sub", "aud", "access"] {
+        assert_eq!(shorter[name], whole[name], "{name}");
+    }
+    for address in [gate.address, core.address] {
+        assert_eq!(pull(MANIFEST).bearer(&answer.token()).at(address).status, 200, "Harbor takes it as well");
+    }
+    let own = claims(&ask_token(SCOPE).basic(NOW).at(gate.address).token());
+    assert_eq!(life(&own).map(|(exp, iat)| exp - iat), Some(1_800), "the present secret's is as ever");
+}
+
+#[test]
 fn a29_a_former_secret_opens_the_registry_alone() {
     let Scene { gate, core, .. } = &Scene::new();
     for path in ["/api/v2.0/users/current", "/api/v2.0/projects", "/c/log_out", "/service/tokens"] {
@@ -156,14 +183,14 @@ fn check_says_what_is_wrong_with_the_files_of_a_former_secret() {
         let output = command.args(["check", "--offline", "--config"]).arg(&file).output().expect("it runs");
         (output.status.code(), String::from_utf8(output.stdout).expect("text"))
     };
-    let (code, said) = checked(&text);
-    assert_eq!(code, Some(64), "{said}");
+    let (exit, said) = checked(&text);
+    assert_eq!(exit, Some(64), "{said}");
     assert!(said.contains("is it the secret itself?") && !said.contains("Plain-Secret"), "{said}");
     assert!(said.contains("credential[0].present_file") && said.contains("the file is not there"), "{said}");
     fs::write(stage.path("former"), hashed(&stage, "former")).expect("the hash");
     fs::write(stage.path("present"), PRESENT).expect("the secret");
-    let (code, said) = checked(&text);
-    assert_eq!(code, Some(0), "{said}");
+    let (exit, said) = checked(&text);
+    assert_eq!(exit, Some(0), "{said}");
     assert!(said.contains("readable by the world"), "{said}");
     let over = text.replace(&until_of(&text), "2020-01-01T00:00:00Z");
     assert!(checked(&over).1.contains("is taken no more"), "{}", checked(&over).1);

@@ -1,6 +1,6 @@
 //! Grace through a restart of tidegate, and on replicas that share a store (A15, A20).
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use tidegate::{
     decisions::record::seal,
@@ -152,6 +152,35 @@ fn a15_what_one_replica_was_granted_another_grants_and_what_ends_it_there_ends_i
     assert_eq!(asks(&one)[2], "credential_refused");
     stage.world.set_database(Health::Refusing);
     waiting::holds("and a refusal", SOON, || asks(&two)[2] == "outage");
+}
+
+/// Long after Harbor issued what it was made of: without a store another process takes it for a forgery (A8).
+#[test]
+fn a8_a_token_of_grace_is_good_on_another_replica_and_after_a_restart_and_ends_with_a_write_there() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| options.token_expiration = Duration::from_mins(1));
+    core.seed();
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let start = || shared(&stage, &core, address).keys("token_lifetime = \"1m\"").start();
+    let (one, two) = (start(), start());
+    is_granted(&one);
+    stage.world.set_database(Health::Refusing);
+    let granted = ask_token(SCOPE).basic(DEV).at(one.address);
+    assert_eq!(story(&one, &granted)[2], "grace", "{}", one.tail());
+    stage.world.set_database(Health::Up);
+    let pulled = |gate: &Gate| pull(MANIFEST).bearer(&granted.token()).at(gate.address).status;
+    kill(one);
+    let one = start();
+    for gate in [&one, &two] {
+        assert_eq!(pulled(gate), 200, "{}", gate.tail());
+    }
+    let write = Ask::new("PUT", "/api/v2.0/projects/priv").header("Content-Type", "application/json");
+    let write = write.body("{\"metadata\":{\"public\":\"false\"}}").basic(ADMIN);
+    assert_eq!(write.at(one.address).status, 200);
+    for gate in [&one, &two] {
+        waiting::holds("it is over", SOON, || pulled(gate) == 401);
+    }
 }
 
 #[test]

@@ -2,18 +2,22 @@
 
 use crate::{
     operating::with_token,
-    stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, token},
+    rolling::Chance,
+    stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, spare_key, token},
     support::{gate::Gate, registry::Registry, settings},
     talk::Ask,
 };
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    thread,
+    time::Instant,
 };
 use tidegate::{
     decisions::record::seal,
+    rehearsal::harbor::KeyForm,
     words::clock::{Clock, UnixTime},
 };
 
@@ -42,14 +46,19 @@ impl Scene {
 
     /// The exit code and all that `tidegate keys …` printed.
     fn keys(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.command(arguments).output().expect("tidegate runs");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).expect("text");
+        (output.status.code().unwrap_or(-1), text)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let admin = format!("http://{}", self.gate.admin);
         let which = ["--admin", &admin, "--admin-token-file"];
         let mut command = Command::new(settings::tidegate());
         command.arg("keys").args(arguments).args(which).arg(&self.secret);
-        let output = command.output().expect("tidegate runs");
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8(text).expect("text");
-        (output.status.code().unwrap_or(-1), text)
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     fn done(&self, arguments: &[&str]) -> String {
@@ -174,7 +183,8 @@ fn a_key_that_tidegate_never_saw_verifies_once_it_is_added() {
 #[test]
 fn an_upgrade_that_is_backed_out_leaves_the_tokens_of_both_sides_good() {
     let scene = Scene::new();
-    fs::set_permissions(&scene.core.key_file, fs::Permissions::from_mode(0o640)).expect("a mode");
+    // Core is another user, who must be able to read it.
+    fs::set_permissions(&scene.core.key_file, fs::Permissions::from_mode(0o444)).expect("a mode");
     let (before, key) = (scene.held(), scene.seal_key("seal.key", 7));
     // Of core's own: the gate would give the answer that it has.
     let former = token(scene.core.address, DEV, SCOPE);
@@ -187,12 +197,12 @@ fn an_upgrade_that_is_backed_out_leaves_the_tokens_of_both_sides_good() {
 
     let restore = ["restore", &archive, "--key-file", &key];
     let would = scene.done(&[&restore[..], &["--dry-run"]].concat());
-    assert!(would.contains("mode 640)") && would.contains("nothing was changed"), "{would}");
+    assert!(would.contains("mode 444)") && would.contains("nothing was changed"), "{would}");
     assert!(would.contains(&kid(0)) && would.contains(&kid(1)), "{would}");
     assert_eq!(scene.held(), upgraded);
     let said = scene.done(&restore);
     assert_eq!(said, would.replace("nothing was changed (--dry-run)\n", ""));
-    assert_eq!((scene.held(), mode(&scene.core.key_file)), (before, 0o640), "as it was, for core");
+    assert_eq!((scene.held(), mode(&scene.core.key_file)), (before, 0o444), "as it was, for core");
     scene.is_in_state(0, "signing");
     scene.is_in_state(1, "verifying");
     let last = token(scene.core.address, DEV, SCOPE);
@@ -201,6 +211,80 @@ fn an_upgrade_that_is_backed_out_leaves_the_tokens_of_both_sides_good() {
     let taken = [&former, &present, &last].map(|token| scene.pulled(token));
     assert_eq!(taken, [200; 3], "{}", scene.gate.tail());
     assert!(scene.done(&restore).contains("holds the same"));
+}
+
+/// Core runs as a user of its own, and reads what that user may.
+#[test]
+fn a_key_file_is_put_back_with_the_owner_that_it_had() {
+    let scene = Scene::new();
+    let (path, key) = (&scene.core.key_file, scene.seal_key("seal.key", 7));
+    let owner = |path: &Path| {
+        let about = path.metadata().expect("a file");
+        (about.uid(), about.gid())
+    };
+    // Who isn't root has to do with one owner.
+    let given = chown(path, Some(10_000), Some(10_001)).is_ok();
+    let bits = if given { 0o400 } else { 0o444 };
+    fs::set_permissions(path, fs::Permissions::from_mode(bits)).expect("a mode");
+    let before = owner(path);
+    assert!(!given || before == (10_000, 10_001));
+    let archive = scene.backed_up("before.keys", &key);
+    scene.upgrade();
+    assert!(!given || owner(path) != before);
+    let said = scene.done(&["restore", &archive, "--key-file", &key]);
+    assert!(said.contains(&format!("({}:{}, mode {bits:o})", before.0, before.1)), "{said}");
+    assert_eq!((owner(path), mode(path)), (before, bits));
+    scene.is_in_state(0, "signing");
+}
+
+/// A restore that dies leaves each file as it was or as it is to be; another one ends what it began.
+#[test]
+fn a_restore_that_is_killed_leaves_no_half_a_key() {
+    let turns = if settings::long() { 200 } else { 15 };
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let files = ["core.pem", "second.pem", "third.pem"].map(|name| stage.path(name));
+    let paths = [0, 1, 2].map(|place: usize| files[place].as_path());
+    for path in &files {
+        hold(path, 0);
+    }
+    let (gate, secret) = with_token(&stage, &Setup::before(&[&core], &paths));
+    let scene = Scene { stage, core, gate, secret };
+    let (key, mut chance) = (scene.seal_key("seal.key", 7), Chance::new());
+    let before = files.each_ref().map(|path| fs::read(path).expect("a key"));
+    let archive = scene.backed_up("before.keys", &key);
+    let upgraded = spare_key(1).text(KeyForm::Pkcs1).expect("a key").into_bytes();
+    let restore = ["restore", &archive, "--key-file", &key];
+    let took = {
+        let began = Instant::now();
+        scene.done(&restore);
+        began.elapsed()
+    };
+    let mut left = [0, 0];
+    for _ in 0..turns {
+        for path in &files {
+            hold(path, 1);
+        }
+        let mut running = scene.command(&restore).spawn().expect("tidegate runs");
+        thread::sleep(chance.up_to(took * 2));
+        running.kill().expect("it is killed, or was done");
+        running.wait().expect("it ends");
+        for (path, before) in files.iter().zip(&before) {
+            let now = fs::read(path).expect("it is there");
+            assert!(
+                now == *before || now == upgraded,
+                "{}: {}",
+                path.display(),
+                String::from_utf8_lossy(&now)
+            );
+            left[usize::from(now == *before)] += 1;
+        }
+    }
+    println!("{} files as they were, {} restored", left[0], left[1]);
+    scene.done(&restore);
+    assert_eq!(files.each_ref().map(|path| fs::read(path).expect("a key")), before);
+    scene.is_in_state(0, "signing");
 }
 
 #[test]
@@ -242,8 +326,14 @@ fn a9_a_key_that_was_retired_since_is_not_put_back() {
     scene.upgrade();
     let upgraded = scene.held();
     scene.done(&["retire", &kid(0), "--now"]);
-    let said = scene.done(&["restore", &archive, "--key-file", &key]);
-    assert!(said.contains("is left out: this key was retired at once"), "{said}");
+    let listed = scene.done(&["list"]);
+    assert!(listed.contains(&kid(0)) && listed.contains("retired since 20"), "{listed}");
+    for more in [&["--dry-run"][..], &[]] {
+        let (code, said) = scene.keys(&[&["restore", &archive, "--key-file", &key], more].concat());
+        assert_eq!(code, 1, "a file is left out: {said}");
+        assert!(said.contains("is left out: this key was retired at once"), "{said}");
+        assert!(said.contains("not all of it: files that are left out: 1"), "{said}");
+    }
     assert_eq!((scene.held(), scene.pulled(&former)), (upgraded, 401));
 }
 

@@ -1,12 +1,13 @@
 //! Keys end when their operator says so: retired now, listed no more, or by time (A19).
 
 use crate::{
+    gate_clock::GateClock,
     operating::{status, with_token},
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, story, token},
-    support::{gate::Gate, settings, waiting},
+    support::{gate::Gate, waiting},
     talk::{Answer, Ask},
 };
-use std::{fs, time::Duration};
+use std::time::Duration;
 use tidegate::words::clock::Clock;
 
 fn scene() -> (Stage, Replica) {
@@ -97,28 +98,17 @@ fn a_replaced_key_verifies_for_a_tokens_lifetime_and_no_longer() {
     let stage = Stage::new();
     let core = stage.replica("core", |options| options.token_expiration = Duration::from_mins(1));
     core.seed();
-    let clock = stage.path("clock");
-    let ahead = |seconds: u32| {
-        let next = stage.path("clock.next");
-        fs::write(&next, format!("+{seconds}\n")).expect("a file");
-        fs::rename(next, &clock).expect("the clock is set");
-    };
-    ahead(0);
-    let library = fs::read_dir("/usr/lib").expect("libraries").map_while(Result::ok);
-    let library = library.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
-    let library = library.into_iter().find(|path| path.exists()).expect("faketime: run tests/install");
-    settings::took_part("faketime", "");
-    let (preload, file) =
-        (format!("LD_PRELOAD={}", library.display()), format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()));
-    let starter = ["env", &preload, &file, "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+    let clock = GateClock::new(&stage);
     let setup = Setup::before(&[&core], &[&core.key_file]);
     let setup = setup.keys("token_lifetime = \"1m\"\nleeway = \"5s\"").rest("[replay]\nenabled = false");
-    let gate = Gate::start_by(&starter, &setup.text());
+    let starter = clock.starter();
+    let words: Vec<&str> = starter.iter().map(String::as_str).collect();
+    let gate = Gate::start_by(&words, &setup.text());
     let former = token(gate.address, DEV, SCOPE);
     hold(&core.key_file, 1);
     state(&gate, &kid(0), "verifying");
     for (seconds, expected) in [(0, "verifying"), (45, "verifying"), (66, "retired")] {
-        ahead(seconds);
+        clock.is_ahead(seconds);
         state(&gate, &kid(0), expected);
         let answer = pull(MANIFEST).bearer(&former).at(gate.address);
         let told = if expected == "retired" { (401, "token_key_retired") } else { (200, "resign") };

@@ -42,6 +42,21 @@ fn started_with_token(
     (start(&["env", &by_environment], &setup.text()), file)
 }
 
+/// The exit code of a command that tells a gate something, and all that it printed.
+pub fn tell(gate: &Gate, token: &Path, arguments: &[&str]) -> (i32, String) {
+    let (admin, token) = (format!("http://{}", gate.admin), token.display().to_string());
+    let output = tidegate(&[arguments, &["--admin", &admin, "--admin-token-file", &token]].concat());
+    (output.status.code().unwrap_or(-1), said(&output))
+}
+
+/// The same of one that must succeed.
+pub fn told(gate: &Gate, token: &Path, arguments: &[&str]) -> String {
+    let (code, text) = tell(gate, token, arguments);
+    assert_eq!(code, 0, "{arguments:?}\n{text}\n{}", gate.tail());
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    text
+}
+
 /// What `tidegate status` prints, at most 80 columns wide.
 pub fn screen(gate: &Gate, token: &Path) -> String {
     let shown = ask_status(gate, token, &[]);

@@ -6,7 +6,7 @@ use crate::{
     support::{gate::Gate, waiting},
     talk::Ask,
 };
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -39,6 +39,28 @@ fn what_needs_a_restart_is_named_at_every_reload_until_it_is_taken_back() {
     gate.configure(&Setup::before(&[&core], &[]).text());
     waiting::holds("it is taken back", PATIENCE, || reloads() == 3);
     assert_eq!(named(), 2, "{}", gate.tail());
+}
+
+/// Core hangs, so that the start takes its time: the file changes in the middle of it, and an operator tells so.
+#[test]
+fn what_changes_while_tidegate_starts_is_taken_up() {
+    let hangs = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let setup = Setup::before(&[], &[])
+        .endpoint(&format!("http://{}", hangs.local_addr().expect("its address")))
+        .upstream(r#"probe = { timeout = "1s" }"#);
+    for by_signal in [false, true] {
+        let mut gate = Gate::start_unready(&[], &setup.text());
+        let said = |gate: &Gate, words: &str| gate.output().matches(words).count();
+        gate.kill();
+        gate.begin_again();
+        waiting::holds("it starts", PATIENCE, || said(&gate, "tidegate starts") == 2);
+        if by_signal {
+            gate.signal("HUP");
+        } else {
+            gate.configure(&setup.clone().rest("[limits]\nconnections = 7").text());
+        }
+        waiting::holds("it is taken up", PATIENCE, || said(&gate, "the configuration was reloaded") == 1);
+    }
 }
 
 #[test]

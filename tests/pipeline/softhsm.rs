@@ -181,9 +181,10 @@ impl Server<'_> {
     /// Sends a signal to it and to the processes that serve its clients.
     pub fn signal(&self, name: &str) {
         let parent = self.program.as_ref().expect("it runs").id();
+        // So that it makes no more while they are counted.
+        send("STOP", parent);
         for id in with_children(parent) {
-            let sent = Command::new("kill").args([&format!("-{name}"), &id.to_string()]).status();
-            assert!(sent.is_ok_and(|status| status.success()), "{id} takes a signal");
+            send(name, id);
         }
     }
 }
@@ -194,6 +195,13 @@ impl Drop for Server<'_> {
             self.kill();
         }
     }
+}
+
+/// Sends a signal to a process, if it hasn't ended by itself.
+fn send(name: &str, id: u32) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &id.to_string()]).output().expect("kill runs");
+    let is_gone = || !Path::new(&format!("/proc/{id}")).exists();
+    assert!(sent.status.success() || is_gone(), "{id} takes a signal");
 }
 
 /// A process and its children, and theirs.

@@ -1,6 +1,7 @@
 //! What outlives tidegate: the overlap of keys, and what was retired, through a restart beside a core that has a new key.
 
 use crate::{
+    gate_clock::GateClock,
     operating::status,
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, token},
     support::{gate::Gate, http, ports, process::Program, settings, waiting},
@@ -29,14 +30,14 @@ pub fn file(stage: &Stage) -> String {
     format!("file:{}", stage.path("state/store.redb").display())
 }
 
-fn scene() -> (Stage, Replica) {
+pub fn scene() -> (Stage, Replica) {
     let stage = Stage::new();
     let core = stage.replica("core", |_| {});
     core.seed();
     (stage, core)
 }
 
-fn is_in_state(gate: &Gate, key: usize, state: &str) {
+pub fn is_in_state(gate: &Gate, key: usize, state: &str) {
     gate.wait_for(&format!("key {key} is {state}"), |metrics| {
         metrics.sum("tidegate_key_state", &[("kid", &kid(key)), ("state", state)]) > 0.5
     });
@@ -53,7 +54,7 @@ fn stop(mut gate: Gate) {
     assert_eq!(gate.ends(PATIENCE), Some(0), "{}", gate.tail());
 }
 
-fn pulled(gate: &Gate, token: &str) -> u16 {
+pub fn pulled(gate: &Gate, token: &str) -> u16 {
     pulled_at(gate.address, token)
 }
 
@@ -91,6 +92,39 @@ fn a_key_that_was_replaced_while_tidegate_was_dead_is_known_after_it() {
     let gate = setup(&core, &file(&stage)).start();
     is_in_state(&gate, 0, "verifying");
     assert_eq!(pulled(&gate, &former), 200, "{}", gate.tail());
+}
+
+/// Beside a core that has had its next key since before tidegate was there again: the first case is the same load
+/// without tidegate.
+#[test]
+fn a8_a_key_that_came_back_with_a_restart_verifies_until_its_window_ends() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| options.token_expiration = Duration::from_mins(1));
+    core.seed();
+    let clock = GateClock::new(&stage);
+    let starter = clock.starter();
+    let words: Vec<&str> = starter.iter().map(String::as_str).collect();
+    let setup = setup(&core, &file(&stage)).keys("token_lifetime = \"1m\"\nleeway = \"5s\"");
+    let mut gate = Gate::start_by(&words, &setup.text());
+    is_in_state(&gate, 0, "signing");
+    is_written(&gate);
+    let former = token(core.address, DEV, SCOPE);
+    gate.kill();
+    hold(&core.key_file, 1);
+    assert_eq!(pulled_at(core.address, &former), 401, "directly");
+    gate.begin_again();
+    gate.becomes_ready();
+    for (seconds, state, status) in [(0, "verifying", 200), (45, "verifying", 200), (75, "retired", 401)] {
+        clock.is_ahead(seconds);
+        is_in_state(&gate, 0, state);
+        assert_eq!(pulled(&gate, &former), status, "{seconds}\n{}", gate.tail());
+    }
+    // What ended doesn't come back with another restart.
+    gate.kill();
+    gate.begin_again();
+    gate.becomes_ready();
+    assert_eq!(pulled(&gate, &former), 401, "{}", gate.tail());
+    is_in_state(&gate, 1, "signing");
 }
 
 /// The Secret has changed, but the core beside us still holds the former key; tokens come from a replica that holds the
@@ -230,7 +264,7 @@ pub fn redis(stage: &Stage, address: SocketAddr) -> Program {
 }
 
 /// A replica with a store at that server.
-fn shared(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
+pub fn shared(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
     let key = stage.path("seal.key");
     fs::write(&key, seal::written(&[7; seal::KEY]).as_bytes()).expect("the sealing key");
     Setup::before(&[core], &[&core.key_file])

@@ -52,6 +52,7 @@ pub async fn every(store: Arc<dyn Backend>, other: Arc<dyn Backend>) {
     pages_hold_every_record_of_one_kind(&*store).await;
     deployments_never_meet(&*store, &*other).await;
     of_many_writers_each_wins_once(&store).await;
+    who_listens_hears_of_every_change_that_is_watched(&*store).await;
     a_sealed_store_keeps_what_it_is_given(&store).await;
 }
 
@@ -142,6 +143,20 @@ async fn of_many_writers_each_wins_once(store: &Arc<dyn Backend>) {
     let last = store.get(&place("f")).await.expect("a store").map(|kept| kept.generation);
     assert_eq!(last, Some(WRITERS * 10), "no write was lost and none counted twice");
     assert_eq!(put(&**store, write("f", last, None)).await, Written::Done);
+}
+
+/// Where the store has it at all.
+async fn who_listens_hears_of_every_change_that_is_watched(store: &dyn Backend) {
+    let Some(listening) = store.listen() else { return };
+    let mut ear = listening.await.expect("it listens");
+    for kind in Kind::WATCHED {
+        for (over, now) in [(None, Some(kept(1, "x"))), (Some(1), None)] {
+            let change = Write { place: Place::new(kind, "heard"), over, kept: now };
+            assert_eq!(put(store, change).await, Written::Done);
+            let heard = tokio::time::timeout(PATIENCE, ear.heard()).await;
+            assert_eq!(heard, Ok(Ok(())), "{kind:?}");
+        }
+    }
 }
 
 /// The whole of it, as the process uses it: sealed, queued, read by the next process.

@@ -7,13 +7,13 @@ use tidegate::{
         Kind, Place,
         seal::{KEY, SealKey, SealRing},
     },
-    edges::store::{Backend, Form, Password, Server, Store, StoreFault},
+    edges::store::{Backend, Form, Password, Server, Store, StoreFault, Write, Written},
     words::clock::Clock,
 };
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    behaviour::{every, place},
+    behaviour::{every, kept, place, put},
     servers::{Certificates, Cluster, Failover, PASSWORD, PATIENCE, Redis, server, settings_of},
     support::waiting,
 };
@@ -41,6 +41,13 @@ async fn one_server_with_a_password_from_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn valkey() {
+    let valkey = Redis::valkey();
+    assert!(!valkey.info("valkey_version").is_empty());
+    every(server(Form::One, &[valkey.address], "d"), server(Form::One, &[valkey.address], "e")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_with_a_private_ca_and_a_clients_certificate() {
     let certificates = Certificates::make();
     let redis = Redis::with_tls(&certificates);
@@ -55,6 +62,34 @@ async fn one_server_with_a_private_ca_and_a_clients_certificate() {
     let mut strange = certificates.of_client();
     strange.ca_file = Some(Certificates::make().path("ca.crt"));
     assert!(with("d", strange).get(&place("a")).await.is_err(), "another CA's server is none of ours");
+}
+
+/// With the rights that `docs/store.md` names, and without the channel, to which others have none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_few_rights_writes_and_is_told_where_it_may_listen() {
+    let redis = Redis::start(&[]);
+    let (password, commands) = (format!(">{PASSWORD}"), "+hget +hset +hdel +hscan +hincrby +eval");
+    for (user, channel, hears) in [("told", "&tidegate:*", true), ("untold", "resetchannels", false)] {
+        let mut rights =
+            vec!["ACL", "SETUSER", user, "on", &password, "resetchannels", channel, "~tidegate:*"];
+        rights.extend(commands.split(' '));
+        if hears {
+            rights.extend(["+publish", "+subscribe"]);
+        }
+        assert_eq!(redis.ask(&rights).trim(), "OK");
+        let settings = settings_of(Form::One, &[redis.address], user);
+        let user = Some(user.to_owned());
+        let store = Server::new(tidegate::edges::store::ServerSettings { user, ..settings });
+        let listening = store.listen().expect("one server tells").await;
+        assert_eq!(listening.is_ok(), hears);
+        let change = Write { place: Place::new(Kind::Key, "a"), over: None, kept: Some(kept(1, "x")) };
+        assert_eq!(put(&store, change).await, Written::Done);
+        assert_eq!(store.revision(Kind::Key).await, Ok(1));
+        if let Ok(mut ear) = listening {
+            let heard = tokio::time::timeout(PATIENCE, ear.heard()).await;
+            assert_eq!(heard, Ok(Ok(())));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,12 @@
 //! Real Redis processes on loopback: alone, behind Sentinel, three nodes of a Cluster.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tidegate::edges::store::{Form, Password, Server, ServerSettings, ServerTls};
@@ -66,9 +72,20 @@ impl Redis {
         Self::run(address, &[&["--port", &port], options].concat(), &[])
     }
 
+    /// Valkey in its place.
+    pub fn valkey() -> Self {
+        let address = ports::free();
+        let options = ["--port", &address.port().to_string()];
+        Self::run_as(&settings::built("valkey-server"), address, &options, &[])
+    }
+
     fn run(address: SocketAddr, options: &[&str], more: &[&str]) -> Self {
+        Self::run_as(&settings::packaged("redis-server"), address, options, more)
+    }
+
+    fn run_as(program: &Path, address: SocketAddr, options: &[&str], more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = Command::new(settings::packaged("redis-server"));
+        let mut command = Command::new(program);
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--protected-mode", "no"]);
         command.args([
             "--requirepass",
@@ -84,7 +101,14 @@ impl Redis {
         let more: Vec<String> = more.iter().map(|&text| text.to_owned()).collect();
         let mut server = Self { address, program, more, folder };
         server.program.wait_until(PATIENCE, || cli(address, &server.more, &["PING"]).contains("PONG"));
-        settings::took_part("redis-server", server.info("redis_version").trim());
+        // Valkey says which Redis it stands for, and beside it what it is itself.
+        let [valkey, redis] =
+            ["valkey_version", "redis_version"].map(|name| server.info(name).trim().to_owned());
+        if valkey.is_empty() {
+            settings::took_part("redis-server", &redis);
+        } else {
+            settings::took_part("valkey-server", &valkey);
+        }
         server
     }
 
@@ -191,6 +215,34 @@ impl Cluster {
             waiting::holds("the cluster is whole", PATIENCE, whole);
         }
         Self { nodes }
+    }
+
+    /// The node, by its place, that holds this key.
+    pub fn holder_of(&self, key: &str) -> usize {
+        let holds = |node: &Redis| !node.ask(&["EXISTS", key]).contains("MOVED");
+        self.nodes.iter().position(holds).expect("a node for every key")
+    }
+
+    /// A replica of that node, which takes its place when it is lost.
+    pub fn replica_of(&self, place: usize) -> Redis {
+        let (master, bus) = (&self.nodes[place], ports::free().port().to_string());
+        let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
+        let replica = Redis::start(&options);
+        let of_master = master.ask(&["CLUSTER", "MYID"]);
+        // The bus's port of a node is the one that its neighbours tell.
+        let nodes = master.ask(&["CLUSTER", "NODES"]);
+        let line = nodes.lines().find(|line| line.contains("myself")).expect("its own line");
+        let bus = line.split(['@', ',', ' ']).nth(2).expect("its bus").to_owned();
+        replica.ask(&["CLUSTER", "MEET", "127.0.0.1", &master.address.port().to_string(), &bus]);
+        waiting::holds("the replica follows", PATIENCE, || {
+            replica.ask(&["CLUSTER", "REPLICATE", of_master.trim()]);
+            replica.info("master_link_status") == "up"
+        });
+        for node in &self.nodes {
+            let knows = || node.ask(&["CLUSTER", "SLOTS"]).contains(&replica.address.port().to_string());
+            waiting::holds("every node knows the replica", PATIENCE, knows);
+        }
+        replica
     }
 }
 

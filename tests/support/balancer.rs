@@ -9,6 +9,8 @@ use tempfile::TempDir;
 pub enum Choice {
     RoundRobin,
     Random,
+    /// By turns, and the next one where an address can't be reached: nginx's own default.
+    RoundRobinAndNext,
 }
 
 /// A running load balancer.
@@ -99,11 +101,12 @@ fn note(program: &str) {
     settings::took_part(program, version.trim_start_matches("nginx/"));
 }
 
-/// As Harbor's own nginx where a client can see it: Host with its port, no buffering, no limit, no retry
-/// that would hide a refusal or send a body twice.
+/// As Harbor's own nginx where a client can see it: Host with its port, no buffering, no limit, and unless it is asked
+/// for no retry that would hide a refusal or send a body twice.
 fn nginx(listen: SocketAddr, choice: Choice, addresses: &[SocketAddr], folder: &Path) -> String {
     let folder = folder.display();
     let random = if choice == Choice::Random { "random;" } else { "" };
+    let next = if choice == Choice::RoundRobinAndNext { "error timeout" } else { "off" };
     let servers: Vec<String> =
         addresses.iter().map(|address| format!("server {address} max_fails=0;")).collect();
     let servers = servers.join(" ");
@@ -121,7 +124,7 @@ http {{
     location / {{
       proxy_pass http://core; proxy_http_version 1.1; proxy_set_header Connection '';
       proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto $scheme;
-      proxy_buffering off; proxy_request_buffering off; proxy_next_upstream off;
+      proxy_buffering off; proxy_request_buffering off; proxy_next_upstream {next};
       proxy_send_timeout 900s; proxy_read_timeout 900s;
     }}
   }}

@@ -17,6 +17,8 @@ pub enum How {
     Answers(u16),
     /// It is closed at once.
     Closes,
+    /// It is taken, and nothing on it is answered.
+    Hangs,
 }
 
 /// A listener in front of one core.
@@ -78,6 +80,11 @@ fn serve(stream: TcpStream, core: SocketAddr, state: &Mutex<State>) {
             answer(stream, status);
         }
         How::Closes => lock(state).failed += 1,
+        How::Hangs => {
+            let mut state = lock(state);
+            state.failed += 1;
+            state.open.push(stream);
+        }
     }
 }
 

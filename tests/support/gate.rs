@@ -6,7 +6,7 @@ use super::{
     settings, waiting,
 };
 use std::{
-    ffi::OsStr,
+    ffi::OsString,
     fs,
     io::Write as _,
     net::SocketAddr,
@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// How long tidegate may take to be ready, or to take up a new configuration.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Of its log.
+const NAME: &str = "tidegate";
 
 /// A running `tidegate serve`.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Gate {
     /// Its admin listener.
     pub admin: SocketAddr,
     program: Program,
+    /// Program and arguments of whatever becomes tidegate.
+    words: Vec<OsString>,
     configuration: PathBuf,
     folder: TempDir,
 }
@@ -57,13 +61,36 @@ impl Gate {
         let version = process::run(Command::new(&binary).arg("--version"), PATIENCE)
             .expect("tidegate tells its version");
         settings::took_part("tidegate", version.split_whitespace().last().unwrap_or_default());
-        let words: Vec<&OsStr> = starter.iter().map(OsStr::new).chain([binary.as_os_str()]).collect();
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).args(["serve", "--config"]).arg(&path).current_dir(folder.path());
-        let mut program = Program::start(&mut command, folder.path(), "tidegate");
-        program.wait_until(PATIENCE, || http::get(admin, page, &[]).is_ok_and(|answer| answer.status == 200));
+        let mut words: Vec<OsString> = starter.iter().map(OsString::from).collect();
+        words.extend([binary.into(), "serve".into(), "--config".into(), path.clone().into()]);
+        let mut program = begun(&words, &folder);
+        program.wait_until(PATIENCE, || is_there(admin, page));
         program.kill_at_once();
-        Self { address, admin, program, configuration: path, folder }
+        Self { address, admin, program, words, configuration: path, folder }
+    }
+
+    /// Ends it as a crash does, and returns when it is gone.
+    pub fn kill(&mut self) {
+        self.program.signal("KILL");
+        waiting::holds("tidegate is gone", PATIENCE, || !self.program.runs());
+    }
+
+    /// Starts it anew, once it has ended, on its addresses and with its configuration, and doesn't wait.
+    pub fn begin_again(&mut self) {
+        assert!(!self.program.runs(), "it runs");
+        self.program = begun(&self.words, &self.folder);
+        self.program.kill_at_once();
+    }
+
+    /// Waits until it serves.
+    pub fn becomes_ready(&mut self) {
+        let admin = self.admin;
+        self.program.wait_until(PATIENCE, || is_there(admin, "/readyz"));
+    }
+
+    /// Where it writes its log.
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.path().join(format!("{NAME}.log"))
     }
 
     /// Writes another configuration and sends SIGHUP; returns when `taken_up` holds.
@@ -250,6 +277,15 @@ pub fn configuration(endpoints: &[SocketAddr], opaque: &str, keys: &[&Path]) -> 
 /// One more listener, on a free port, that speaks HTTP/2 too.
 pub fn http2_listener() -> String {
     format!("\n[[listener]]\naddress = \"{}\"\nhttp2 = true\n", ports::free())
+}
+
+fn begun(words: &[OsString], folder: &TempDir) -> Program {
+    let mut command = Command::new(&words[0]);
+    Program::start(command.args(&words[1..]).current_dir(folder.path()), folder.path(), NAME)
+}
+
+fn is_there(admin: SocketAddr, page: &str) -> bool {
+    http::get(admin, page, &[]).is_ok_and(|answer| answer.status == 200)
 }
 
 fn whole(configuration: &str, address: SocketAddr, admin: SocketAddr) -> String {

@@ -6,10 +6,12 @@ use super::{
     image::Image,
     ports,
     registry::{self, Registry},
+    waiting,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     fs,
+    io::ErrorKind,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -23,6 +25,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// A developer of the private project `priv`.
 pub const USER: &str = "dev";
+/// How long the port of a core that ended may be taken.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Bits of the keys, as Harbor's chart makes them.
 pub const KEY_BITS: u32 = 2048;
 
@@ -162,10 +166,17 @@ impl Replica {
     /// # Panics
     /// Where it runs.
     pub fn start_again(&self) {
-        let mut options =
-            CoreOptions::new(self.version, &self.key_file, Arc::clone(&self.world), &self.ext_endpoint);
-        options.start_delay = self.start_delay;
-        let core = self.runtime.block_on(Core::start(self.address, options)).expect("the core listens");
+        let start = || {
+            let mut options =
+                CoreOptions::new(self.version, &self.key_file, Arc::clone(&self.world), &self.ext_endpoint);
+            options.start_delay = self.start_delay;
+            match self.runtime.block_on(Core::start(self.address, options)) {
+                // A program that another thread is just starting has its listener too, until it is what it is to be.
+                Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+                started => Some(started.expect("the core listens")),
+            }
+        };
+        let core = waiting::until(PATIENCE, start).expect("its port is free");
         *self.core.lock().unwrap_or_else(PoisonError::into_inner) = Some(core);
     }
 

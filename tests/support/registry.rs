@@ -50,21 +50,45 @@ impl Registry {
         Self::with_tokens(&debians(), &format!("rootcertbundle: {}", bundle.display()))
     }
 
+    /// The same on this address, whose clients get their tokens from there.
+    #[allow(dead_code, reason = "not every suite has one")]
+    pub fn with_bundle_of(bundle: &Path, realm: &str, address: SocketAddr) -> Self {
+        let keys = format!("rootcertbundle: {}", bundle.display());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_at(address, &debians(), &tokens(realm, &keys), folder)
+    }
+
+    /// Ends it and starts it again with another bundle, on the same address and storage.
+    #[allow(dead_code, reason = "not every suite has one")]
+    pub fn again(self, bundle: &Path, realm: &str) -> Self {
+        let Self { address, program, folder } = self;
+        drop(program);
+        let keys = format!("rootcertbundle: {}", bundle.display());
+        Self::start_at(address, &debians(), &tokens(realm, &keys), folder)
+    }
+
     /// distribution 3, which takes those that a key of this JWKS signed.
     #[allow(dead_code, reason = "not every suite has one")]
     pub fn with_jwks(jwks: &Path) -> Self {
         Self::with_tokens(&settings::built("registry-3"), &format!("jwks: {}", jwks.display()))
     }
 
+    /// distribution 3 with a bundle of certificates, whose keys it knows by their thumbprints.
+    #[allow(dead_code, reason = "not every suite has one")]
+    pub fn third_with_bundle(bundle: &Path) -> Self {
+        Self::with_tokens(&settings::built("registry-3"), &format!("rootcertbundle: {}", bundle.display()))
+    }
+
     fn with_tokens(binary: &Path, keys: &str) -> Self {
-        let auth = format!(
-            "token: {{ realm: \"http://harbor.example/service/token\", service: harbor-registry, issuer: harbor-token-issuer, {keys} }}"
-        );
+        let auth = tokens("http://harbor.example/service/token", keys);
         Self::start_with(binary, &auth, tempfile::tempdir().expect("a temporary folder"))
     }
 
     fn start_with(binary: &Path, auth: &str, folder: TempDir) -> Self {
-        let address = ports::free();
+        Self::start_at(ports::free(), binary, auth, folder)
+    }
+
+    fn start_at(address: SocketAddr, binary: &Path, auth: &str, folder: TempDir) -> Self {
         let configuration = folder.path().join("registry.yml");
         fs::write(&configuration, configure(address, auth, folder.path()))
             .expect("the configuration is written");
@@ -96,6 +120,10 @@ impl Registry {
     pub fn log(&self) -> String {
         self.program.output()
     }
+}
+
+fn tokens(realm: &str, keys: &str) -> String {
+    format!("token: {{ realm: \"{realm}\", service: harbor-registry, issuer: harbor-token-issuer, {keys} }}")
 }
 
 /// distribution 2.8, as Debian has it.

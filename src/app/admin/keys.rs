@@ -11,8 +11,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
-use super::{Operator, answer, body};
+use super::{NotRetired, Operator, answer, body, orders};
 use crate::{
+    app::status::render,
     decisions::{
         archive::Known,
         key::{self, Key},
@@ -86,6 +87,9 @@ pub struct Restored {
     pub windows: Vec<RestoredWindow>,
     /// Every key that is retired at once then: none of these is put back into a file.
     pub banned: Vec<String>,
+    /// Users and tokens that the archive revoked.
+    #[serde(default)]
+    pub revoked: usize,
 }
 
 /// A key that verifies again, until then (seconds since 1970).
@@ -130,7 +134,7 @@ pub(super) async fn handle<O: Operator>(
         path => {
             let kid = path.strip_prefix("/v1/keys/")?.strip_suffix("/retire")?;
             let at_once = head.uri.query() != Some("unless=alive");
-            if posts { retire(kid, at_once, operator) } else { answer::method("POST") }
+            if posts { retire(kid, at_once, operator).await } else { answer::method("POST") }
         }
     })
 }
@@ -206,19 +210,23 @@ async fn restore<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Byt
     }
 }
 
-fn retire<O: Operator>(encoded: &str, at_once: bool, operator: &O) -> Response<Full<Bytes>> {
+async fn retire<O: Operator>(encoded: &str, at_once: bool, operator: &O) -> Response<Full<Bytes>> {
     let kid = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
     match operator.retire(&kid, at_once) {
-        Ok(()) => {
+        Ok(ordered) => {
             tracing::warn!(key.kid = %kid.escape_debug(), "an operator retired a key");
-            list(operator)
+            match orders::unsettled("it is retired here", &ordered, operator).await {
+                Some(answer) => answer,
+                None => list(operator),
+            }
         }
-        Err(fault) => {
+        Err(NotRetired { fault, evidence }) => {
             let status = match fault {
                 RetireFault::Unknown => StatusCode::NOT_FOUND,
                 RetireFault::Several | RetireFault::Signs(_) | RetireFault::Lives(_) => StatusCode::CONFLICT,
             };
-            answer::error(status, &fault.to_string())
+            let used = evidence.map(|evidence| format!("; {}", render::used_by(&evidence)));
+            answer::error(status, &format!("{fault}{}", used.unwrap_or_default()))
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         ramp::Steer,
         status,
     },
-    decisions::key::forge::rsa,
+    decisions::{key::forge::rsa, window::Order},
 };
 
 /// A process with one key.
@@ -44,9 +44,8 @@ impl Operator for Fake {
             kid: "A:B".to_owned(),
             state: "signing".to_owned(),
             private: true,
-            token: false,
-            ends_in_seconds: None,
             source: "/k".to_owned(),
+            ..status::Key::default()
         };
         Status { keys: vec![key], ..Status::default() }
     }
@@ -76,15 +75,41 @@ impl Operator for Fake {
         Ok(())
     }
 
-    fn retire(&self, kid: &str, at_once: bool) -> Result<(), RetireFault> {
+    fn retire(&self, kid: &str, at_once: bool) -> Result<Ordered, NotRetired> {
         if kid != "A:B" {
-            return Err(RetireFault::Unknown);
+            return Err(NotRetired { fault: RetireFault::Unknown, evidence: None });
         }
         if !at_once {
-            return Err(RetireFault::Lives(UnixTime(0)));
+            let evidence = Some(Evidence { principals: 2, clients: 1, ..Evidence::default() });
+            return Err(NotRetired { fault: RetireFault::Lives(UnixTime(0)), evidence });
         }
         self.retired.lock().expect("a lock").push(kid.to_owned());
-        Ok(())
+        Ok(Ordered::Revocation(kid.to_owned()))
+    }
+
+    fn window(&self) -> WindowReport {
+        WindowReport::default()
+    }
+
+    fn open_window(&self, length: Duration) -> Ordered {
+        self.retired.lock().expect("a lock").push(format!("open for {} s", length.as_secs()));
+        Ordered::Window(Order { opened: UnixTime(0), until: UnixTime(0), said: UnixTime(0) })
+    }
+
+    fn close_window(&self) -> Option<Ordered> {
+        None
+    }
+
+    fn revoke(&self, what: &Revoke) -> Option<Ordered> {
+        let Revoke::Subject(name) = what else { return None };
+        self.retired.lock().expect("a lock").push(format!("revoked {name}"));
+        Some(Ordered::Revocation(name.clone()))
+    }
+
+    /// Another replica never hears of the user "lost".
+    async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
+        let is_lost = *ordered == Ordered::Revocation("lost".to_owned());
+        if is_lost { Err(Unsettled::NotWritten) } else { Ok(()) }
     }
 }
 
@@ -348,5 +373,55 @@ fn an_idle_connection_does_not_hold_up_the_end() {
         assert_eq!(&first, b"HTTP/1.1 200");
         let ended = tokio::time::timeout(PATIENCE / 2, running.stop()).await;
         assert!(ended.is_ok(), "the listener waited for a connection without a request");
+    });
+}
+
+#[test]
+fn a20_an_order_that_is_not_known_everywhere_is_no_success() {
+    run(async {
+        let running = Running::start(settings(Some(inline("right"))), Fake::default()).await;
+        let client = running.client(Some("right"));
+        let revoke = async |name: &str| {
+            client.post_json::<Done>("/v1/revoke", &Revoke::Subject(name.to_owned())).await
+        };
+        assert!(revoke("dev").await.is_ok());
+        let lost = revoke("lost").await.expect_err("nobody has acknowledged it").to_string();
+        assert!(lost.starts_with("it is revoked here, but the store didn't take it"), "{lost}");
+        let token = client.post_json::<Done>("/v1/revoke", &Revoke::Token("AAAA".to_owned())).await;
+        assert!(token.expect_err("no digest").to_string().contains("32 bytes"));
+        let open = async |for_seconds| {
+            client.post_json::<WindowReport>("/v1/window", &OpenWindow { for_seconds }).await
+        };
+        for (for_seconds, is_fine) in [(59, false), (60, true), (7 * 86_400, true), (7 * 86_400 + 1, false)] {
+            assert_eq!(open(for_seconds).await.is_ok(), is_fine, "{for_seconds}");
+        }
+        let close = client.post::<WindowReport>("/v1/window/close").await.expect_err("none is open");
+        assert_eq!(close.to_string(), "no window is open by command");
+        let retire = client.post::<Vec<status::Key>>("/v1/keys/A:B/retire?unless=alive").await;
+        let said = retire.expect_err("its tokens live").to_string();
+        assert!(said.contains("; used by about 2 users from 1 address, last seen"), "{said}");
+        let done = running.operator.retired.lock().expect("a lock").clone();
+        assert_eq!(done, ["revoked dev", "revoked lost", "open for 60 s", "open for 604800 s"]);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a28_orders_ask_for_the_token() {
+    run(async {
+        let running = Running::start(settings(Some(inline("right"))), Fake::default()).await;
+        for (line, status) in [
+            ("GET /v1/window", 401),
+            ("POST /v1/window", 401),
+            ("POST /v1/window/close", 401),
+            ("POST /v1/revoke", 401),
+        ] {
+            let answer = running.asked(line, "").await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line} {answer}");
+        }
+        let client = running.client(Some("wrong"));
+        assert!(client.post::<Done>("/v1/revoke").await.is_err());
+        assert!(running.operator.retired.lock().expect("a lock").is_empty());
+        running.stop().await;
     });
 }

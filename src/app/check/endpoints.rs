@@ -2,11 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use http::StatusCode;
 use tokio::net::TcpStream;
 
 use crate::{
     app::{
-        config::{Fault, Host, Place, Scope, Settings},
+        config::{Fault, Host, Kind, Place, Scope, Settings},
         serve::wiring,
     },
     decisions::plan::Held,
@@ -67,12 +68,16 @@ async fn ask_all(settings: &Settings, names: &resolve::Names) -> Asked {
     let within = settings.upstream.timeouts.connect + settings.upstream.probe.timeout;
     for status in &shelf.snapshot().statuses {
         let endpoint = &status.endpoint;
-        let (held, wrong) = match ask_for_key(endpoint, within).await {
+        let answer = match settings.upstream.kind {
+            Kind::Harbor => ask_for_key(endpoint, within).await,
+            Kind::Registry => ask_registry(endpoint, within).await,
+        };
+        let (held, wrong) = match answer {
             Ok(held) => (held, None),
             Err(fault) => (Held::Unknown, Some(fault)),
         };
         let up = wrong.is_none();
-        if up && asked.realm.is_none() {
+        if up && asked.realm.is_none() && settings.upstream.kind == Kind::Harbor {
             asked.realm = realm(endpoint, within).await.map(|realm| (endpoint.name.to_string(), realm));
         }
         if held == Held::CannotSign {
@@ -104,6 +109,22 @@ async fn ask_for_key(endpoint: &Endpoint, within: Duration) -> Result<Held, Faul
             "give the address of core itself, or of what stands before it",
         )),
     }
+}
+
+/// A plain registry: which key it knows is asked by signing, when we serve.
+async fn ask_registry(endpoint: &Endpoint, within: Duration) -> Result<Held, Fault> {
+    let answer = probe::ask(endpoint, "/v2/", None, within)
+        .await
+        .map_err(|error| unanswered("upstream.endpoints", endpoint, error))?;
+    if answer.status == StatusCode::UNAUTHORIZED && probe::rounds::realm(&answer).is_some() {
+        return Ok(Held::Unknown);
+    }
+    Err(fault(
+        &endpoint.name,
+        "upstream.endpoints",
+        format!("it answers {} to /v2/, without a Bearer challenge", answer.status),
+        "give the address of a registry with auth.token, or set upstream.kind = \"harbor\"",
+    ))
 }
 
 fn cannot_sign(endpoint: &Endpoint) -> Fault {

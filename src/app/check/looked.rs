@@ -112,6 +112,7 @@ mod tests {
             token: false,
             ends_in_seconds: None,
             source: "/etc/core/private_key.pem".to_owned(),
+            ..Key::default()
         };
         let looked = Looked {
             configuration: None,

@@ -176,14 +176,18 @@ impl Restore {
         let archive =
             Archive::read(&plain).map_err(|fault| anyhow!("{shown}: {fault}. Nothing was changed"))?;
         let mut said = format!("{shown}, made at {}\n", archive.made.rfc3339());
-        match &self.to {
-            Some(folder) => said += &extract(&archive, folder, self.dry_run)?,
-            None => said += &put_back(&archive, &self.which.client()?, self.dry_run)?,
+        let (done, left_out) = match &self.to {
+            Some(folder) => extract(&archive, folder, self.dry_run)?,
+            None => put_back(&archive, &self.which.client()?, self.dry_run)?,
+        };
+        said += &done;
+        if left_out > 0 {
+            let _ = writeln!(said, "not all of it: files that are left out: {left_out}");
         }
         if self.dry_run {
             said += "nothing was changed (--dry-run)\n";
         }
-        Ok(output::print(&said))
+        Ok(output::print(&said).max(u8::from(left_out > 0)))
     }
 }
 
@@ -237,8 +241,8 @@ fn line(file: &KeptFile, step: &Step<'_>) -> String {
     }
 }
 
-/// All that can be refused is refused before the first change.
-fn put_back(archive: &Archive, client: &Client, dry_run: bool) -> anyhow::Result<String> {
+/// All that can be refused is refused before the first change. What was done, and how many files were left out.
+fn put_back(archive: &Archive, client: &Client, dry_run: bool) -> anyhow::Result<(String, usize)> {
     let tell = |dry_run| -> anyhow::Result<Restored> {
         let asked =
             admin::Restore { deployment: archive.deployment.clone(), known: archive.known.clone(), dry_run };
@@ -268,7 +272,8 @@ fn put_back(archive: &Archive, client: &Client, dry_run: bool) -> anyhow::Result
         }
         said += &line(file, step);
     }
-    Ok(said + &known(&would))
+    let left_out = steps.iter().filter(|(_, step)| matches!(step, Step::LeftOut(_))).count();
+    Ok((said + &known(&would), left_out))
 }
 
 fn present(path: &str) -> anyhow::Result<Option<zeroize::Zeroizing<Vec<u8>>>> {
@@ -302,13 +307,16 @@ fn known(restored: &Restored) -> String {
     for kid in &restored.retired {
         let _ = writeln!(text, "retired at once\n    {kid}");
     }
+    if restored.revoked > 0 {
+        let _ = writeln!(text, "users and tokens revoked: {}", restored.revoked);
+    }
     for window in &restored.windows {
         let _ = writeln!(text, "verifies until {}\n    {}", UnixTime(window.until).rfc3339(), window.kid);
     }
     text
 }
 
-fn extract(archive: &Archive, folder: &Path, dry_run: bool) -> anyhow::Result<String> {
+fn extract(archive: &Archive, folder: &Path, dry_run: bool) -> anyhow::Result<(String, usize)> {
     let (_, retired) = archive.known.read().map_err(anyhow::Error::from)?;
     let banned: BTreeSet<String> = retired.iter().map(|key| key.kid().to_string()).collect();
     if !folder.is_dir() {
@@ -341,5 +349,6 @@ fn extract(archive: &Archive, folder: &Path, dry_run: bool) -> anyhow::Result<St
             path.display()
         );
     }
-    Ok(said)
+    let left_out = steps.iter().filter(|(.., step)| matches!(step, Step::LeftOut(_))).count();
+    Ok((said, left_out))
 }

@@ -77,6 +77,8 @@ pub(super) enum Keys {
     ///
     /// A key that a file holds until then goes on verifying for its window, so that the tokens of both are good.
     /// What was retired at once, then or since, is never put back.
+    ///
+    /// Exit code: 0 where all of it is as it was, 1 where a file is left out because its key was retired at once.
     Restore(Restore),
 }
 

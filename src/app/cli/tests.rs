@@ -33,6 +33,11 @@ fn usage_is_2_and_help_is_0() {
     exits("tidegate rehearse --against http://h", 2);
     exits("tidegate rehearse --stay --against http://h --user u --password-file f --project p", 2);
     exits("tidegate keys retire", 2);
+    exits("tidegate window", 2);
+    exits("tidegate window open", 2);
+    exits("tidegate window open --for ever", 2);
+    exits("tidegate revoke", 2);
+    exits("tidegate revoke --subject dev --token-file file", 2);
     exits("tidegate ramp set 101", 2);
     exits("tidegate keys add", 2);
     exits("tidegate keys add key.pem --signed-until yesterday", 2);

@@ -18,7 +18,7 @@ use super::{
     faults::Fault,
     raw,
     secret::{Material, SecretText},
-    settings::{Mode, Realm, Settings, Stated},
+    settings::{Kind, Mode, Realm, Settings, Stated},
     store_url::StoreUrl,
     written::Text,
 };
@@ -83,7 +83,26 @@ pub fn settings(
             "set public_url, such as \"https://harbor.example.com\"",
         );
     }
+    if settings.upstream.kind == Kind::Registry {
+        plain_registry(&mut c, &settings);
+    }
     (settings, c.faults)
+}
+
+/// What a registry without core before it can't do without, or can't do.
+fn plain_registry(c: &mut Checker<'_>, settings: &Settings) {
+    if settings.keys.sources.is_empty() {
+        c.fault(
+            &["keys.sources", "upstream.kind"],
+            "no keys, with \"registry\"",
+            "the token server's key, and the one that the registry knows",
+            "list the files of both: what can't be verified never gets to a plain registry",
+        );
+    }
+    if settings.realm == Realm::Rewrite {
+        let remedy = "set auth.token.realm in the registry's own configuration";
+        c.fault(&["realm", "upstream.kind"], "\"rewrite\", with \"registry\"", "\"keep\"", remedy);
+    }
 }
 
 fn deployment(c: &mut Checker<'_>, name: String) -> String {

@@ -30,7 +30,7 @@ pub fn defaults() -> String {
 
 /// Lists of tables that are written as one value rather than as `[[sections]]`.
 fn is_inline(path: &str) -> bool {
-    matches!(path, "upstream.endpoints" | "keys.sources" | "ramp.plan")
+    matches!(path, "upstream.endpoints" | "keys.sources" | "grace.windows" | "ramp.plan")
 }
 
 fn is_table(kind: &Kind) -> bool {

@@ -1,14 +1,12 @@
 //! Keys whose names are settled and whose work isn't done yet. Nothing may be accepted that does nothing.
 
 /// Paths with `[]` for indices, and what they arrive with.
-const LATER: [(&str, &str); 7] = [
-    ("grace.on_refusal", "upgrade windows"),
-    ("grace.windows", "upgrade windows"),
+const LATER: [(&str, &str); 5] = [
+    ("grace.on_refusal", "bridges for lost OIDC sessions"),
     ("grace.bridge", "bridges for lost OIDC sessions"),
     ("grace.admin", "bridges for lost OIDC sessions"),
     ("oidc", "OIDC sessions"),
     ("traces", "traces by OTLP"),
-    ("upstream.kind", "plain registries"),
 ];
 
 /// What the key at this path arrives with, if it isn't there yet.

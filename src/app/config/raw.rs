@@ -20,10 +20,10 @@ pub use self::{
     keys::{KeySource, Keys, Overlap, Pkcs11, State, Token},
     listener::{Listener, ListenerTls, Scope, TlsVersion},
     peers::Peers,
-    process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
+    process::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, UpgradeWindow, Uploads},
     ramp::{Ramp, Step},
     store::{Store, StoreTls},
-    upstream::{Endpoint, Opaque, Probe, Side, Upstream, UpstreamTls},
+    upstream::{Endpoint, Kind, Opaque, Probe, Side, Upstream, UpstreamTls},
 };
 use super::{address::EndpointUrl, written::Text};
 

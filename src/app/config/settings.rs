@@ -106,6 +106,7 @@ pub enum TlsVersion {
 
 #[derive(Clone, Debug)]
 pub struct Upstream {
+    pub kind: Kind,
     /// Where everything but the paths of core goes; `None` = to the endpoints too.
     pub portal: Option<EndpointUrl>,
     /// At least one; no url twice.
@@ -115,6 +116,14 @@ pub struct Upstream {
     pub probe: Probe,
     pub pool: Pool,
     pub timeouts: UpstreamTimeouts,
+}
+
+/// What stands behind us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Harbor,
+    /// Registries with token authentication; there are keys, and the realm is theirs.
+    Registry,
 }
 
 #[derive(Clone, Debug)]
@@ -303,10 +312,12 @@ pub struct Park {
     pub bytes: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Grace {
     /// Zero = off.
     pub window: Duration,
+    /// Upgrade windows: from, until.
+    pub windows: Vec<(UnixTime, UnixTime)>,
 }
 
 /// Where what outlives the process is kept.

@@ -172,6 +172,7 @@ fn the_environment_reaches_every_depth() {
         ("TIDEGATE_UPSTREAM__PROBE__EVERY", "5s"),
         ("TIDEGATE_UPSTREAM__POOL__PER_ENDPOINT", "7"),
         ("TIDEGATE_KEYS__SOURCES", r#"[{ file = "/k", until = 2026-12-01T20:00:00Z }]"#),
+        ("TIDEGATE_GRACE__WINDOWS", "[{ from = 2026-12-01T20:00:00Z, until = 2026-12-01T21:00:00Z }]"),
         ("TIDEGATE_LOG__ACCESS", "false"),
         ("TIDEGATE_ADMIN__TOKEN", "true"),
     ])
@@ -179,6 +180,8 @@ fn the_environment_reaches_every_depth() {
     assert_eq!(settings.upstream.probe.every, Duration::from_secs(5));
     assert_eq!(settings.upstream.pool.per_endpoint, 7);
     assert_eq!(settings.keys.sources[0].until.map(|time| time.0), Some(1_796_155_200));
+    let windows: Vec<_> = settings.grace.windows.iter().map(|(from, until)| (from.0, until.0)).collect();
+    assert_eq!(windows, [(1_796_155_200, 1_796_158_800)]);
     assert!(!settings.log.access);
     assert_eq!(settings.admin.token, Some(Material::Inline(Secret::new("true".to_owned()))));
 }
@@ -366,6 +369,15 @@ fn what_does_not_fit_together_is_a_fault() {
         ("keys.token_lifetime = \"10s\"", "keys.token_lifetime"),
         ("token.issuer = \"\"", "token.issuer"),
         ("uploads.head = \"65MiB\"", "uploads.heads_total"),
+        ("grace.windows = [{ from = 2026-12-01T20:00:00Z }]", "grace.windows[0]"),
+        (
+            "grace.windows = [{ from = 2026-12-01T20:00:00Z, until = 2026-12-01T20:00:00Z }]",
+            "grace.windows[0].until",
+        ),
+        (
+            "grace.windows = [{ from = 2026-12-01T20:00:00, until = 2026-12-01T21:00:00Z }]",
+            "grace.windows[0].from",
+        ),
         ("limits.buffer = \"4KiB\"", "limits.buffer"),
         ("limits.head = \"128KiB\"", "limits.head"),
         ("limits.connections = -1", "limits.connections"),

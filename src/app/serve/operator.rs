@@ -1,16 +1,21 @@
 //! What the process tells its operator.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::sync::watch;
 
 use super::wiring::Alarms;
 use crate::{
     app::{
-        admin::{Archivable, Operator, Published, Restore, Restored, RestoredWindow},
+        admin::{Archivable, NotRetired, Operator, Published, Restore, Restored, RestoredWindow, Revoke},
         distant, held_keys,
         ramp::{self, Steer},
-        status::{self, Readiness, Status},
+        status::{self, Readiness, Status, WindowReport},
         store,
     },
     decisions::{
@@ -19,8 +24,9 @@ use crate::{
         outage::Need,
         plan::Standing,
         ramp::Side,
-        record::revocation::Revocation,
-        ring::{AddFault, RetireFault, SourceName},
+        record::{revocation::Revocation, seen_key::place_of},
+        revoked::Revoked,
+        ring::{AddFault, Entry, Policy, RetireFault, Ring, SourceName},
     },
     edges::{
         fleet::{self, CANNOT_SIGN_REMEDY},
@@ -32,7 +38,11 @@ use crate::{
             exposition::{self, Gauges},
         },
     },
-    flow::{context::Shared, formers::Use},
+    flow::{
+        context::Shared,
+        formers::Use,
+        replicas::{Ordered, Replicas, Unsettled},
+    },
     words::{
         clock::UnixTime,
         kid::Kid,
@@ -51,7 +61,11 @@ pub(super) struct Process {
     pub(super) places: Arc<Places>,
     pub(super) alarms: Alarms,
     pub(super) store: store::Opened,
+    /// Where there is a store.
+    pub(super) replicas: Option<Arc<Replicas>>,
     pub(super) deployment: String,
+    /// How long tokens live.
+    pub(super) policy: Policy,
     pub(super) began: Instant,
     pub(super) draining: watch::Receiver<bool>,
 }
@@ -77,6 +91,9 @@ impl Operator for Process {
         let now = self.shared.clock.now();
         let gauges = Gauges {
             keys: ring.entries().map(|e| (e.key().kid().to_string(), e.state(now).as_str())).collect(),
+            key_expiries: self.key_expiries(&ring),
+            window_until: self.shared.windows.open(now).map_or(0, |open| open.until.0),
+            replicas: self.replicas.as_ref().map_or(1, |replicas| 1 + replicas.live().len()),
             endpoints: fleet
                 .statuses
                 .iter()
@@ -121,7 +138,9 @@ impl Operator for Process {
             uptime_seconds: self.began.elapsed().as_secs(),
             readiness: self.readiness(),
             endpoints: fleet.statuses.iter().map(endpoint).collect(),
-            keys: ring.entries().map(|e| status::Key::of(e, now)).collect(),
+            window: self.shared.windows.open(now).map(|open| status::Window::of(open, now)),
+            replicas: self.others(),
+            keys: self.keys(&ring, |_| true, now),
             peers: distant::statuses(&self.shared.distant),
             requests: self.requests(),
             rescues: self.by_name(Rescue::ALL, Rescue::name, Counters::rescues),
@@ -148,14 +167,15 @@ impl Operator for Process {
     fn archivable(&self) -> Archivable {
         let now = self.shared.clock.now();
         let (seen, retired) = self.shared.keys.to_keep(now);
-        let retired = retired.iter().map(|key| Revocation::Key { spki: key.spki().to_vec(), at: now });
+        let retired = retired.iter().map(|(key, at)| Revocation::Key { spki: key.spki().to_vec(), at: *at });
+        let ended: Vec<_> = retired.chain(self.shared.revocations.to_keep()).collect();
         let (files, tokens) = self.shared.keys.sources();
         let names = |sources: Vec<SourceName>| sources.iter().map(ToString::to_string).collect();
         Archivable {
             deployment: self.deployment.clone(),
             files: names(files),
             tokens: names(tokens),
-            known: Known::of(&seen, &retired.collect::<Vec<_>>()),
+            known: Known::of(&seen, &ended, self.shared.windows.order()),
         }
     }
 
@@ -163,20 +183,93 @@ impl Operator for Process {
         let (keys, now) = (&self.shared.keys, self.shared.clock.now());
         archive::fits(&archived.deployment, &self.deployment)?;
         let (seen, retired) = archived.known.read()?;
+        let (revoked, window) = archived.known.read_orders()?;
+        let revoked_before = self.shared.revocations.revoked();
+        let is_new = |revocation: &&Revocation| Revoked::clone(&revoked_before).add(revocation);
+        let revoked_count = revoked.iter().filter(is_new).count();
+        if !archived.dry_run {
+            self.take_revoked(revoked);
+            if let Some(order) = window {
+                self.shared.windows.take(order);
+            }
+        }
         let mut banned: Vec<String> = retired.iter().map(|key| key.kid().to_string()).collect();
         let would = keys.restore((seen, retired), archived.dry_run, now);
-        banned.extend(keys.to_keep(now).1.iter().map(|key| key.kid().to_string()));
+        banned.extend(keys.to_keep(now).1.iter().map(|(key, _)| key.kid().to_string()));
         let window = |(kid, until): (Kid, UnixTime)| RestoredWindow { kid: kid.to_string(), until: until.0 };
         Ok(Restored {
             retired: would.retired.iter().map(ToString::to_string).collect(),
             windows: would.windows.into_iter().map(window).collect(),
             banned,
+            revoked: revoked_count,
         })
     }
 
-    fn retire(&self, kid: &str, at_once: bool) -> Result<(), RetireFault> {
+    fn retire(&self, kid: &str, at_once: bool) -> Result<Ordered, NotRetired> {
         let (keys, now) = (&self.shared.keys, self.shared.clock.now());
-        if at_once { keys.retire_now(kid, now) } else { keys.retire(kid, now) }
+        let (ring, seen) = (keys.ring(), self.shared.evidence.all());
+        let retired = if at_once {
+            keys.retire_now(kid, now)
+        } else {
+            keys.retire(kid, |kid| seen.key(kid).map(|seen| seen.latest_exp), now)
+        };
+        let meant = ring.meant(kid).ok();
+        match (retired, meant) {
+            (Ok(()), Some(entry)) => Ok(Ordered::Revocation(place_of(entry.key().spki_digest()))),
+            (Ok(()), None) => Err(NotRetired { fault: RetireFault::Unknown, evidence: None }),
+            (Err(fault), meant) => {
+                let may_live = matches!(fault, RetireFault::Lives(_) | RetireFault::Signs(_));
+                let seen = meant.filter(|_| may_live).and_then(|entry| seen.key(entry.key().kid()));
+                Err(NotRetired { fault, evidence: seen.map(|seen| status::Evidence::of(seen, now)) })
+            }
+        }
+    }
+
+    fn window(&self) -> WindowReport {
+        let (ring, now) = (self.shared.keys.ring(), self.shared.clock.now());
+        let listed = self.shared.windows.listed();
+        let listed = listed.iter().filter(|dates| now < dates.until);
+        WindowReport {
+            open: self.shared.windows.open(now).map(|open| status::Window::of(open, now)),
+            listed: listed
+                .map(|dates| status::ListedWindow { from: dates.from.0, until: dates.until.0 })
+                .collect(),
+            keys: self.keys(&ring, |entry| entry.state(now).verifies(), now),
+        }
+    }
+
+    fn open_window(&self, length: Duration) -> Ordered {
+        Ordered::Window(self.shared.windows.order_open(length, self.shared.clock.now()))
+    }
+
+    fn close_window(&self) -> Option<Ordered> {
+        self.shared.windows.order_close(self.shared.clock.now()).map(Ordered::Window)
+    }
+
+    fn revoke(&self, what: &Revoke) -> Option<Ordered> {
+        let at = self.shared.clock.now();
+        let revocation = match what {
+            Revoke::Subject(name) if name.is_empty() => return None,
+            // What was given within this very second has ended too.
+            Revoke::Subject(name) => {
+                let not_before = at.plus(Duration::from_secs(1));
+                Revocation::Subject { name: name.clone(), not_before, at }
+            }
+            Revoke::Token(digest) => {
+                let digest = STANDARD.decode(digest).ok()?.try_into().ok()?;
+                Revocation::Token { digest, at }
+            }
+        };
+        let ordered = Ordered::Revocation(revocation.place());
+        self.take_revoked(vec![revocation]);
+        Some(ordered)
+    }
+
+    async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
+        match &self.replicas {
+            Some(replicas) => replicas.settled(ordered).await,
+            None => Ok(()),
+        }
     }
 
     fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault> {
@@ -186,6 +279,40 @@ impl Operator for Process {
 }
 
 impl Process {
+    fn keys(&self, ring: &Ring, which: impl Fn(&Entry) -> bool, now: UnixTime) -> Vec<status::Key> {
+        let seen = self.shared.evidence.all();
+        let entries = ring.entries().filter(|entry| which(entry));
+        entries.map(|entry| status::Key::with_use(entry, &seen, &self.policy, now)).collect()
+    }
+
+    fn key_expiries(&self, ring: &Ring) -> Vec<(String, i64)> {
+        let seen = self.shared.evidence.all();
+        let of = |entry: &Entry| {
+            let kid = entry.key().kid();
+            Some((kid.to_string(), seen.key(kid)?.latest_exp.0))
+        };
+        ring.entries().filter_map(of).collect()
+    }
+
+    fn others(&self) -> Vec<status::Replica> {
+        let others = self.replicas.iter().flat_map(|replicas| replicas.live());
+        others
+            .map(|other| status::Replica {
+                id: other.id,
+                host: other.host,
+                version: other.version,
+                heard_seconds_ago: other.silent.as_secs(),
+                agrees: other.agrees,
+            })
+            .collect()
+    }
+
+    fn take_revoked(&self, revoked: Vec<Revocation>) {
+        if self.shared.revocations.take(revoked) {
+            self.shared.answers.forget_all();
+        }
+    }
+
     fn health(&self) -> Option<Health> {
         self.store.store.as_ref().map(|store| store.health())
     }

@@ -1,6 +1,7 @@
 //! A changed configuration, taken while serving. A bad one keeps the running one and says what is wrong.
 
 use std::{
+    io,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -9,7 +10,7 @@ use std::{
 use anyhow::bail;
 use arc_swap::ArcSwap;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
 };
 
@@ -30,23 +31,39 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A file that is being written looks different after this.
 const SETTLES: Duration = Duration::from_millis(250);
 
+/// What tells of a change, from its making on.
+pub(super) struct Watch {
+    sources: Sources,
+    hangup: io::Result<Signal>,
+    seen: Mark,
+}
+
+impl Watch {
+    /// To be made as soon as the configuration was read: what changes while the rest begins is a change too, and SIGHUP
+    /// ends a process that doesn't listen to it.
+    pub(super) fn begin(sources: Sources) -> Self {
+        let seen = sources.file.as_deref().and_then(mark);
+        Self { sources, hangup: signal(SignalKind::hangup()), seen }
+    }
+}
+
 /// Reloads at SIGHUP and whenever the file has changed; never ends.
 pub(super) async fn run(
-    sources: Sources,
+    watch: Watch,
     began_with: Settings,
     shared: Arc<Shared>,
     names: Arc<ArcSwap<Names>>,
     resolve_now: Arc<Notify>,
     clock: Clock,
 ) {
-    let mut hangup = match signal(SignalKind::hangup()) {
+    let Watch { sources, hangup, mut seen } = watch;
+    let mut hangup = match hangup {
         Ok(hangup) => hangup,
         Err(error) => {
             tracing::error!(%error, "SIGHUP can't be listened to; the configuration is not reloaded");
             return std::future::pending().await;
         }
     };
-    let mut seen = sources.file.as_deref().and_then(mark);
     let mut running = began_with.stated;
     loop {
         let asked = tokio::select! {
@@ -131,6 +148,7 @@ fn apply(
     }
     shared.policy.store(Arc::new(policy));
     shared.formers.configure(wiring::formers(new), clock.now());
+    shared.windows.list(translate::windows(&new.grace));
     shared.keys.reconfigure(translate::policy(&new.keys), translate::sources(&new.keys), clock.now());
     shared.distant.urls().follow(urls);
     shared.keys.set_keeps_private(new.keys.keep_private);
@@ -150,6 +168,7 @@ fn apply(
 fn fixed_parts_changed(running: &Settings, new: &Settings) -> impl Iterator<Item = &'static str> {
     let same = [
         ("listener", running.listeners == new.listeners),
+        ("upstream.kind", running.upstream.kind == new.upstream.kind),
         ("upstream.tls", running.upstream.tls == new.upstream.tls),
         ("upstream.resolve_every", running.upstream.resolve_every == new.upstream.resolve_every),
         ("upstream.timeouts.connect", running.upstream.timeouts.connect == new.upstream.timeouts.connect),

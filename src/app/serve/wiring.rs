@@ -30,7 +30,8 @@ use crate::{
     flow::{
         budget::Budget,
         connection::Door,
-        context::{Policy, Shared},
+        context::{Policy, Shared, Upstream},
+        evidence::Evidences,
         formers::{self, Formers},
         grace::Graces,
         kept::Stores,
@@ -39,11 +40,14 @@ use crate::{
         own_token::OwnTokens,
         park::Lot,
         pings::Pings,
+        plain::Plain,
         ramps::Ramps,
         replay::Replays,
+        revocations::Revocations,
         strangers::Strangers,
         token_service::{Answers, WrongCredentials},
         uploads::Uploads,
+        windows::UpgradeWindows,
     },
     words::clock::Clock,
 };
@@ -86,6 +90,9 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         fleet: Arc::new(Shelf::default()),
         policy: ArcSwap::from_pointee(policy(settings)),
         known: KnownTokens::new(fresh_key()?, KNOWN_TOKENS),
+        revocations: Arc::<Revocations>::default(),
+        windows: Arc::new(UpgradeWindows::new(translate::windows(&settings.grace))),
+        evidence: Arc::<Evidences>::default(),
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
         formers: Formers::new(fresh_key()?),
@@ -108,6 +115,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
         looked: Mutex::default(),
+        plain: Plain::default(),
         distant,
         strangers: Strangers::default(),
     });
@@ -161,7 +169,12 @@ fn stores(uploads: &config::settings::Uploads) -> anyhow::Result<Stores> {
 /// What the settings decide about requests.
 pub(super) fn policy(settings: &Settings) -> Policy {
     let timeouts = &settings.upstream.timeouts;
+    let upstream = match settings.upstream.kind {
+        config::Kind::Harbor => Upstream::Harbor,
+        config::Kind::Registry => Upstream::Plain,
+    };
     Policy {
+        upstream,
         enforce: settings.mode == config::Mode::Enforce,
         rules: Rules {
             issuer: settings.token.issuer.clone(),
@@ -176,7 +189,8 @@ pub(super) fn policy(settings: &Settings) -> Policy {
         token_timeout: timeouts.token,
         api_timeout: timeouts.api,
         registry_timeout: timeouts.registry,
-        replay: settings.replay.enabled,
+        // A plain registry takes no credential.
+        replay: settings.replay.enabled && upstream == Upstream::Harbor,
         replays_each: settings.replay.per_principal,
         head: settings.uploads.head,
         between_looks: settings.limits.unknown_kids.per / settings.limits.unknown_kids.count.get(),

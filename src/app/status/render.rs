@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Alarm, Endpoint, FormerSecret, Held, Key, Peer, Ramp, Signatures, Status};
+use super::{
+    Alarm, Endpoint, Evidence, FormerSecret, Held, Key, Peer, Ramp, Replica, Signatures, Status, Window,
+    WindowReport,
+};
 use crate::words::clock::UnixTime;
 
 /// The whole screen.
@@ -23,11 +26,60 @@ pub fn key_list(keys: &[Key]) -> String {
     for key in keys {
         let _ = writeln!(text, "{:<59}  {:<9}  {}", key.kid, key.state, end(key.ends_in_seconds));
         let _ = writeln!(text, "    {}, from {}", key.half(), key.source);
+        let _ = about(&mut text, key);
     }
     if keys.is_empty() {
         text.push_str("no keys: tokens are re-routed and replayed, never re-signed\n");
     }
     text
+}
+
+/// What is known of a key's use.
+fn about(text: &mut String, key: &Key) -> fmt::Result {
+    if let Some(since) = key.since.filter(|_| key.state == "retired") {
+        writeln!(text, "    retired since {}", UnixTime(since).rfc3339())?;
+    }
+    if let Some(evidence) = key.evidence.as_ref().filter(|_| key.state != "retired") {
+        writeln!(text, "    {}", used_by(evidence))?;
+    }
+    match key.safe_to_retire_in_seconds {
+        Some(0) => writeln!(text, "    no token of it lives: it can be retired"),
+        Some(seconds) => writeln!(text, "    its tokens may live for {} more", time(seconds)),
+        None => Ok(()),
+    }
+}
+
+/// Who uses a key, in a line.
+pub fn used_by(evidence: &Evidence) -> String {
+    let counted = |count, one: &str, many: &str| match count {
+        1 => format!("1 {one}"),
+        _ => format!("about {count} {many}"),
+    };
+    format!(
+        "used by {} from {}, last seen {} ago",
+        counted(evidence.principals, "user", "users"),
+        counted(evidence.clients, "address", "addresses"),
+        time(evidence.last_seen_seconds_ago)
+    )
+}
+
+/// What `tidegate window` prints.
+pub fn window_report(report: &WindowReport) -> String {
+    let mut text = match &report.open {
+        Some(window) => format!("{}\n", opened(window)),
+        None => "no upgrade window is open\n".to_owned(),
+    };
+    for listed in &report.listed {
+        let (from, until) = (UnixTime(listed.from).rfc3339(), UnixTime(listed.until).rfc3339());
+        let _ = writeln!(text, "grace.windows: {from} to {until}");
+    }
+    text.push('\n');
+    text + &key_list(&report.keys)
+}
+
+fn opened(window: &Window) -> String {
+    let (until, left) = (UnixTime(window.until).rfc3339(), time(window.closes_in_seconds));
+    format!("open until {until}, {left} more (by {})", window.by)
 }
 
 /// The line above a screen that is shown again every `pause`: when it was true.
@@ -53,7 +105,11 @@ fn write_screen(text: &mut String, status: &Status) -> fmt::Result {
     for reason in &status.readiness.reasons {
         folded(text, "  ", reason)?;
     }
+    if let Some(window) = &status.window {
+        writeln!(text, "\nUPGRADE WINDOW  {}", opened(window))?;
+    }
     endpoints(text, &status.endpoints)?;
+    replicas(text, &status.replicas)?;
     keys(text, &status.keys)?;
     peers(text, &status.peers)?;
     if let Some(ramp) = &status.ramp {
@@ -121,6 +177,19 @@ fn endpoints(text: &mut String, endpoints: &[Endpoint]) -> fmt::Result {
     Ok(())
 }
 
+fn replicas(text: &mut String, replicas: &[Replica]) -> fmt::Result {
+    if replicas.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, "\n{:<36}  {:<12}  {:<8}  AGREES", "OTHER REPLICA", "VERSION", "HEARD")?;
+    for Replica { id, host, version, heard_seconds_ago, agrees } in replicas {
+        let (name, heard) = (cut(&format!("{host} {id}"), 36), format!("{}", Ago(*heard_seconds_ago)));
+        let agrees = if *agrees { "yes" } else { "NOT YET" };
+        writeln!(text, "{name:<36}  {:<12}  {heard:<8}  {agrees}", cut(version, 12))?;
+    }
+    Ok(())
+}
+
 /// A held key in at most 24 characters.
 pub fn held(held: &Held) -> String {
     match held {
@@ -144,6 +213,9 @@ fn keys(text: &mut String, keys: &[Key]) -> fmt::Result {
     for key in keys {
         let (kid, half, ends) = (short(&key.kid), key.half(), end(key.ends_in_seconds));
         writeln!(text, "{kid:<24}  {:<9}  {half:<7}  {ends:<8}  {}", key.state, cut_front(&key.source, 24))?;
+        if let (Some(evidence), "verifying") = (&key.evidence, &*key.state) {
+            writeln!(text, "  {}", used_by(evidence))?;
+        }
     }
     if keys.is_empty() {
         writeln!(text, "none: tokens are re-routed and replayed, never re-signed")?;
@@ -321,6 +393,7 @@ mod tests {
             token: false,
             ends_in_seconds,
             source: "/etc/core/private_key.pem (former content)".to_owned(),
+            ..Key::default()
         };
         Status {
             version: "0.1.0".to_owned(),
@@ -328,6 +401,8 @@ mod tests {
             deployment: "prod".to_owned(),
             uptime_seconds: 11_520,
             readiness: Readiness { ready: false, reasons: vec!["no endpoint answers".to_owned()], degraded: vec![] },
+            window: None,
+            replicas: vec![],
             endpoints: vec![
                 endpoint("10.0.0.5:8080", true, Held::One(kid("AAAA"))),
                 Endpoint { url: "10.0.0.6:80".to_owned(), ..endpoint("10.0.0.6:80", true, Held::Unknown) },
@@ -378,6 +453,80 @@ mod tests {
             remedy: write the whole key beside the path and rename it over the path, so
                     that nobody reads half
         ");
+    }
+
+    fn used(principals: u64, clients: u64) -> Evidence {
+        Evidence { principals, clients, last_seen_seconds_ago: 75, latest_token_ends_in_seconds: 900 }
+    }
+
+    #[test]
+    fn a_window_and_its_keys_say_what_may_be_retired_and_who_uses_the_rest() {
+        let key = |first: &str, state: &str| Key {
+            kid: kid(first),
+            state: state.to_owned(),
+            source: "/etc/core/private_key.pem".to_owned(),
+            ..Key::default()
+        };
+        let report = WindowReport {
+            open: Some(Window { since: 0, until: 7_200, closes_in_seconds: 5_400, by: "command".to_owned() }),
+            listed: vec![super::super::ListedWindow { from: 0, until: 3_600 }],
+            keys: vec![
+                Key { evidence: Some(used(1, 1)), ..key("AAAA", "signing") },
+                Key {
+                    evidence: Some(used(3, 5)),
+                    ends_in_seconds: Some(1_620),
+                    safe_to_retire_in_seconds: Some(960),
+                    ..key("BBBB", "verifying")
+                },
+                Key { safe_to_retire_in_seconds: Some(0), ..key("CCCC", "verifying") },
+                Key { since: Some(60), evidence: Some(used(3, 5)), ..key("DDDD", "retired") },
+            ],
+        };
+        let text = window_report(&report);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text, @r"
+        open until 1970-01-01T02:00:00Z, 1h 30m more (by command)
+        grace.windows: 1970-01-01T00:00:00Z to 1970-01-01T01:00:00Z
+
+        AAAA:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW  signing    -
+            public, from /etc/core/private_key.pem
+            used by 1 user from 1 address, last seen 1m 15s ago
+        BBBB:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW  verifying  27m 0s
+            public, from /etc/core/private_key.pem
+            used by about 3 users from about 5 addresses, last seen 1m 15s ago
+            its tokens may live for 16m 0s more
+        CCCC:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW  verifying  -
+            public, from /etc/core/private_key.pem
+            no token of it lives: it can be retired
+        DDDD:KVXO:KF25:35NA:GJ35:ZGKY:PGYT:I5UT:TGWY:UUI4:PT7Z:X3KW  retired    -
+            public, from /etc/core/private_key.pem
+            retired since 1970-01-01T00:01:00Z
+        ");
+    }
+
+    #[test]
+    fn a_screen_shows_the_window_the_other_replicas_and_who_uses_a_former_key() {
+        let mut shown = status();
+        let window =
+            Window { since: 0, until: 7_200, closes_in_seconds: 5_400, by: "grace.windows".to_owned() };
+        let replica = |agrees| Replica {
+            id: "0123456789abcdef".to_owned(),
+            host: "tidegate-6c5d8f7b9-x2x2x".to_owned(),
+            version: "0.1.0".to_owned(),
+            heard_seconds_ago: 1,
+            agrees,
+        };
+        (shown.window, shown.replicas) = (Some(window), vec![replica(true), replica(false)]);
+        shown.keys.iter_mut().for_each(|key| key.evidence = Some(used(120, 1)));
+        let text = screen(&shown);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        for words in [
+            "UPGRADE WINDOW  open until 1970-01-01T02:00:00Z, 1h 30m more (by grace.windows)",
+            "tidegate-6c5d8f7b9-x2x2x 0123456789…  0.1.0         1 s       NOT YET",
+            "  used by about 120 users from 1 address, last seen 1m 15s ago",
+        ] {
+            assert!(text.contains(words), "{words}\n{text}");
+        }
     }
 
     #[test]

@@ -28,6 +28,12 @@ impl SealId {
     pub fn bytes(self) -> [u8; ID] {
         self.0
     }
+
+    /// Whether a text is one as it is written.
+    pub fn is_written(text: &str) -> bool {
+        let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        text.len() == 2 * ID && text.bytes().all(digit)
+    }
 }
 
 impl fmt::Display for SealId {
@@ -155,6 +161,11 @@ pub struct SealFault;
 impl SealRing {
     pub fn new(deployment: &str, first: SealKey, others: Vec<SealKey>) -> Self {
         Self { deployment: deployment.to_owned(), first, others }
+    }
+
+    /// The key that seals now.
+    pub fn first(&self) -> SealId {
+        self.first.id
     }
 
     /// `version, key id, nonce, ciphertext, tag`.

@@ -46,6 +46,10 @@ fn blank() -> Plan {
 
 const BASIC: &str = "Basic realm=\"harbor\"";
 const BEARER: &str = "Bearer realm=\"http://h/service/token\",service=\"harbor-registry\"";
+const DEAD: &str =
+    "Bearer realm=\"http://h/t\",service=\"r\",scope=\"repository:p/r:pull\",error=\"invalid_token\"";
+const NARROW: &str =
+    "Bearer realm=\"http://h/t\",service=\"r\",scope=\"repository:p/r:pull\",error=\"insufficient_scope\"";
 
 fn reading(plan: &Plan, method: &str, path: &str, status: u16, challenge: Option<&'static str>) -> Reading {
     let Route::Registry(registry) = Route::of(path) else { panic!("{path}") };
@@ -63,7 +67,7 @@ type Row = (&'static str, &'static str, &'static str, u16, Option<&'static str>,
 #[test]
 fn refusals_are_read_by_their_challenge() {
     let manifest = "/v2/p/r/manifests/1";
-    let table: [Row; 14] = [
+    let table: [Row; 16] = [
         ("C4: dead bearer", "GET", manifest, 401, Some(BASIC), Reading::Suspect),
         ("C4: on /v2/", "GET", "/v2/", 401, Some(BASIC), Reading::Suspect),
         ("C4: on a push", "POST", "/v2/p/r/blobs/uploads/", 401, Some(BASIC), Reading::Suspect),
@@ -76,6 +80,8 @@ fn refusals_are_read_by_their_challenge() {
         ("C11: mount not covered", "POST", "/v2/p/r/blobs/uploads/", 401, Some(BASIC), Reading::Suspect),
         ("C14: no subject on /v2/", "GET", "/v2/", 401, Some(BASIC), Reading::Suspect),
         ("C1: a bearer challenge", "GET", manifest, 401, Some(BEARER), Reading::Answer),
+        ("distribution's own refusal", "GET", manifest, 401, Some(DEAD), Reading::Suspect),
+        ("too narrow a scope", "GET", manifest, 401, Some(NARROW), Reading::Answer),
         ("no challenge at all", "GET", manifest, 401, None, Reading::Answer),
         ("C12: CSRF", "PUT", manifest, 403, Some(BASIC), Reading::Answer),
     ];

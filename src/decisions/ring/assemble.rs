@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Change, Entry, Keeper, Listed, Overlap, Policy, Ring, SourceName, State,
-    keeper::{Former, Holding, Past},
+    keeper::{Holding, Past},
     learned,
 };
 use crate::{
@@ -37,12 +37,16 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime, view: View) 
     let is_seen = |is_own| view != View::Own || is_own;
     let sources = keeper.holdings.iter().filter(|h| is_seen(learned::is_own(h)));
     let current = sources.flat_map(|h| h.current.iter().map(|k| current(h, k, policy, now)));
+    let open = keeper.open(now);
     let former = keeper.holdings.iter().flat_map(|h| {
         let seen = h.former.iter().filter(|former| is_seen(former.is_own));
-        seen.map(|f| former(h, f, policy, now))
+        seen.map(|f| plain(&f.key, f.ending.state(now, policy, open), &h.name))
     });
     let past = keeper.past.iter().filter(|past| is_seen(past.is_own));
-    let past = past.map(|Past { key, source, .. }| plain(key, State::Retired, source));
+    let past = past.map(|Past { key, source, ending, .. }| Entry {
+        since: ending.map(|ending| ending.until_with(policy, open)),
+        ..plain(key, State::Retired, source)
+    });
     let learned = keeper.learned.iter().filter(|_| view == View::All);
     let learned = learned.filter_map(|l| l.entry(policy, now, listed_end(keeper, l.key())));
     let mut entries = once_each(current.chain(former).chain(past).chain(learned), now);
@@ -54,6 +58,7 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime, view: View) 
         }
         if tombstones.contains(&entry.key) {
             entry.state = State::Retired;
+            entry.since = keeper.banned_at(&entry.key);
         }
         if entry.state(now) == State::Retired && entry.key.can_sign() {
             entry.key = Arc::new(entry.key.without_private());
@@ -84,11 +89,7 @@ fn current(holding: &Holding, key: &Arc<Key>, policy: &Policy, now: UnixTime) ->
     };
     let aliases = holding.alias_of(key).cloned().into_iter().collect();
     let (key, source) = (Arc::clone(key), name.clone());
-    Entry { key, state, from: listing.from, until: listing.until, aliases, source }
-}
-
-fn former(holding: &Holding, former: &Former, policy: &Policy, now: UnixTime) -> Entry {
-    plain(&former.key, former.ending.state(now, policy), &holding.name)
+    Entry { key, state, from: listing.from, until: listing.until, since: None, aliases, source }
 }
 
 fn plain(key: &Arc<Key>, state: State, source: &SourceName) -> Entry {
@@ -99,6 +100,7 @@ fn plain(key: &Arc<Key>, state: State, source: &SourceName) -> Entry {
         state,
         from: None,
         until: None,
+        since: None,
         source,
     }
 }

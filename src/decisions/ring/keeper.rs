@@ -1,13 +1,16 @@
 //! How the ring changes: a source shows its keys or a fault, time passes, an operator retires a key.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Ending, Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble,
     learned::{self, Learned},
 };
 use crate::{
-    decisions::key::{Key, KeyFault},
+    decisions::{
+        key::{Key, KeyFault},
+        window::Open,
+    },
     words::{clock::UnixTime, kid::Kid},
 };
 
@@ -33,7 +36,7 @@ pub enum RetireFault {
         "{0} holds it, and core signs with it: give core another key, and it ends by itself (--now ends it at once)"
     )]
     Signs(SourceName),
-    #[error("its last tokens live until {}, when it ends by itself (--now ends it at once)", .0.rfc3339())]
+    #[error("its last tokens live until {} (--now ends it at once)", .0.rfc3339())]
     Lives(UnixTime),
 }
 
@@ -108,10 +111,14 @@ pub struct Keeper {
     pub(super) holdings: Vec<Holding>,
     /// Retired now, by the digest of the SPKI; public halves only. Nothing brings them back (A9).
     pub(super) tombstones: Vec<Arc<Key>>,
+    /// When each of them was, by its digest.
+    pub(super) banned_at: HashMap<[u8; 32], UnixTime>,
     /// Retired by time or replacement, so that a refusal can name the state; the last [`Self::PAST`].
     pub(super) past: Vec<Past>,
     /// Where it isn't known what was retired, only keys that an endpoint was seen to hold verify: those (A20).
     pub(super) held_only: Option<Vec<Kid>>,
+    /// The upgrade window that was open when last somebody said so.
+    window: Option<Open>,
     /// What peers published.
     pub(super) learned: Vec<Learned>,
     /// Whether nobody else writes into the store that gives keys back.
@@ -128,8 +135,10 @@ impl Keeper {
             policy,
             holdings: vec![],
             tombstones: vec![],
+            banned_at: HashMap::new(),
             past: vec![],
             held_only: None,
+            window: None,
             learned: vec![],
             recalls_own: false,
             ring: Arc::default(),
@@ -148,6 +157,17 @@ impl Keeper {
     /// Other rules, for what happens from now on; windows that are open keep their end.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
+    }
+
+    /// An upgrade window was opened, prolonged or closed: see [`Ending::until_with`].
+    pub fn set_window(&mut self, open: Option<Open>, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        self.window = open;
+        self.refresh(now)
+    }
+
+    /// The upgrade window, where one is open.
+    pub(super) fn open(&self, now: UnixTime) -> Option<Open> {
+        self.window.filter(|open| now < open.until)
     }
 
     /// Nobody else writes into the store: what comes back from it were our own files' keys.
@@ -208,14 +228,14 @@ impl Keeper {
         held: impl IntoIterator<Item = &'a Kid>,
         now: UnixTime,
     ) -> (Arc<Ring>, Vec<Change>) {
-        let policy = self.policy;
+        let (policy, open) = (self.policy, self.open(now));
         for kid in held {
             if let Some(known) = self.held_only.as_mut().filter(|known| !known.contains(kid)) {
                 known.push(kid.clone());
             }
             for holding in &mut self.holdings {
                 for former in holding.former.iter_mut().filter(|f| f.key.kid() == kid) {
-                    former.ending = former.ending.held_at(now, &policy);
+                    former.ending = former.ending.held_at(now, &policy, open);
                 }
                 let verifying = holding.listing.state == Some(Listed::Verifying);
                 if verifying && holding.current.iter().any(|key| key.kid() == kid) {
@@ -238,8 +258,9 @@ impl Keeper {
     pub fn refresh(&mut self, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
         self.bring_back(now);
         self.forget_learned(now);
+        let (policy, open) = (self.policy, self.open(now));
         for holding in &mut self.holdings {
-            let over = holding.former.extract_if(.., |former| former.ending.is_over(now));
+            let over = holding.former.extract_if(.., |former| former.ending.is_over(now, &policy, open));
             self.past.extend(over.map(|former| Past {
                 key: Arc::new(former.key.without_private()),
                 source: holding.name.clone(),
@@ -259,9 +280,10 @@ impl Keeper {
         if self.policy.overlap != Overlap::Auto {
             return;
         }
-        let banned = &self.tombstones;
+        let (banned, policy, open) = (&self.tombstones, self.policy, self.open(now));
         let too_early = |past: &mut Past| {
-            past.ending.is_some_and(|ending| !ending.is_over(now)) && !banned.contains(&past.key)
+            past.ending.is_some_and(|ending| !ending.is_over(now, &policy, open))
+                && !banned.contains(&past.key)
         };
         for Past { key, source, ending, is_own } in self.past.extract_if(.., too_early).collect::<Vec<_>>() {
             let Some(ending) = ending else { continue };
@@ -317,47 +339,65 @@ impl Keeper {
         if let Some(holding) = self.holdings.iter().find(holds) {
             return Err(AddFault::Held { kid, source_name: holding.name.clone() });
         }
-        if ending.is_over(now) { Err(AddFault::Over { kid, over: ending.until() }) } else { Ok(()) }
+        if ending.is_over(now, &self.policy, None) {
+            return Err(AddFault::Over { kid, over: ending.until() });
+        }
+        Ok(())
     }
 
-    /// Retires a key whose tokens have all ended; one that may have living tokens stays as it is.
-    pub fn retire(&mut self, name: &str, now: UnixTime) -> Result<(Arc<Ring>, Vec<Change>), RetireFault> {
+    /// Retires a key whose tokens have all ended; one that may have living tokens stays as it is. `latest_exp`: of its
+    /// tokens that were seen, by libtrust id.
+    pub fn retire(
+        &mut self,
+        name: &str,
+        latest_exp: impl Fn(&Kid) -> Option<UnixTime>,
+        now: UnixTime,
+    ) -> Result<(Arc<Ring>, Vec<Change>), RetireFault> {
         let entry = self.ring.meant(name)?;
-        match entry.state(now) {
-            State::Signing => return Err(RetireFault::Signs(entry.source().clone())),
-            State::Verifying { signed_until, until } => {
-                // Without a listed end it is the last token's that counts.
-                let last = until.min(signed_until.plus(self.policy.window()));
-                if now < last {
-                    return Err(RetireFault::Lives(last));
-                }
-            }
-            State::Announced | State::Retired => {}
+        let safe = entry.state(now).safe_from(latest_exp(entry.key().kid()), &self.policy);
+        match safe {
+            None => return Err(RetireFault::Signs(entry.source().clone())),
+            Some(last) if now < last => return Err(RetireFault::Lives(last)),
+            Some(_) => {}
         }
         let key = Arc::new(entry.key().without_private());
-        Ok(self.ban(key, now))
+        Ok(self.ban(key, now, now))
     }
 
     /// Retires a key at once, by any of its names or the beginning of its id. Its digest beats every source from now on (A9).
     pub fn retire_now(&mut self, name: &str, now: UnixTime) -> Result<(Arc<Ring>, Vec<Change>), RetireFault> {
         let entry = self.ring.meant(name)?;
         let key = Arc::new(entry.key().without_private());
-        Ok(self.ban(key, now))
+        Ok(self.ban(key, now, now))
     }
 
-    /// Retires a key at once that another replica or an archive names; it need not be in the ring.
-    pub fn ban(&mut self, key: Arc<Key>, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
-        self.bury(key);
+    /// Retires a key at once that another replica or an archive names, and that was retired `at`; it need not be in the
+    /// ring. What verified stays known by name, as retired.
+    pub fn ban(&mut self, key: Arc<Key>, at: UnixTime, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        self.bury(key, at);
         self.refresh(now)
     }
 
-    pub(super) fn bury(&mut self, key: Arc<Key>) {
+    pub(super) fn bury(&mut self, key: Arc<Key>, at: UnixTime) {
         for holding in &mut self.holdings {
-            holding.former.retain(|former| former.key != key);
+            let over = holding.former.extract_if(.., |former| former.key == key);
+            self.past.extend(over.map(|former| Past {
+                key: Arc::new(former.key.without_private()),
+                source: holding.name.clone(),
+                ending: None,
+                is_own: former.is_own,
+            }));
         }
+        let first = self.banned_at.entry(*key.spki_digest()).or_insert(at);
+        *first = (*first).min(at);
         if !self.tombstones.contains(&key) {
             self.tombstones.push(key);
         }
+    }
+
+    /// When a key was retired at once, as far as is known.
+    pub fn banned_at(&self, key: &Key) -> Option<UnixTime> {
+        self.banned_at.get(key.spki_digest()).copied()
     }
 
     pub(super) fn holding(&mut self, source: &SourceName, now: UnixTime) -> &mut Holding {

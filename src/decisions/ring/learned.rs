@@ -62,6 +62,7 @@ impl Learned {
             state,
             from: None,
             until: cut,
+            since: None,
             source: self.peer.name.clone(),
         })
     }
@@ -88,7 +89,7 @@ impl Keeper {
         for key in retired {
             let is_known = self.tombstones.contains(key);
             if !is_known && self.tombstones.len() < Self::TOMBSTONES {
-                self.bury(Arc::clone(key));
+                self.bury(Arc::clone(key), now);
             }
         }
         let is_published = |key: &Key| published.iter().any(|published| *published.key == *key);
@@ -192,19 +193,19 @@ mod tests {
         ring.find(rsa(which).key().kid().as_str()).map(|entry| entry.state(at(now)))
     }
 
-    fn window(signed_until: i64, until: i64) -> Option<State> {
-        Some(State::Verifying { until: at(until), signed_until: at(signed_until) })
+    fn window(signed_until: i64, until: i64) -> State {
+        State::Verifying { until: at(until), signed_until: at(signed_until) }
     }
 
     #[test]
     fn a10_a_learned_key_verifies_for_one_lifetime_after_it_was_last_published() {
         let mut keeper = keeper(Overlap::Auto);
         let (ring, changes) = keeper.learn(&peer("a"), &[signing(1)], &[], at(10));
-        assert_eq!(state(&ring, 1, 10), window(10 + LIFETIME, 10 + LIFETIME));
+        assert_eq!(state(&ring, 1, 10), Some(window(10 + LIFETIME, 10 + LIFETIME)));
         assert_eq!(changes.len(), 1);
         let generation = ring.generation();
         let (ring, changes) = keeper.learn(&peer("a"), &[signing(1)], &[], at(20));
-        assert_eq!(state(&ring, 1, 20), window(20 + LIFETIME, 20 + LIFETIME));
+        assert_eq!(state(&ring, 1, 20), Some(window(20 + LIFETIME, 20 + LIFETIME)));
         assert_eq!((ring.generation(), changes.len()), (generation, 0), "a window that only grew");
         let (ring, _) = keeper.refresh(at(19 + LIFETIME));
         assert!(state(&ring, 1, 19 + LIFETIME).is_some_and(State::verifies));
@@ -219,11 +220,15 @@ mod tests {
         keeper.learn(&peer("a"), &[signing(1)], &[], at(10));
         let before = keeper.ring().generation();
         let (ring, _) = keeper.learn(&peer("a"), &[verifying(1, 15, 15 + LIFETIME + LEEWAY)], &[], at(20));
-        assert_eq!(state(&ring, 1, 20), window(15, 20 + LIFETIME), "as it says, for one lifetime");
+        assert_eq!(state(&ring, 1, 20), Some(window(15, 20 + LIFETIME)), "as it says, for one lifetime");
         assert!(ring.generation() > before, "what was remembered is judged again");
         keeper.learn(&peer("b"), &[signing(2)], &[], at(30));
         let (ring, _) = keeper.learn(&peer("b"), &[], &[], at(40));
-        assert_eq!(state(&ring, 2, 40), window(40, 30 + LIFETIME), "what is published no more has stopped");
+        assert_eq!(
+            state(&ring, 2, 40),
+            Some(window(40, 30 + LIFETIME)),
+            "what is published no more has stopped"
+        );
     }
 
     #[test]
@@ -231,13 +236,13 @@ mod tests {
         let mut keeper = keeper(Overlap::Auto);
         let far = 1_000_000_000;
         let (ring, _) = keeper.learn(&peer("a"), &[verifying(1, far, far)], &[], at(10));
-        assert_eq!(state(&ring, 1, 10), window(10, 10 + LIFETIME));
+        assert_eq!(state(&ring, 1, 10), Some(window(10, 10 + LIFETIME)));
         let (ring, _) = keeper.learn(&peer("a"), &[verifying(2, 0, 5)], &[], at(10));
         assert_eq!(state(&ring, 2, 10), None, "it is over already");
         // The clock was ahead when it was heard, and is put right.
         keeper.learn(&peer("a"), &[signing(2)], &[], at(far));
         let (ring, _) = keeper.refresh(at(20));
-        assert_eq!(state(&ring, 2, 20), window(20 + LIFETIME, 20 + LIFETIME));
+        assert_eq!(state(&ring, 2, 20), Some(window(20 + LIFETIME, 20 + LIFETIME)));
     }
 
     #[test]
@@ -245,15 +250,15 @@ mod tests {
         let mut keeper = keeper(Overlap::Auto);
         keeper.learn(&peer("a"), &[signing(1)], &[], at(10));
         let (ring, _) = keeper.learn(&peer("b"), &[signing(2)], &[], at(20));
-        assert_eq!(state(&ring, 1, 20), window(10 + LIFETIME, 10 + LIFETIME));
-        assert_eq!(state(&ring, 2, 20), window(20 + LIFETIME, 20 + LIFETIME));
+        assert_eq!(state(&ring, 1, 20), Some(window(10 + LIFETIME, 10 + LIFETIME)));
+        assert_eq!(state(&ring, 2, 20), Some(window(20 + LIFETIME, 20 + LIFETIME)));
     }
 
     #[test]
     fn a9_what_is_retired_at_once_is_never_learned_and_a_peer_may_retire_it() {
         let mut keeper = keeper(Overlap::Auto);
         keeper.learn(&peer("a"), &[signing(1)], &[], at(10));
-        keeper.ban(public(1), at(11));
+        keeper.ban(public(1), at(11), at(11));
         let (ring, _) = keeper.learn(&peer("a"), &[signing(1)], &[], at(12));
         assert_eq!(state(&ring, 1, 12), Some(State::Retired));
         let (ring, _) = keeper.learn(&peer("a"), &[signing(2)], &[public(2)], at(13));
@@ -269,12 +274,12 @@ mod tests {
         keeper.observe(&file(), Ok(vec![rsa(1).key()]), at(100));
         // Our core signs no more with key 0 and the peer's does.
         let (ring, _) = keeper.learn(&peer("a"), &[signing(0)], &[], at(101));
-        assert_eq!(state(&ring, 0, 101), window(101 + LIFETIME, 100 + LIFETIME + LEEWAY));
+        assert_eq!(state(&ring, 0, 101), Some(window(101 + LIFETIME, 100 + LIFETIME + LEEWAY)));
         assert!(ring.signer(rsa(0).key().kid().as_str()).is_some(), "our private half is still of use");
         let own = keeper.own(at(101));
         assert_eq!(
             state(&own, 0, 101),
-            window(100, 100 + LIFETIME + LEEWAY),
+            Some(window(100, 100 + LIFETIME + LEEWAY)),
             "what we publish is what we held"
         );
     }

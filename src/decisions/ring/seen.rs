@@ -1,7 +1,7 @@
 //! What a store keeps of the ring, and what comes back from it: public halves of keys that sources held, so that their
 //! overlap outlives this process (and reaches others), and what was retired at once.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     Change, Ending, Keeper, Listed, Overlap, Ring, SourceName,
@@ -89,9 +89,10 @@ impl Keeper {
     pub fn restorable(&self, seen: &[SeenKey], retired: &[Key], now: UnixTime) -> Restorable {
         let bans = retired.iter().filter(|key| !self.tombstones.iter().any(|known| **known == **key));
         let ends = |seen: &SeenKey| {
-            let (key, ending) = (seen.key().ok()?, ends(seen.life, self.policy().window(), now)?);
+            let (key, ending) = (seen.key().ok()?, self.ends(seen.life, now)?);
             let is_banned = retired.contains(&key) || self.tombstones.iter().any(|known| **known == key);
-            (!self.knows(seen) && !is_banned).then(|| (key.kid().clone(), ending.until()))
+            let until = ending.until_with(self.policy(), self.open(now));
+            (!self.knows(seen) && !is_banned).then(|| (key.kid().clone(), until))
         };
         let windows = if self.policy().overlap == Overlap::Auto { seen } else { &[] };
         Restorable {
@@ -114,7 +115,7 @@ impl Keeper {
     ) -> (Arc<Ring>, Vec<Change>) {
         seen.retain(|seen| !self.knows(seen));
         let mut changes: Vec<Change> =
-            retired.into_iter().flat_map(|key| self.ban(Arc::new(key), now).1).collect();
+            retired.into_iter().flat_map(|key| self.ban(Arc::new(key), now, now).1).collect();
         let (ring, recalled) = self.recall(seen, now);
         changes.extend(recalled);
         (ring, changes)
@@ -134,7 +135,7 @@ impl Keeper {
     }
 
     fn recall_one(&mut self, seen: &SeenKey, now: UnixTime) {
-        let Some(ending) = ends(seen.life, self.policy().window(), now) else { return };
+        let Some(ending) = self.ends(seen.life, now) else { return };
         // What was sealed by us and can't be read any more is the store's to tell.
         let Ok(key) = seen.key() else { return };
         let is_current = self.holdings.iter().any(|h| h.current.iter().any(|current| **current == key));
@@ -151,6 +152,23 @@ impl Keeper {
         let holding = self.holding(&SourceName::new(&seen.source), now);
         let ending = holding.listing.until.map_or(ending, |end| ending.cut(end));
         holding.former.push(Former { key: Arc::new(key), ending, is_own });
+    }
+
+    /// When a key that no source holds any more signed last, as far as can be known, and when its last token ends;
+    /// `None` where it has ended. A key that was in use when it was last seen may have signed until now, but not for
+    /// longer than a window after that: who was away for longer has no client that waits. A clock that is behind is
+    /// [`Ending::state`]'s to bound.
+    fn ends(&self, life: Life, now: UnixTime) -> Option<Ending> {
+        let window = self.policy().window();
+        let (signed_until, until) = match life {
+            Life::Signing { seen } => {
+                let signed_until = now.clamp(seen, seen.plus(window));
+                (signed_until, signed_until.plus(window))
+            }
+            Life::Verifying { signed_until, until } => (signed_until, until),
+        };
+        let ending = Ending::kept(signed_until, until);
+        (!ending.is_over(now, self.policy(), self.open(now))).then_some(ending)
     }
 }
 
@@ -171,24 +189,10 @@ fn seen_of(holding: &Holding, key: &Key, life: Life) -> SeenKey {
     }
 }
 
-/// When a key that no source holds any more signed last, as far as can be known, and when its last token ends;
-/// `None` where it has ended. A key that was in use when it was last seen may have signed until now, but not for
-/// longer than a window after that: who was away for longer has no client that waits. A clock that is behind is
-/// [`Ending::state`]'s to bound.
-fn ends(life: Life, window: Duration, now: UnixTime) -> Option<Ending> {
-    let (signed_until, until) = match life {
-        Life::Signing { seen } => {
-            let signed_until = now.clamp(seen, seen.plus(window));
-            (signed_until, signed_until.plus(window))
-        }
-        Life::Verifying { signed_until, until } => (signed_until, until),
-    };
-    let ending = Ending::kept(signed_until, until);
-    (!ending.is_over(now)).then_some(ending)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::decisions::{
         key::forge::rsa,
@@ -281,7 +285,7 @@ mod tests {
     #[test]
     fn a9_what_was_retired_at_once_is_not_kept_and_does_not_come_back() {
         let mut keeper = keeper(Overlap::Auto);
-        keeper.ban(Arc::new(rsa(0).key()), at(300));
+        keeper.ban(Arc::new(rsa(0).key()), at(300), at(300));
         let (ring, _) = keeper.recall(kept(200), at(300));
         assert_eq!(state(&ring, 0, 300), None);
         keeper.observe(&file(), Ok(vec![rsa(0).key()]), at(300));
@@ -294,7 +298,7 @@ mod tests {
     fn a9_an_archive_adds_its_windows_and_what_it_retired_and_takes_nothing_back() {
         let mut keeper = keeper(Overlap::Auto);
         keeper.observe(&file(), Ok(vec![rsa(2).key()]), at(300));
-        keeper.ban(Arc::new(rsa(1).key()), at(300));
+        keeper.ban(Arc::new(rsa(1).key()), at(300), at(300));
         let retired = || vec![rsa(1).key(), rsa(3).key()];
         let seen = kept(200);
         let kid = |which: usize| rsa(which).key().kid().clone();
@@ -333,7 +337,7 @@ mod tests {
         assert!(ring.signer(own(0).as_str()).is_some());
         assert!(ring.find(own(2).as_str()).is_none(), "a private half alone is nothing");
         assert_ne!(ring.generation(), generation);
-        let (ring, _) = keeper.ban(Arc::new(rsa(0).key().without_private()), at(400));
+        let (ring, _) = keeper.ban(Arc::new(rsa(0).key().without_private()), at(400), at(400));
         assert!(ring.signer(own(0).as_str()).is_none());
         assert_eq!(keeper.private_halves(at(400)).len(), 1, "what was retired at once is not kept");
     }

@@ -3,6 +3,7 @@ use crate::decisions::key::{
     KeyFault,
     forge::{ec, rsa},
 };
+use crate::decisions::window::Open;
 use crate::words::file_fault::FileFault;
 
 const MINUTE: i64 = 60;
@@ -201,7 +202,7 @@ fn a9_a_key_listed_as_retired_is_banned_while_it_is_listed() {
 #[test]
 fn a9_a_key_banned_by_others_needs_no_entry() {
     let mut keeper = keeper(Overlap::Auto);
-    let (ring, _) = keeper.ban(Arc::new(rsa(0).key().without_private()), at(0));
+    let (ring, _) = keeper.ban(Arc::new(rsa(0).key().without_private()), at(0), at(0));
     assert!(ring.forbids(b"m", &rsa(0).key().sign(b"m").unwrap()));
     let (ring, _) = keeper.observe(&file(), keys([0]), at(1));
     assert_eq!(state(&ring, 0, 1), Some(State::Retired));
@@ -475,7 +476,7 @@ fn a9_what_is_held_retired_or_named_already_is_not_added_and_nothing_of_its_file
     let mut keeper = keeper(Overlap::Auto);
     keeper.declare(&file(), Listing { alias: Kid::parse("core"), ..Listing::default() });
     keeper.observe(&file(), keys([0]), at(0));
-    keeper.ban(Arc::new(rsa(1).key()), at(0));
+    keeper.ban(Arc::new(rsa(1).key()), at(0), at(0));
     let named = |key: Key, name: &str| Key::of_spki(key.spki(), Kid::parse(name)).unwrap();
     let held = AddFault::Held { kid: kid(0), source_name: file() };
     for (added, fault) in [
@@ -511,9 +512,81 @@ fn a_key_whose_tokens_may_live_is_not_retired_but_at_once() {
     ] {
         keeper.refresh(at(now));
         let before = keeper.retired().len();
-        assert_eq!(keeper.retire(kid(which).as_str(), at(now)).err(), expected, "{which} at {now}");
+        assert_eq!(keeper.retire(kid(which).as_str(), |_| None, at(now)).err(), expected, "{which} at {now}");
         assert_eq!(keeper.retired().len() > before, expected.is_none());
     }
+}
+
+/// Harbor issues tokens that live longer than the configuration says, or a learned key's window is shorter.
+#[test]
+fn a_key_is_not_retired_while_a_token_that_was_seen_lives() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.declare(&other(), listing(Some(Listed::Verifying)));
+    keeper.observe(&other(), keys([0]), at(0));
+    let seen = |exp| move |of: &Kid| (*of == kid(0)).then_some(at(exp));
+    let lives = |exp| keeper_lives(exp + MINUTE);
+    keeper.refresh(at(WINDOW));
+    assert_eq!(keeper.retire(kid(0).as_str(), seen(2 * WINDOW), at(WINDOW)).err(), lives(2 * WINDOW));
+    assert!(keeper.retire(kid(0).as_str(), seen(WINDOW - MINUTE), at(WINDOW)).is_ok());
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what an attempt gives")]
+fn keeper_lives(until: i64) -> Option<RetireFault> {
+    Some(RetireFault::Lives(at(until)))
+}
+
+#[test]
+fn a_key_that_was_retired_at_once_stays_in_the_list_with_the_time() {
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&file(), keys([1]), at(10));
+    let (ring, _) = keeper.retire_now(kid(0).as_str(), at(20)).unwrap();
+    let entry = ring.find(kid(0).as_str()).expect("it is known by name");
+    assert_eq!((entry.state(at(20)), entry.retired_since()), (State::Retired, Some(at(20))));
+    assert!(!entry.key().can_sign());
+    assert!(keeper.retire_now(kid(0).as_str(), at(30)).is_ok(), "as often as one likes");
+    let (ring, _) = keeper.ban(Arc::new(rsa(0).key()), at(15), at(40));
+    assert_eq!(
+        ring.find(kid(0).as_str()).unwrap().retired_since(),
+        Some(at(15)),
+        "another replica was first"
+    );
+    let (ring, _) = keeper.refresh(at(10 + 2 * WINDOW));
+    assert_eq!(ring.find(kid(0).as_str()).unwrap().retired_since(), Some(at(15)));
+}
+
+#[test]
+fn a8_what_stops_signing_in_an_upgrade_window_can_be_gone_back_to_until_it_closes() {
+    let open = |until| Some(Open { since: at(0), until: at(until), by_command: true });
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&other(), keys([2]), at(-20));
+    keeper.observe(&other(), Ok(vec![]), at(-10));
+    keeper.set_window(open(5 * WINDOW), at(0));
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.observe(&file(), keys([1]), at(10));
+    let (ring, _) = keeper.refresh(at(3 * WINDOW));
+    assert_eq!(
+        state(&ring, 0, 3 * WINDOW),
+        Some(State::Verifying { until: at(5 * WINDOW), signed_until: at(10) }),
+        "no token that it signs now is taken"
+    );
+    assert!(ring.signer(kid(0).as_str()).is_some(), "for an endpoint that goes back to it");
+    assert_eq!(state(&ring, 2, 3 * WINDOW), Some(State::Retired), "it stopped before the window");
+    let seen = keeper.seen(at(3 * WINDOW));
+    let mut after = self::keeper(Overlap::Auto);
+    after.set_window(open(5 * WINDOW), at(3 * WINDOW));
+    let (ring, _) = after.recall(seen, at(3 * WINDOW));
+    assert!(state(&ring, 0, 3 * WINDOW).is_some_and(State::verifies), "after a restart as well");
+    let (ring, _) = keeper.observe_held([&kid(0)], at(4 * WINDOW));
+    assert_eq!(
+        state(&ring, 0, 4 * WINDOW),
+        Some(State::Verifying { until: at(5 * WINDOW), signed_until: at(4 * WINDOW) }),
+        "core has gone back to it"
+    );
+    let (ring, _) = keeper.set_window(None, at(4 * WINDOW + 1));
+    assert_eq!(state(&ring, 0, 4 * WINDOW + 1), verifying(4 * WINDOW), "closed: its last tokens count");
+    let (ring, _) = keeper.set_window(None, at(5 * WINDOW));
+    assert_eq!(state(&ring, 0, 5 * WINDOW), Some(State::Retired));
 }
 
 #[test]
@@ -533,4 +606,25 @@ fn the_bundle_holds_a_certificate_of_each_key_that_verifies_and_their_names() {
         );
     }
     assert_eq!(bundle, ring.bundle(at(11)), "the same keys make the same text");
+}
+
+#[test]
+fn an_endpoint_that_does_not_tell_its_key_is_offered_all_that_can_sign() {
+    let mut keeper = keeper(Overlap::Auto);
+    let announced = SourceName::new("announced");
+    keeper.declare(&announced, Listing { state: Some(Listed::Announced), ..Listing::default() });
+    keeper.observe(&announced, Ok(vec![rsa(3).key()]), at(0));
+    let public = key::parse(rsa(2).public_pem().as_bytes()).expect("a key");
+    keeper.observe(&SourceName::new("public"), Ok(public), at(0));
+    keeper.observe(&SourceName::new("file"), Ok(vec![rsa(0).key()]), at(0));
+    let (ring, _) = keeper.observe(&SourceName::new("file"), Ok(vec![rsa(1).key()]), at(1));
+    let names = |which: usize| {
+        let key = rsa(which).key();
+        [key.kid().clone(), key.thumbprint().clone()]
+    };
+    assert_eq!(ring.signers(None), [names(1), names(0), names(3)].concat(), "in use, former, to come");
+    let known = rsa(3).key().thumbprint().clone();
+    let mut expected = [names(1), names(0), names(3)].concat();
+    expected.rotate_right(1);
+    assert_eq!(ring.signers(Some(&known)), expected, "what it knew last comes first");
 }

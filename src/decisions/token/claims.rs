@@ -54,6 +54,9 @@ pub struct Claims {
     /// What is granted; `null` in a token without scope (T4).
     #[serde(default, deserialize_with = "entries")]
     pub access: Option<Vec<Access>>,
+    /// In a token of grace: what shows that it is one to all processes of the deployment, and to nobody else.
+    #[serde(default, rename = "tidegate_grace")]
+    pub grace: Option<String>,
 }
 
 /// `aud`: a string or a list of strings (RFC 7519, 4.1.3).

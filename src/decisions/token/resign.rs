@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::claims;
 use crate::{
     decisions::key::{Key, SignFault},
-    words::clock::UnixTime,
+    words::{clock::UnixTime, kid::Kid},
 };
 
 /// What of the payload may change.
@@ -23,6 +23,9 @@ pub struct Change<'a> {
     pub audience: Option<&'a str>,
     /// `nbf` goes back by this, for a core whose clock is behind and that has no leeway (V7).
     pub not_before_back: Duration,
+    /// How the endpoint calls the held key: distribution 2.8 by its libtrust id, 3 by its thumbprint or by the name in
+    /// its JWKS. `None` = the libtrust id; Harbor itself looks at no name.
+    pub kid: Option<&'a Kid>,
 }
 
 /// A token could not be signed again.
@@ -85,27 +88,38 @@ impl Unsigned<'_> {
 pub fn resign<'k>(verified: &str, held: &'k Key, change: &Change<'_>) -> Result<Unsigned<'k>, ResignFault> {
     let token = claims::read(verified).map_err(|_| ResignFault::Malformed)?;
     if change.audience.is_none() && change.not_before_back.is_zero() {
-        return Ok(unsigned(held, token.unverified_payload));
+        return Ok(unsigned(held, change.kid, token.unverified_payload));
     }
     let payload = claims::bytes(token.unverified_payload).map_err(|_| ResignFault::Malformed)?;
-    Ok(unsigned(held, &URL_SAFE_NO_PAD.encode(changed(&payload, change)?)))
+    Ok(unsigned(held, change.kid, &URL_SAFE_NO_PAD.encode(changed(&payload, change)?)))
 }
 
 /// What Harbor granted before once more, to end at `expires`: the same claims otherwise, `iat` too (A15, V9). Not for a
-/// token that a client sent: only what Harbor itself issued may get another end.
-pub fn grant_again<'k>(issued: &str, held: &'k Key, expires: UnixTime) -> Result<Unsigned<'k>, ResignFault> {
+/// token that a client sent: only what Harbor itself issued may get another end. `proof` shows to other processes that it
+/// is a token of grace; core passes over claims that it doesn't know.
+pub fn grant_again<'k>(
+    issued: &str,
+    held: &'k Key,
+    expires: UnixTime,
+    proof: Option<&str>,
+) -> Result<Unsigned<'k>, ResignFault> {
     let token = claims::read(issued).map_err(|_| ResignFault::Malformed)?;
     let payload = claims::bytes(token.unverified_payload).map_err(|_| ResignFault::Malformed)?;
     let mut members: Members = serde_json::from_slice(&payload).map_err(|_| ResignFault::Malformed)?;
     for (_, value) in members.0.iter_mut().filter(|(name, _)| name == "exp") {
         *value = RawValue::from_string(expires.0.to_string()).map_err(|_| ResignFault::Malformed)?;
     }
+    if let Some(proof) = proof {
+        let value = serde_json::value::to_raw_value(proof).map_err(|_| ResignFault::Malformed)?;
+        members.0.push(("tidegate_grace".to_owned(), value));
+    }
     let payload = serde_json::to_vec(&members).map_err(|_| ResignFault::Malformed)?;
-    Ok(unsigned(held, &URL_SAFE_NO_PAD.encode(payload)))
+    Ok(unsigned(held, None, &URL_SAFE_NO_PAD.encode(payload)))
 }
 
-fn unsigned<'k>(held: &'k Key, payload: &str) -> Unsigned<'k> {
-    let header = format!(r#"{{"alg":"{}","kid":"{}","typ":"JWT"}}"#, held.algorithm().as_str(), held.kid());
+fn unsigned<'k>(held: &'k Key, kid: Option<&Kid>, payload: &str) -> Unsigned<'k> {
+    let kid = kid.unwrap_or_else(|| held.kid());
+    let header = format!(r#"{{"alg":"{}","kid":"{kid}","typ":"JWT"}}"#, held.algorithm().as_str());
     Unsigned { held, message: format!("{}.{payload}", URL_SAFE_NO_PAD.encode(header)) }
 }
 

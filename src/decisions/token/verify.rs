@@ -37,6 +37,11 @@ impl VerifiedClaims {
         &self.kid
     }
 
+    /// All of them.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// The token's expiry.
     pub fn expires(&self) -> UnixTime {
         UnixTime(self.claims.exp)
@@ -101,6 +106,8 @@ pub enum Fault {
     LivesTooLong,
     /// `iat` after its key stopped signing (A8).
     IssuedAfterKeyEnded,
+    /// An operator revoked it, or all that its user was given before (A20).
+    Revoked,
 }
 
 impl Fault {
@@ -122,6 +129,7 @@ impl Fault {
             Self::IssuedInFuture => Reason::TokenIssuedInFuture,
             Self::LivesTooLong => Reason::TokenLivesTooLong,
             Self::IssuedAfterKeyEnded => Reason::TokenIssuedAfterKeyEnded,
+            Self::Revoked => Reason::TokenRevoked,
         }
     }
 }

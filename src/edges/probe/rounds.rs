@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,7 +45,14 @@ pub trait Learn: Send + Sync {
     fn window_open(&self) -> bool;
     /// Whether requests wait for an endpoint.
     fn awaited(&self) -> bool;
+    /// Whether the endpoints are plain registries, which are asked in their own way.
+    fn is_plain(&self) -> bool;
+    /// Asks one.
+    fn ask_plain(&self, endpoint: Arc<Endpoint>) -> AskPlain;
 }
+
+/// A question to a plain registry: the key that it knows, if any of ours; why it can't take requests, if it can't.
+pub type AskPlain = Pin<Box<dyn Future<Output = Result<Option<Kid>, String>> + Send>>;
 
 /// Asks all endpoints, again and again.
 pub struct Rounds {
@@ -63,6 +71,9 @@ struct Memory {
     asked_info: Option<(Instant, u64)>,
 }
 
+/// What is said of a registry that refuses what we sign.
+const KNOWS_NONE: &str =
+    "the registry refuses what is signed with each of our keys: tokens go up as they came";
 /// Probes of one endpoint that are remembered: an opaque endpoint that showed one key alone in all of them
 /// counts as settled again.
 const REMEMBERED: usize = 16;
@@ -112,13 +123,18 @@ impl Rounds {
         }
         self.memory = join_all(visits).await.into_iter().collect();
         let snapshot = self.shelf.snapshot();
-        if snapshot.realm_scheme.is_none() {
+        // A plain registry's realm is somebody else.
+        if snapshot.realm_scheme.is_none() && !self.learn.is_plain() {
             self.learn_scheme().await;
         }
     }
 
     async fn visit(&self, status: Status, mut memory: Memory) -> (u64, Memory) {
         let id = status.endpoint.id;
+        if self.learn.is_plain() {
+            self.visit_plain(&status.endpoint).await;
+            return (id, memory);
+        }
         let first = memory.seen.is_empty();
         let count = match status.endpoint.opaque {
             Opaque::No => 1,
@@ -139,6 +155,25 @@ impl Rounds {
             self.ask_info(&status.endpoint).await;
         }
         (id, memory)
+    }
+
+    async fn visit_plain(&self, endpoint: &Arc<Endpoint>) {
+        let epoch = self.epoch(endpoint);
+        match self.learn.ask_plain(endpoint.clone()).await {
+            Ok(Some(kid)) => self.inn(endpoint, &kid, 0, epoch),
+            Ok(None) => self.shelf.change_status(endpoint.id, |status| {
+                if status.held != Held::Unknown {
+                    status.held = Held::Unknown;
+                    status.epoch += 1;
+                }
+                status.standing = Standing::Healthy;
+                status.probed = Some(Instant::now());
+                status.trouble = Some(KNOWS_NONE.into());
+            }),
+            Err(why) => self.out(endpoint, &why),
+        }
+        // distribution grants 60 s on the times of a token.
+        self.shelf.change_status(endpoint.id, |status| status.leeway = Some(true));
     }
 
     /// One probe; `false` where the endpoint can't be reached.

@@ -70,6 +70,12 @@ pub enum StoreFault {
     Foreign,
 }
 
+/// Listens for other processes' writes. Whatever is said, it means "read again" and nothing else (A21).
+pub trait Ear: Send {
+    /// Waits for the next word; an error where no other will come.
+    fn heard(&mut self) -> Doing<'_, ()>;
+}
+
 /// One real store of one deployment. Records of different deployments in it never meet.
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The record of a place.
@@ -87,6 +93,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Whether other processes write to it too.
     fn is_shared(&self) -> bool;
+
+    /// Begins to listen for what others write of [`Kind::WATCHED`]; `None` where only [`Self::revision`] tells.
+    fn listen(&self) -> Option<Doing<'_, Box<dyn Ear>>> {
+        None
+    }
 
     /// What an operator calls it: a path, or an address without any secret.
     fn name(&self) -> &str;

@@ -26,6 +26,8 @@ use crate::{
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Bytes of the file that are held in memory.
 const CACHE: usize = 8 << 20;
+/// What a broken disk answers (errno(3)).
+const EIO: i32 = 5;
 
 /// Why the file can't be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -61,24 +63,30 @@ type Job = Box<dyn FnOnce(&mut File) + Send>;
 
 impl Embedded {
     /// Opens the file, and makes it (0600) and its folder (0700) where they aren't there. What isn't a whole store is
-    /// set aside under another name, and a new one begun.
+    /// set aside under another name, and a new one begun. One that was there, and whose disk is full or read-only now,
+    /// is opened when that is over: until then each call fails.
     pub fn open(path: &Path, deployment: &str, now: UnixTime) -> Result<Self, OpenStoreFault> {
         let unusable = |error: &io::Error| unusable(path, error);
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(&error))?;
         }
-        let (database, set_aside) = match database(path) {
-            Ok(database) => (database, None),
+        let was_there = path.metadata().is_ok_and(|about| about.len() > 0);
+        let (opened, set_aside) = match database(path) {
             Err(Opening::Torn) => {
                 let aside = path.with_extension(format!("set-aside-{}", now.0));
                 fs::rename(path, &aside).map_err(|error| unusable(&error))?;
-                (database(path).map_err(|opening| opening.fault(path))?, Some(aside))
+                (database(path), Some(aside))
             }
+            opened => (opened, None),
+        };
+        let database = match opened {
+            Ok(database) => Some(database),
+            // It served before, so that this is no mistake of who configured it, and it may come back.
+            Err(Opening::Disk(_)) if was_there => None,
             Err(opening) => return Err(opening.fault(path)),
         };
         let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
-        let mut file =
-            File { path: path.to_owned(), prefix: format!("{deployment}/"), database: Some(database) };
+        let mut file = File { path: path.to_owned(), prefix: format!("{deployment}/"), database };
         thread::Builder::new()
             .name("store".into())
             .spawn(move || {
@@ -120,6 +128,8 @@ enum Opening {
     InUse,
     /// It is no store, or not a whole one.
     Torn,
+    /// The disk is full, read-only or broken.
+    Disk(String),
     Other(String),
 }
 
@@ -128,7 +138,19 @@ impl Opening {
         match self {
             Self::InUse => OpenStoreFault::InUse(path.to_owned()),
             Self::Torn => unusable(path, &"it can't be begun anew"),
-            Self::Other(cause) => unusable(path, &cause),
+            Self::Disk(cause) | Self::Other(cause) => unusable(path, &cause),
+        }
+    }
+
+    fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => Self::Torn,
+            ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::FileTooLarge => Self::Disk(error.to_string()),
+            _ if error.raw_os_error() == Some(EIO) => Self::Disk(error.to_string()),
+            _ => Self::Other(error.to_string()),
         }
     }
 }
@@ -137,7 +159,7 @@ fn database(path: &Path) -> Result<Database, Opening> {
     let other = |error: &dyn ToString| Opening::Other(error.to_string());
     // redb would make it by the umask alone.
     let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    made.map_err(|error| other(&error))?;
+    made.map_err(|error| Opening::of(&error))?;
     // What a disk made of the file may well be something that redb never thought of.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         Builder::new().set_cache_size(CACHE).set_check_integrity_on_open(true).create(path)
@@ -145,7 +167,7 @@ fn database(path: &Path) -> Result<Database, Opening> {
     let database = opened.map_err(|_| Opening::Torn)?.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => Opening::InUse,
         DatabaseError::Storage(StorageError::Corrupted(_)) => Opening::Torn,
-        DatabaseError::Storage(StorageError::Io(error)) if is_torn(&error) => Opening::Torn,
+        DatabaseError::Storage(StorageError::Io(error)) => Opening::of(&error),
         error => other(&error),
     })?;
     let table = || -> Result<(), redb::Error> {
@@ -157,12 +179,9 @@ fn database(path: &Path) -> Result<Database, Opening> {
         Ok(()) => Ok(database),
         // A store of something else's.
         Err(redb::Error::TableTypeMismatch { .. } | redb::Error::TableIsMultimap(_)) => Err(Opening::Torn),
+        Err(redb::Error::Io(error)) => Err(Opening::of(&error)),
         Err(error) => Err(other(&error)),
     }
-}
-
-fn is_torn(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
 /// The file, as its thread has it.

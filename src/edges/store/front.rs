@@ -2,7 +2,7 @@
 //! its own, and while the store is down, slow or read-only the queue waits and everything goes on with what is known.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,9 +14,12 @@ use tokio::{
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
-use super::backend::{Backend, Doing, Kept, StoreFault, Write, Written};
+use super::backend::{Backend, Doing, Ear, Kept, StoreFault, Write, Written};
 use crate::{
-    decisions::record::{Kind, Place, seal::SealRing},
+    decisions::record::{
+        Kind, Place,
+        seal::{Opened, SealRing},
+    },
     words::clock::{Clock, UnixTime},
 };
 
@@ -44,6 +47,7 @@ pub struct Store {
     clock: Clock,
     state: Mutex<State>,
     wake: Notify,
+    heard: Notify,
     pending: watch::Sender<usize>,
     changed: watch::Sender<u64>,
 }
@@ -59,6 +63,14 @@ pub struct Health {
     pub dropped: u64,
     /// Records that don't open, by their places, and why.
     pub unopened: Vec<(String, String)>,
+}
+
+/// One record in a place or beside it.
+struct Record {
+    at: Place,
+    plain: Zeroizing<Vec<u8>>,
+    by_first: bool,
+    expires: Option<UnixTime>,
 }
 
 /// One record as it was read.
@@ -80,6 +92,8 @@ struct State {
     degraded: Option<(UnixTime, String)>,
     dropped: u64,
     unopened: BTreeMap<Place, String>,
+    /// Places whose record doesn't open. It is left alone, and what belongs there is kept beside it.
+    shut: HashSet<Place>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +127,7 @@ impl Store {
             clock,
             state: Mutex::default(),
             wake: Notify::new(),
+            heard: Notify::new(),
             pending: watch::Sender::new(0),
             changed: watch::Sender::new(0),
         }
@@ -144,8 +159,57 @@ impl Store {
     pub async fn load(&self, kind: Kind) -> Result<Vec<Loaded>, StoreFault> {
         let read = self.read_all(kind).await;
         self.note(read.as_ref().map(|_| ()));
-        let loaded = read?.into_iter().filter_map(|(key, kept)| self.take_in(Place::new(kind, key), &kept));
-        Ok(loaded.collect())
+        let read: BTreeMap<Place, Kept> =
+            read?.into_iter().map(|(key, kept)| (Place::new(kind, key), kept)).collect();
+        self.forget_shut(|place| place.kind == kind && !read.contains_key(place));
+        // In their order: what is beside a place comes after what is in it, and is the later word mostly.
+        let mut found: BTreeMap<Place, Vec<Record>> = BTreeMap::new();
+        for (at, kept) in read {
+            if let Some(Opened { plain, by_first }) = self.take_in(&at, &kept) {
+                let owner = at.owner().unwrap_or_else(|| at.clone());
+                let record = Record { at, plain, by_first, expires: kept.expires };
+                found.entry(owner).or_default().push(record);
+            }
+        }
+        Ok(found.into_iter().filter_map(|(place, records)| self.one_of(place, records)).collect())
+    }
+
+    /// What is kept of one place, in it and beside it. What isn't where it should be, or not sealed as it should be, is
+    /// written anew.
+    fn one_of(&self, place: Place, records: Vec<Record>) -> Option<Loaded> {
+        let home = self.home(&place);
+        let is_home = records.iter().all(|record| record.at == home && record.by_first);
+        let mut records = records.into_iter();
+        let mut all = records.next()?;
+        for other in records {
+            all.plain = Zeroizing::new(place.kind.merge(&all.plain, &other.plain));
+            all.expires = later(all.expires, other.expires);
+            if other.at != home {
+                self.queue(other.at, Change::Forget);
+            }
+        }
+        if !is_home {
+            self.queue_unless_newer(
+                place.clone(),
+                Change::Keep { plain: all.plain.clone(), expires: all.expires },
+            );
+            if all.at != home {
+                self.queue(all.at, Change::Forget);
+            }
+        }
+        Some(Loaded { key: place.key, plain: all.plain })
+    }
+
+    /// What an operator removed doesn't stand in anybody's way any more.
+    fn forget_shut(&self, is_gone: impl Fn(&Place) -> bool) {
+        let mut state = self.state();
+        state.shut.retain(|place| !is_gone(place));
+        state.unopened.retain(|place, _| !is_gone(place));
+    }
+
+    /// Where what belongs to a place is written.
+    fn home(&self, place: &Place) -> Place {
+        if self.state().shut.contains(place) { place.beside(self.seals.first()) } else { place.clone() }
     }
 
     async fn read_all(&self, kind: Kind) -> Result<Vec<(String, Kept)>, StoreFault> {
@@ -176,18 +240,37 @@ impl Store {
     /// The records of a kind that were neither read nor written here as they are now, page by page: `take` has each.
     /// Else as [`Self::load`].
     pub async fn news(&self, kind: Kind, mut take: impl FnMut(Loaded) + Send) -> Result<(), StoreFault> {
+        let (mut there, is_shared) = (HashSet::new(), self.is_shared());
         let read = self.read_pages(kind, |records| {
             for (key, kept) in records {
-                let place = Place::new(kind, key);
-                let known = self.state().generations.get(&place).copied();
+                let at = Place::new(kind, key);
+                if is_shared {
+                    there.insert(at.clone());
+                }
+                let known = self.state().generations.get(&at).copied();
                 if known != Some(kept.generation) || self.is_over(&kept) {
-                    self.take_in(place, &kept).into_iter().for_each(&mut take);
+                    self.news_at(at, &kept).into_iter().for_each(&mut take);
                 }
             }
         });
         let read = read.await;
         self.note(read.as_ref().copied());
+        if is_shared && read.is_ok() {
+            // What others removed is remembered no more.
+            self.state().generations.retain(|place, _| place.kind != kind || there.contains(place));
+        }
         read
+    }
+
+    /// What is beside a place that isn't shut any more has had its day: what is read so is of use for a while alone.
+    fn news_at(&self, at: Place, kept: &Kept) -> Option<Loaded> {
+        let Opened { plain, by_first } = self.take_in(&at, kept)?;
+        let owner = at.owner().unwrap_or_else(|| at.clone());
+        if at == self.home(&owner) {
+            return self.one_of(owner, vec![Record { at, plain, by_first, expires: kept.expires }]);
+        }
+        self.queue(at, Change::Forget);
+        None
     }
 
     /// Whether anybody, we among them, has written records of this kind since they were last read.
@@ -213,7 +296,12 @@ impl Store {
         let change = Change::Keep { plain: plain.to_vec().into(), expires: None };
         for _ in 0..TRIES {
             if let Some(kept) = in_time(self.backend.get(place)).await? {
-                return Ok(self.open(place, &kept).ok());
+                let Ok(Opened { plain, by_first }) = self.open(place, &kept) else { return Ok(None) };
+                if !by_first {
+                    let change = Change::Keep { plain: plain.clone(), expires: kept.expires };
+                    self.queue_unless_newer(place.clone(), change);
+                }
+                return Ok(Some(plain));
             }
             let Some(write) = self.sealed(place, &change, None) else { return Ok(None) };
             if in_time(self.backend.put(vec![write.clone()])).await?.first() == Some(&Written::Done) {
@@ -228,18 +316,20 @@ impl Store {
         kept.expires.is_some_and(|at| at <= self.clock.now())
     }
 
-    fn take_in(&self, place: Place, kept: &Kept) -> Option<Loaded> {
+    fn take_in(&self, place: &Place, kept: &Kept) -> Option<Opened> {
         if self.is_over(kept) {
-            self.state().generations.insert(place.clone(), kept.generation);
-            self.queue(place, Change::Forget);
+            let mut state = self.state();
+            state.generations.insert(place.clone(), kept.generation);
+            state.shut.remove(place);
+            drop(state);
+            self.queue(place.clone(), Change::Forget);
             return None;
         }
-        let plain = self.open(&place, kept).ok()?;
-        Some(Loaded { key: place.key, plain })
+        self.open(place, kept).ok()
     }
 
     /// A record that doesn't open adds nothing, is named once, and stays where it is.
-    fn open(&self, place: &Place, kept: &Kept) -> Result<Zeroizing<Vec<u8>>, Shut> {
+    fn open(&self, place: &Place, kept: &Kept) -> Result<Opened, Shut> {
         let known = self.state().generations.get(place).copied().unwrap_or_default();
         if kept.generation < known {
             let why = format!("it was put back: its generation was {known} and is {}", kept.generation);
@@ -248,25 +338,23 @@ impl Store {
         }
         let opened = self.seals.open(place, kept.generation, &kept.sealed);
         let opened = opened.map_err(|fault| {
+            self.state().shut.insert(place.clone());
             self.tell_shut(place, &fault.to_string());
             Shut::Seal
         })?;
         let mut state = self.state();
         state.generations.insert(place.clone(), kept.generation);
         state.unopened.remove(place);
+        state.shut.remove(place);
         drop(state);
-        if !opened.by_first {
-            let change = Change::Keep { plain: opened.plain.clone(), expires: kept.expires };
-            self.queue_unless_newer(place.clone(), change);
-        }
-        Ok(opened.plain)
+        Ok(opened)
     }
 
     fn tell_shut(&self, place: &Place, why: &str) {
         if self.state().unopened.insert(place.clone(), why.to_owned()).is_none() {
             error!(
                 store.name = self.name(), store.record = %place, store.cause = %why,
-                "a record of the store doesn't open; it counts as not there and stays where it is"
+                "a record of the store doesn't open; it counts as not there and stays where it is, and what belongs there is kept beside it"
             );
         }
     }
@@ -317,6 +405,7 @@ impl Store {
     /// tries once more.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut beat = time::Instant::now();
+        let mut listening = std::pin::pin!(self.listen());
         loop {
             let failed = self.state().degraded.is_some();
             let is_due = tokio::select! {
@@ -324,6 +413,8 @@ impl Store {
                 _ = stop.wait_for(|stop| *stop) => break,
                 () = time::sleep_until(beat + if failed { RETRY } else { BEAT }) => true,
                 () = self.wake.notified(), if !failed => false,
+                () = self.heard.notified(), if !failed => true,
+                () = &mut listening => false,
             };
             if is_due {
                 self.beat().await;
@@ -334,9 +425,27 @@ impl Store {
         self.write_all().await;
     }
 
+    /// Listens where the store has it, for ever: what is missed shows at the next beat.
+    async fn listen(&self) {
+        loop {
+            if let Some(beginning) = self.backend.listen()
+                && let Ok(mut ear) = in_time(beginning).await
+            {
+                self.hear(&mut *ear).await;
+            }
+            time::sleep(RETRY).await;
+        }
+    }
+
+    async fn hear(&self, ear: &mut dyn Ear) {
+        while ear.heard().await.is_ok() {
+            self.heard.notify_one();
+        }
+    }
+
     /// Asks whether the store is there, and whether others have written.
     async fn beat(&self) {
-        for kind in [Kind::Key, Kind::Revocation, Kind::End] {
+        for kind in Kind::WATCHED {
             match in_time(self.backend.revision(kind)).await {
                 Ok(revision) => {
                     let before = self.state().revisions.insert(kind, revision);
@@ -385,15 +494,17 @@ impl Store {
 
     async fn write(&self, batch: &[(Place, Change)]) -> Result<(), StoreFault> {
         let known = |place: &Place| self.state().generations.get(place).copied();
-        let writes: Vec<Write> =
-            batch.iter().filter_map(|(place, change)| self.sealed(place, change, known(place))).collect();
+        let sealed = |(place, change): &(Place, Change)| {
+            let home = self.home(place);
+            self.sealed(&home, change, known(&home))
+        };
+        let (changes, writes): (Vec<_>, Vec<Write>) =
+            batch.iter().filter_map(|change| Some((change, sealed(change)?))).unzip();
         let results = in_time(self.backend.put(writes.clone())).await?;
-        for (write, written) in writes.iter().zip(results) {
-            let change = batch.iter().find(|(place, _)| *place == write.place);
-            match (written, change) {
-                (Written::Done, _) => self.done(write),
-                (Written::Other(_), Some((place, change))) => self.settle(place, change.clone()).await?,
-                (Written::Other(_), None) => {}
+        for (((place, change), write), written) in changes.into_iter().zip(&writes).zip(results) {
+            match written {
+                Written::Done => self.done(write),
+                Written::Other(_) => self.settle(place, change.clone()).await?,
             }
         }
         Ok(())
@@ -402,26 +513,33 @@ impl Store {
     /// Somebody else wrote this place: what they wrote and what we want become one record.
     async fn settle(&self, place: &Place, mut change: Change) -> Result<(), StoreFault> {
         for _ in 0..TRIES {
-            let present = match in_time(self.backend.get(place)).await {
+            let home = self.home(place);
+            let present = match in_time(self.backend.get(&home)).await {
                 Err(StoreFault::Foreign) => {
-                    self.state().unopened.insert(place.clone(), StoreFault::Foreign.to_string());
+                    self.state().shut.insert(home.clone());
+                    self.tell_shut(&home, &StoreFault::Foreign.to_string());
+                    if home == *place {
+                        continue;
+                    }
                     return Ok(());
                 }
                 present => present?,
             };
             if let Some(kept) = &present {
-                match (self.open(place, kept), &mut change) {
-                    (Ok(plain), Change::Keep { plain: ours, expires }) => {
-                        *ours = Zeroizing::new(place.kind.merge(&plain, ours));
+                match (self.open(&home, kept), &mut change) {
+                    (Ok(present), Change::Keep { plain: ours, expires }) => {
+                        *ours = Zeroizing::new(place.kind.merge(&present.plain, ours));
                         *expires = later(*expires, kept.expires);
                     }
                     // What was put back is ours to put right: a server that lost its last writes looks like that too.
                     (Ok(_), Change::Forget) | (Err(Shut::PutBack), _) => {}
+                    (Err(Shut::Seal), _) if home == *place => continue,
+                    // Nor does what is beside it: it is named, and this is as lost as what stands there.
                     (Err(Shut::Seal), _) => return Ok(()),
                 }
             }
             let over = present.as_ref().map(|kept| kept.generation);
-            let Some(mut write) = self.sealed(place, &change, over) else { return Ok(()) };
+            let Some(mut write) = self.sealed(&home, &change, over) else { return Ok(()) };
             write.over = over;
             if in_time(self.backend.put(vec![write.clone()])).await?.first() == Some(&Written::Done) {
                 self.done(&write);

@@ -2,7 +2,8 @@
 //!
 //! All records of a kind are the fields of one hash, `{prefix}{deployment}:{kind}`, and so on one node of a Cluster:
 //! a write that depends on what is there is one script on it, and reading all of them is one walk. The field with the
-//! empty name counts the writes, for those who ask whether anything has changed. Nothing has a time to live there: a
+//! empty name counts the writes, for those who ask whether anything has changed; others are told on the channel
+//! `{prefix}{deployment}:changed`, where the server is no Cluster and lets us. Nothing has a time to live there: a
 //! server that evicts what has one takes none of it.
 
 use std::{
@@ -11,10 +12,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt as _;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, FromRedisValue,
     IntoConnectionInfo as _, RedisConnectionInfo, RedisError, TlsCertificates, TlsMode,
-    aio::{ConnectionLike, MultiplexedConnection},
+    aio::{ConnectionLike, MultiplexedConnection, PubSub, PubSubStream},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
@@ -22,7 +24,7 @@ use redis::{
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::backend::{Backend, Cursor, Doing, Kept, Page, StoreFault, Write, Written};
+use super::backend::{Backend, Cursor, Doing, Ear, Kept, Page, StoreFault, Write, Written};
 use crate::{
     decisions::record::{Kind, Place},
     edges::{alarm, small_file},
@@ -32,7 +34,8 @@ use crate::{
 /// Of a connection and of one answer: below what the store's own patience is, so that the cause is told.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// KEYS: the hash. ARGV: field, generation that must be there or nothing, value or nothing.
+/// KEYS: the hash. ARGV: field, generation that must be there or nothing, value or nothing, channel or nothing. A user
+/// who may not publish writes all the same.
 const WRITE: &str = "
 local at = redis.call('HGET', KEYS[1], ARGV[1])
 local present = ''
@@ -40,6 +43,7 @@ if at then present = string.sub(at, 1, 8) end
 if present ~= ARGV[2] then return {0, present} end
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
 redis.call('HINCRBY', KEYS[1], '', 1)
+if ARGV[4] ~= '' then redis.pcall('PUBLISH', ARGV[4], '') end
 return {1, ''}
 ";
 
@@ -147,12 +151,18 @@ impl Server {
         format!("{}{}", self.settings.prefix, kind.name())
     }
 
+    fn channel(&self) -> String {
+        format!("{}changed", self.settings.prefix)
+    }
+
     async fn write(&self, write: &Write) -> Result<Written, StoreFault> {
         let over = write.over.map(|generation| generation.to_be_bytes().to_vec()).unwrap_or_default();
         let value = write.kept.as_ref().map(Kept::write).unwrap_or_default();
         let mut command = redis::cmd("EVAL");
         command.arg(WRITE).arg(1).arg(self.hash(write.place.kind));
-        command.arg(&write.place.key).arg(over).arg(value);
+        let tells = self.settings.form != Form::Cluster && Kind::WATCHED.contains(&write.place.kind);
+        let channel = if tells { self.channel() } else { String::new() };
+        command.arg(&write.place.key).arg(over).arg(value).arg(channel);
         let (done, present): (i64, Vec<u8>) = self.ask(&command).await?;
         if done == 1 {
             return Ok(Written::Done);
@@ -175,15 +185,10 @@ impl ServerSettings {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE));
-        let certificates = self.tls.as_ref().map(ServerTls::certificates).transpose()?;
-        let password = self.password.read()?;
+        let (certificates, password) = self.files()?;
         match self.form {
             Form::One => {
-                let info = self.info(password.as_deref())?;
-                let client = match certificates {
-                    Some(certificates) => Client::build_with_tls(info, certificates)?,
-                    None => Client::open(info)?,
-                };
+                let client = self.client(password.as_deref(), certificates)?;
                 Ok(Line::One(client.get_multiplexed_async_connection_with_config(&config).await?))
             }
             Form::Sentinel => {
@@ -195,6 +200,33 @@ impl ServerSettings {
                 Ok(Line::Cluster(client.get_async_connection().await?))
             }
         }
+    }
+
+    /// A connection that is told what is published.
+    async fn dial_to_listen(&self) -> Result<PubSub, DialFault> {
+        let (certificates, password) = self.files()?;
+        let client = if self.form == Form::Sentinel {
+            self.sentinels(password.as_deref(), certificates)?.async_get_client().await?
+        } else {
+            self.client(password.as_deref(), certificates)?
+        };
+        Ok(client.get_async_pubsub().await?)
+    }
+
+    fn files(&self) -> Result<(Option<TlsCertificates>, Option<Zeroizing<String>>), DialFault> {
+        Ok((self.tls.as_ref().map(ServerTls::certificates).transpose()?, self.password.read()?))
+    }
+
+    fn client(
+        &self,
+        password: Option<&String>,
+        certificates: Option<TlsCertificates>,
+    ) -> Result<Client, DialFault> {
+        let info = self.info(password)?;
+        Ok(match certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates)?,
+            None => Client::open(info)?,
+        })
     }
 
     fn addresses(&self) -> impl Iterator<Item = ConnectionAddr> {
@@ -298,6 +330,18 @@ fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>, DialFault> {
     read.map(|read| read.bytes).map_err(|fault| DialFault::File { path: path.to_owned(), fault })
 }
 
+/// What is published on one channel.
+struct Channel(PubSubStream);
+
+impl Ear for Channel {
+    fn heard(&mut self) -> Doing<'_, ()> {
+        Box::pin(async {
+            let next = self.0.next().await;
+            next.map(drop).ok_or_else(|| StoreFault::Unavailable("the server said no more".to_owned()))
+        })
+    }
+}
+
 impl Backend for Server {
     fn get<'a>(&'a self, place: &'a Place) -> Doing<'a, Option<Kept>> {
         Box::pin(async move {
@@ -344,6 +388,20 @@ impl Backend for Server {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn listen(&self) -> Option<Doing<'_, Box<dyn Ear>>> {
+        if self.settings.form == Form::Cluster {
+            return None;
+        }
+        Some(Box::pin(async {
+            let dialled = self.settings.dial_to_listen().await;
+            let mut line = dialled.map_err(|fault| StoreFault::Unavailable(alarm::cause(&fault)))?;
+            let begun = line.subscribe(self.channel()).await;
+            begun.map_err(|fault| StoreFault::Unavailable(alarm::cause(&fault)))?;
+            let ear: Box<dyn Ear> = Box::new(Channel(line.into_on_message()));
+            Ok(ear)
+        }))
     }
 
     fn name(&self) -> &str {

@@ -27,6 +27,12 @@ use crate::{
 pub struct Gauges {
     /// Keys of the ring: name and state.
     pub keys: Vec<(String, &'static str)>,
+    /// `exp` of the last of a key's tokens that were seen, Unix seconds.
+    pub key_expiries: Vec<(String, i64)>,
+    /// When the open upgrade window closes, Unix seconds; 0 = none is open.
+    pub window_until: i64,
+    /// Processes that share the store and live, this one among them.
+    pub replicas: usize,
     /// Endpoints: name, whether healthy, held keys, open connections are the workers' own.
     pub endpoints: Vec<(String, bool, Vec<String>)>,
     /// Signatures made since the start.
@@ -87,7 +93,7 @@ pub struct Family {
 }
 
 /// All families, in the order in which they are exposed; `docs/metrics.md` is made of it.
-pub const FAMILIES: [Family; 35] = [
+pub const FAMILIES: [Family; 38] = [
     Family {
         name: "tidegate_requests",
         help: "Answered requests",
@@ -192,6 +198,24 @@ pub const FAMILIES: [Family; 35] = [
         name: "tidegate_key_state",
         help: "1 for the state that a key is in",
         labels: &["kid", "state"],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_key_latest_expiry_seconds",
+        help: "Unix time at which the last of a key's tokens that were issued or met ends, on all replicas",
+        labels: &["kid"],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_window_until_seconds",
+        help: "Unix time at which the open upgrade window closes; 0 while none is open",
+        labels: &[],
+        kind: "gauge",
+    },
+    Family {
+        name: "tidegate_replicas",
+        help: "Processes that share the store and live, this one among them",
+        labels: &[],
         kind: "gauge",
     },
     Family {
@@ -357,6 +381,11 @@ impl Scrape {
                 .iter()
                 .map(|(kid, state)| (vec![("kid", kid.as_str()), ("state", *state)], 1.0))
                 .collect(),
+            "tidegate_key_latest_expiry_seconds" => {
+                g.key_expiries.iter().map(|(kid, at)| (vec![("kid", kid.as_str())], *at as f64)).collect()
+            }
+            "tidegate_window_until_seconds" => one(g.window_until as f64),
+            "tidegate_replicas" => one(g.replicas as f64),
             "tidegate_endpoint_up" => g
                 .endpoints
                 .iter()

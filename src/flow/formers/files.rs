@@ -54,12 +54,15 @@ impl Fault {
     }
 }
 
+/// Cause and remedy.
+pub type Warning = (&'static str, &'static str);
+
 /// What is said of a file that everybody may read.
-const OPEN: (&str, &str) =
+const OPEN: Warning =
     ("the file is readable by the world", "`chmod 640`, or `defaultMode: 0440` in Kubernetes");
 
 /// The hash, and a warning where everybody may read it.
-pub fn read_hash(path: &Path) -> Result<(FormerHash, Option<(&'static str, &'static str)>), Fault> {
+pub fn read_hash(path: &Path) -> Result<(FormerHash, Option<Warning>), Fault> {
     let (bytes, mode) = read(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Fault::Hash(HashFault::Plain))?;
     let hash = FormerHash::parse(text).map_err(Fault::Hash)?;
@@ -67,9 +70,7 @@ pub fn read_hash(path: &Path) -> Result<(FormerHash, Option<(&'static str, &'sta
 }
 
 /// The present secret, without the end of its line, and the same warning.
-pub fn read_present(
-    path: &Path,
-) -> Result<(Zeroizing<Vec<u8>>, Option<(&'static str, &'static str)>), Fault> {
+pub fn read_present(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Option<Warning>), Fault> {
     let (bytes, mode) = read(path)?;
     let secret = bytes.trim_ascii();
     if secret.is_empty() || secret.contains(&b'\n') {

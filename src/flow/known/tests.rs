@@ -1,10 +1,22 @@
 //! What is remembered of a token, and for how long it is believed.
 
+use std::sync::Arc;
+
 use super::*;
-use crate::decisions::{
-    key::forge::rsa,
-    ring::SourceName,
-    token::forge::{Draft, NOW, keeper, kid, rules},
+use crate::{
+    decisions::{
+        grace::ends::{Ends, ProcessId, Whose},
+        key::forge::rsa,
+        record::seal::{KEY, SealKey, SealRing},
+        ring::SourceName,
+        token::{
+            claims,
+            forge::{Draft, NOW, keeper, kid, rules},
+            resign,
+        },
+    },
+    edges::store::{Memory, Store},
+    words::clock::Clock,
 };
 
 fn tokens() -> KnownTokens {
@@ -82,4 +94,67 @@ fn what_has_ended_is_gone_from_memory() {
     assert!(lives.is_some_and(|life| life >= Duration::from_mins(1)), "until exp and leeway: {lives:?}");
     std::thread::sleep(Duration::from_millis(1_100));
     assert_eq!(tokens.tokens.iter().count(), 1);
+}
+
+const WINDOW: Duration = Duration::from_hours(12);
+
+/// One process of a deployment.
+fn graces(id: u64, key: &[u8]) -> Graces {
+    let seals = SealRing::new("d", SealKey::new(&[1; KEY]).expect("a key"), vec![]);
+    let store = Store::new(Arc::<Memory>::default(), seals, Clock::system());
+    let graces = Graces::new(ProcessId(id), 100);
+    graces.open(hmac::Key::new(hmac::HMAC_SHA256, key), Some(Arc::new(store)));
+    graces
+}
+
+/// What Harbor granted hours ago, granted again by `graces` for five minutes.
+fn granted_again(graces: &Graces) -> String {
+    let basic = HeaderValue::from_static("Basic YWxpY2U6c2VjcmV0");
+    let issued = Draft::of(0).times(-10_000, -10_000, -8_200).signed(0);
+    let claims = claims::read(&issued).expect("a token").unverified_claims;
+    let what = (&*issued, "alice", &*claims.access.expect("an access"));
+    graces.accepted([1; 32], &basic, what, (UnixTime(NOW.0 - 10_000), WINDOW), graces.seen());
+    let granted = graces.find(&[1; 32]).expect("a grant");
+    let expires = NOW.plus(grace::LIFE);
+    let proof = graces.proof(&granted, expires).expect("a proof");
+    let key = rsa(0).key();
+    let unsigned = resign::grant_again(&issued, &key, expires, Some(&proof)).expect("a token");
+    unsigned.sign().expect("signed")
+}
+
+#[test]
+fn a8_a_token_of_grace_shows_itself_to_all_processes_and_nobody_else_can_make_one() {
+    let (tokens, mut keeper) = (tokens(), keeper());
+    let (ring, _) = keeper.observe(&file(), Ok(vec![rsa(0).key()]), NOW);
+    let (one, two, stranger) = (graces(1, b"theirs"), graces(2, b"theirs"), graces(3, b"another's"));
+    let token = granted_again(&one);
+    let judged = |text: &str, graces: &Graces| match tokens.judge(
+        text,
+        &ring,
+        &rules(),
+        NOW,
+        Some((graces, WINDOW)),
+    ) {
+        (Judgement::Refused(fault), _) => Err(fault),
+        (Judgement::Known(known), _) => Ok(known.grace.is_some()),
+        _ => panic!("a known key"),
+    };
+    assert_eq!(judged(&token, &stranger), Err(Fault::LivesTooLong), "another deployment");
+    let claims = claims::read(&token).expect("a token").unverified_claims;
+    let proof = format!("\"{}\"", claims.grace.expect("a proof"));
+    let forged = |draft: Draft| draft.set("tidegate_grace", &proof).signed(0);
+    let times = |exp| Draft::of(0).times(-10_000, -10_000, exp);
+    for (name, draft) in [
+        ("a later end", times(301)),
+        ("another's", times(300).set("sub", "\"admin\"")),
+        ("more", times(300).set("access", r#"[{"type":"repository","name":"q/r","actions":["push"]}]"#)),
+        ("another iat", Draft::of(0).times(-9_999, -10_000, 300)),
+    ] {
+        assert_eq!(judged(&forged(draft), &two), Err(Fault::LivesTooLong), "{name}: by a key that leaked");
+    }
+    assert_eq!(judged(&token, &two), Ok(true));
+    let mut ends = Ends::new(ProcessId(4));
+    two.learn(ends.add(Whose::Project("p".into()), NOW));
+    assert_eq!(judged(&token, &two), Err(Fault::Expired), "a write has ended it");
+    assert_eq!(judged(&Draft::of(0).signed(0), &two), Ok(false), "not Harbor's own");
 }

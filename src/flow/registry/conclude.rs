@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::{Passage, Round, dispatch::Sent};
 use crate::{
     decisions::{
-        plan::{Standing, Step, Tried},
+        plan::{Held, Standing, Step, Tried},
         refusal::{self, Next, Reading},
         token::claims,
     },
@@ -90,6 +90,10 @@ impl Passage<'_> {
             // Nobody's token, and what it was for is not for everybody.
             self.story.rescue = None;
         }
+        let is_first = !self.journey.learned.contains(&sent.endpoint.id);
+        if sent.blind && is_first && refusal::is_by_key(head.status(), head.headers()) {
+            return Box::pin(self.after_blind(sent)).await;
+        }
         match refusal::read(&sent.plan, registry, &self.outgoing.method, head.status(), head.headers()) {
             Reading::Suspect => {
                 let round = Box::pin(self.after_suspect(sent)).await;
@@ -100,7 +104,11 @@ impl Passage<'_> {
                 round
             }
             Reading::Answer => {
-                self.tell_second_plan();
+                if refusal::is_by_key(head.status(), head.headers()) {
+                    self.story.rescue = None;
+                } else {
+                    self.tell_second_plan();
+                }
                 Ok(Some(self.pass_on(sent.answered)))
             }
             Reading::Confirms => Ok(Some(self.confirmed(sent))),
@@ -157,7 +165,7 @@ impl Passage<'_> {
 
     async fn after_suspect(&mut self, sent: Sent) -> Result<Round, Reason> {
         let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
-        let Sent { plan, answered, endpoint, bearer, several, anonymous, replayed: _ } = sent;
+        let Sent { plan, answered, endpoint, bearer, several, anonymous, .. } = sent;
         let refused_at = Instant::now();
         let answer = self.keep(answered).await;
         let (Some(kid), Some(bearer)) = (plan.counts_on(), bearer) else { return Ok(Some(answer)) };
@@ -200,6 +208,35 @@ impl Passage<'_> {
             return Ok(None);
         }
         Ok(Some(answer))
+    }
+
+    /// A token went up as it came because we couldn't sign for the endpoint: it hadn't told its key, or its key wasn't
+    /// read yet, as when both of us are just starting. Either is asked for once more.
+    async fn after_blind(&mut self, sent: Sent) -> Result<Round, Reason> {
+        let restartable = self.outgoing.body.as_ref().is_none_or(Relay::can_restart);
+        let endpoint = sent.endpoint;
+        let answer = self.keep(sent.answered).await;
+        self.journey.learned.push(endpoint.id);
+        if !restartable || !self.may_send_again() {
+            return Ok(Some(answer));
+        }
+        let held =
+            || self.worker.shared.fleet.snapshot().by_id(endpoint.id).map(|status| status.held.clone());
+        if held() == Some(Held::Unknown) {
+            refused::learn_held(self.worker, &endpoint).await;
+        }
+        let Some(Held::One(kid)) = held() else { return Ok(Some(answer)) };
+        let token = self.bearer.as_ref().and_then(|bearer| claims::read(bearer.text()).ok());
+        if token.and_then(|token| token.unverified_kid).as_ref() == Some(&kid) {
+            // It was core's word on a token of its own key (A6).
+            return Ok(Some(answer));
+        }
+        self.await_signers().await;
+        if self.worker.shared.keys.ring().signer(kid.as_str()).is_none() {
+            return Ok(Some(answer));
+        }
+        self.journey.refused = true;
+        Ok(None)
     }
 
     /// Whether core's clock may have refused the token, once for a request: it is then sent again (V8). Where

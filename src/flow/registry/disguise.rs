@@ -21,7 +21,11 @@ use crate::{
 impl Passage<'_> {
     /// Whether an answer has the looks of an outage; nothing is doubted in observe mode (A27).
     pub(super) fn may_hide_an_outage<B>(&self, answer: &Response<B>) -> bool {
-        let Some(registry) = self.registry.as_ref().filter(|_| self.policy.enforce) else { return false };
+        let Some(registry) =
+            self.registry.as_ref().filter(|_| self.policy.enforce && !self.policy.is_plain())
+        else {
+            return false;
+        };
         match answer.status() {
             StatusCode::UNAUTHORIZED => outage::has_empty_challenge(answer.status(), answer.headers()),
             // Core begins a transaction before each write but those of an upload's bytes.

@@ -34,6 +34,7 @@ pub(super) struct Sent {
     pub(super) bearer: Option<HeaderValue>,
     pub(super) several: bool,
     pub(super) anonymous: bool,
+    pub(super) blind: bool,
     /// The credential that went up.
     pub(super) replayed: Option<Arc<Issued>>,
 }
@@ -67,7 +68,7 @@ const BROKE: &str = "it closed the connection instead of answering";
 impl Passage<'_> {
     /// Sends by the plan; `None` where the next plan must be another one.
     pub(super) async fn dispatch(&mut self, ready: Ready, moment: &Moment) -> Result<Option<Sent>, Reason> {
-        let Ready { plan, lease, endpoint, issued, several, anonymous } = ready;
+        let Ready { plan, lease, endpoint, issued, several, anonymous, blind } = ready;
         let authorization = match self.authorization(&plan, moment, issued.as_ref()).await {
             Ok(authorization) => authorization,
             Err(Unmade::Outdated) => return Ok(None),
@@ -76,6 +77,10 @@ impl Passage<'_> {
                 return Ok(None);
             }
         };
+        if self.policy.is_plain() && *plan.step() == Step::Blank {
+            // A registry of its own challenges whoever brings nothing, and reads whatever is brought (A29).
+            self.outgoing.headers.remove(header::AUTHORIZATION);
+        }
         let mut turn = self.journey.turn.take();
         if let (Step::Replay, Some(issued)) = (plan.step(), &issued) {
             turn = turn.filter(|turn| turn.is_for(issued)).or_else(|| issued.turn_at_once());
@@ -122,7 +127,7 @@ impl Passage<'_> {
             turn.accepted();
         }
         let replayed = issued.filter(|_| *plan.step() == Step::Replay);
-        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, replayed }))
+        Ok(Some(Sent { plan, answered, endpoint, bearer, several, anonymous, blind, replayed }))
     }
 
     /// Waits for a turn to replay without a connection, which those whose turn it is may need. Then all is planned
@@ -146,7 +151,7 @@ impl Passage<'_> {
     ) -> Result<Option<HeaderValue>, Unmade> {
         match plan.step() {
             Step::AsCame | Step::Hold(_) => Ok(self.normal_bearer(plan)),
-            Step::Blank => Ok(Some(BLANK)),
+            Step::Blank => Ok((!self.policy.is_plain()).then_some(BLANK)),
             Step::Replay => Ok(Some(issued.ok_or(Unmade::NotThisWay)?.credential().clone())),
             Step::Resign { kid, back } => {
                 let (Some(Judgement::Known(known)), Some(token)) = (&moment.judgement, &self.bearer) else {

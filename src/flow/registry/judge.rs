@@ -5,9 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Passage;
+use super::{Bearer, Passage};
 use crate::{
-    decisions::{plan::Judged, ring::Ring, token::verify::Fault},
+    decisions::{
+        plan::Judged,
+        ring::Ring,
+        token::{claims, verify::Fault},
+    },
     flow::{
         known::{Judgement, Own},
         own_token::{self, Over},
@@ -21,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// The longest time that such a request waits for answers from afar;
-const FAR: Duration = Duration::from_secs(1);
+const FAR: Duration = Duration::from_secs(2);
 /// and before that for the pause that `limits.unknown_kids` asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -48,11 +52,7 @@ impl Passage<'_> {
             Box::pin(self.await_distant(&moment)).await;
             return self.moment();
         }
-        if !shared.may_look(self.policy.between_looks) {
-            return moment;
-        }
-        shared.keys.look_soon();
-        shared.probe_now.notify_one();
+        let Some(until) = self.look_for_keys() else { return moment };
         // Looks and probes that had begun before end too, and tell nothing of this key.
         let learned = async {
             while self.is_strange(&self.moment()) {
@@ -62,8 +62,19 @@ impl Passage<'_> {
                 }
             }
         };
-        tokio::time::timeout(LOOK, learned).await.ok();
+        tokio::time::timeout_at(until.into(), learned).await.ok();
         self.moment()
+    }
+
+    /// Has keys looked for, at most once in `limits.unknown_kids` whatever the flood; until when to wait for what the
+    /// last look brings, if that isn't over.
+    fn look_for_keys(&self) -> Option<Instant> {
+        let shared = &self.worker.shared;
+        if shared.may_look(self.policy.between_looks) {
+            shared.keys.look_soon();
+            shared.probe_now.notify_one();
+        }
+        shared.last_look().map(|began| began + LOOK).filter(|until| *until > Instant::now())
     }
 
     /// Others may know the key: everybody is asked, once for all requests that came before. One that came right after such a
@@ -139,8 +150,30 @@ impl Passage<'_> {
         }
     }
 
+    /// What the bearer is by memory or by its signature, unless it was revoked since (A20).
     fn judge_now(&self, ring: &Ring, now: UnixTime) -> Option<Judgement> {
         let bearer = self.bearer.as_ref()?;
+        let judgement = self.judge_bearer(bearer, ring, now)?;
+        let is_revoked = self.worker.shared.revocations.any() && self.is_revoked(bearer, &judgement);
+        Some(if is_revoked { Judgement::Refused(Fault::Revoked) } else { judgement })
+    }
+
+    /// Where nothing is verified, what the token says of itself may deny and never allows.
+    fn is_revoked(&self, bearer: &Bearer, judgement: &Judgement) -> bool {
+        let revoked = self.worker.shared.revocations.revoked();
+        let of = |subject: Option<&str>, issued| subject.is_some_and(|of| revoked.ends_subject(of, issued));
+        revoked.ends_token(bearer.bytes())
+            || match judgement {
+                Judgement::Known(known) => of(known.claims().subject(), known.claims().issued()),
+                Judgement::Unknown { .. } => claims::read(bearer.text()).is_ok_and(|token| {
+                    let claims = &token.unverified_claims;
+                    of(claims.sub.as_deref(), UnixTime(claims.iat))
+                }),
+                Judgement::Refused(_) | Judgement::Own(_) => false,
+            }
+    }
+
+    fn judge_bearer(&self, bearer: &Bearer, ring: &Ring, now: UnixTime) -> Option<Judgement> {
         let shared = &self.worker.shared;
         let rules = shared.rules(self.policy);
         let downstream = self.downstream?;
@@ -161,6 +194,15 @@ impl Passage<'_> {
         let counter =
             if by_memory { &self.worker.counters.token_hits } else { &self.worker.counters.token_misses };
         counter.fetch_add(1, Relaxed);
+        if let (Judgement::Known(known), false) = (&judgement, by_memory) {
+            let (claims, client) = (known.claims(), self.story.client);
+            shared.evidence.note(
+                claims.kid(),
+                (claims.subject().unwrap_or_default(), client),
+                claims.expires(),
+                now,
+            );
+        }
         if let Judgement::Known(known) = &judgement {
             *downstream.last.borrow_mut() = Some((bearer.bytes().into(), known.clone()));
         }
@@ -174,7 +216,11 @@ impl Passage<'_> {
             Ok(own) => own,
             Err(Over) => return Some(Judgement::Refused(Fault::Expired)),
         };
+        let issued = own.issued();
         let Some((credential, name)) = own.credential else { return Some(Judgement::Own(Own::Nobody)) };
+        if shared.revocations.ends_subject(&name, issued) {
+            return Some(Judgement::Refused(Fault::Revoked));
+        }
         let principal = (name.as_str(), shared.replays_of(self.policy, &name));
         let issued = self
             .policy

@@ -44,6 +44,8 @@ pub(super) struct Ready {
     pub(super) several: bool,
     /// Whether the token has no subject (C14).
     pub(super) anonymous: bool,
+    /// Whether the token goes up as it came because the endpoint's key isn't known, or is none of ours.
+    pub(super) blind: bool,
 }
 
 impl Passage<'_> {
@@ -60,7 +62,7 @@ impl Passage<'_> {
         }
         let turn = self.worker.next_turn();
         let way = self.way(moment.now);
-        let choice = match &way {
+        let choice = match way {
             None => plan::choose(judged, &group, &moment.ring, &avoid, turn, None),
             Some(way) => self.choose_by(way, (judged, moment), &group, (&avoid, turn)),
         };
@@ -70,8 +72,8 @@ impl Passage<'_> {
             self.tell_unserved(&group, &avoid, moment.now);
         }
         let has_token = matches!(judged, Judged::Verified(_) | Judged::Unverified(_));
-        if has_token && status.held == Held::Unknown && !self.journey.asked {
-            self.journey.asked = true;
+        if has_token && status.held == Held::Unknown && !self.journey.asked.contains(&status.endpoint.id) {
+            self.journey.asked.push(status.endpoint.id);
             Box::pin(refused::learn_held(self.worker, &status.endpoint)).await;
             return Ok(None);
         }
@@ -124,13 +126,14 @@ impl Passage<'_> {
         }
         self.tell_plan(&plan, judgement, choice.rerouted);
         let anonymous = matches!(judged, Judged::Verified(claims) if claims.subject().is_none());
-        Ok(Some(Ready { plan, lease, endpoint, issued, several: held.several(), anonymous }))
+        let blind = has_token && *plan.step() == Step::AsCame && plan.counts_on().is_none();
+        Ok(Some(Ready { plan, lease, endpoint, issued, several: held.several(), anonymous, blind }))
     }
 
     /// The endpoint, where a ramp is under way.
     fn choose_by(
         &self,
-        way: &Way,
+        way: Way,
         (judged, moment): (Judged<'_>, &Moment),
         group: &Group<'_>,
         (avoid, turn): (&[usize], usize),

@@ -34,7 +34,7 @@ pub(super) struct Ramped {
     /// It was counted as one that the next side should have served.
     told: bool,
     /// The browser's session that it began with, of a log-in.
-    session: Option<Name>,
+    session: Option<Box<Name>>,
 }
 
 impl Passage<'_> {
@@ -68,7 +68,7 @@ impl Passage<'_> {
                 ramps.side_of_upload(registry.repository, &self.outgoing.uri)
             }
             None if ramps::is_login(self.outgoing.uri.path()) => {
-                self.ramped.session = ramps::session(&self.outgoing.headers);
+                self.ramped.session = ramps::session(&self.outgoing.headers).map(Box::new);
                 ramps.side_of_login(&self.outgoing.headers)
             }
             _ => None,
@@ -167,7 +167,7 @@ impl Passage<'_> {
                 }
             }
             None if ramps::is_login(self.outgoing.uri.path()) => {
-                ramps.login_is_on(self.ramped.session, response.headers(), endpoint.side);
+                ramps.login_is_on(self.ramped.session.as_deref().copied(), response.headers(), endpoint.side);
             }
             _ => {}
         }

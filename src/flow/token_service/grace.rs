@@ -15,10 +15,14 @@ use crate::{
         outage::Found,
         plan::Standing,
     },
-    edges::{fleet::Endpoint, signer::Job},
+    edges::{
+        fleet::Endpoint,
+        signer::{Again, Job},
+    },
     flow::{grace::Granted, own_token, park::Turn},
     words::{
         clock::UnixTime,
+        credential::basic_user,
         reason::{Reason, Rescue},
     },
 };
@@ -82,7 +86,9 @@ impl Flight {
     /// not refused it since.
     pub(super) fn was_granted(&self, basic: &HeaderValue) -> bool {
         let (shared, now) = (&self.worker.shared, self.worker.shared.clock.now());
-        matches!(decide(shared.graces.known(basic), self.policy.grace, now), Decision::Grace { .. })
+        let (known, name) = (shared.graces.known(basic), basic_user(basic).unwrap_or_default());
+        let is_revoked = known.is_some_and(|record| shared.revocations.ends_subject(&name, record.accepted));
+        !is_revoked && matches!(decide(known, self.policy.grace, now), Decision::Grace { .. })
     }
 
     /// Whether grace could answer, were this an outage.
@@ -93,7 +99,11 @@ impl Flight {
     /// What Harbor granted this credential for exactly this scope, and until when that may be granted again.
     fn granted(&self, now: UnixTime) -> Option<(Arc<Granted>, UnixTime)> {
         let place = self.granted.filter(|_| !self.unexplained.get())?;
-        let granted = self.worker.shared.graces.find(&place)?;
+        let shared = &self.worker.shared;
+        let granted = shared.graces.find(&place)?;
+        if shared.revocations.ends_subject(&granted.subject, granted.record().accepted) {
+            return None;
+        }
         match decide(Some(granted.record()), self.policy.grace, now) {
             Decision::Grace { expires } => Some((granted, expires)),
             Decision::Unavailable => None,
@@ -140,9 +150,10 @@ impl Flight {
                 let job = Job {
                     token: granted.token.clone(),
                     key: key.clone(),
+                    name: None,
                     audience: None,
                     not_before_back: Duration::ZERO,
-                    again_until: Some(expires),
+                    again: Some(Again { until: expires, proof: shared.graces.proof(granted, expires) }),
                 };
                 shared.signer.sign(job).await.ok()
             }

@@ -1,12 +1,15 @@
 //! `[replay]`, `[uploads]`, `[limits]`, `[timeouts]`, `[admin]` and `[log]`.
 
 use super::{Checker, keys::at_most};
-use crate::app::config::{
-    address::Host,
-    amounts::{Size, Span},
-    raw,
-    settings::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
-    written::{Text, Written as _},
+use crate::{
+    app::config::{
+        address::Host,
+        amounts::{Size, Span},
+        raw,
+        settings::{Admin, Grace, Level, Limits, Log, LogFormat, Park, Replay, Timeouts, Uploads},
+        written::{Text, Written as _},
+    },
+    words::clock::UnixTime,
 };
 
 /// hyper takes no smaller buffer.
@@ -46,7 +49,23 @@ pub(super) fn park(raw: &raw::Park) -> Park {
 const LONGEST_GRACE: Span = Span::hours(168);
 
 pub(super) fn grace(c: &mut Checker<'_>, raw: &raw::Grace) -> Grace {
-    Grace { window: at_most(c, "grace.window", raw.window.0, LONGEST_GRACE) }
+    let windows = raw.windows.iter().enumerate().filter_map(|(i, window)| upgrade_window(c, i, window));
+    let windows = windows.collect();
+    Grace { window: at_most(c, "grace.window", raw.window.0, LONGEST_GRACE), windows }
+}
+
+fn upgrade_window(c: &mut Checker<'_>, i: usize, raw: &raw::UpgradeWindow) -> Option<(UnixTime, UnixTime)> {
+    let (key, from, until) = (format!("grace.windows[{i}]"), raw.from, raw.until);
+    let (from_key, until_key) = (format!("{key}.from"), format!("{key}.until"));
+    let (Some(from), Some(until)) = (from, until) else {
+        let remedy = "write { from = 2026-12-01T20:00:00Z, until = 2026-12-01T23:00:00Z }";
+        c.fault(&[&key, &from_key, &until_key], "a window without a beginning or an end", "both", remedy);
+        return None;
+    };
+    if until.0 <= from.0 {
+        c.fault(&[&until_key, &from_key], "an end before its beginning", "until after from", "");
+    }
+    Some((from.0, until.0))
 }
 
 pub(super) fn limits(c: &mut Checker<'_>, raw: &raw::Limits) -> Limits {

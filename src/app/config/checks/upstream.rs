@@ -5,7 +5,7 @@ use crate::app::config::{
     address::{EndpointUrl, Host, Scheme},
     amounts::Span,
     raw,
-    settings::{Endpoint, Opaque, Pool, Probe, Side, Upstream, UpstreamTimeouts, UpstreamTls},
+    settings::{Endpoint, Kind, Opaque, Pool, Probe, Side, Upstream, UpstreamTimeouts, UpstreamTls},
 };
 
 pub(super) fn upstream(c: &mut Checker<'_>, raw: raw::Upstream) -> Upstream {
@@ -15,6 +15,10 @@ pub(super) fn upstream(c: &mut Checker<'_>, raw: raw::Upstream) -> Upstream {
     let encrypted =
         endpoints.iter().any(|endpoint| https(&endpoint.url)) || portal.as_ref().is_some_and(https);
     Upstream {
+        kind: match raw.kind {
+            raw::Kind::Harbor => Kind::Harbor,
+            raw::Kind::Registry => Kind::Registry,
+        },
         portal,
         endpoints,
         tls: upstream_tls(c, raw.tls, encrypted),

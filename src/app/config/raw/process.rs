@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::config::{
     address::AdminAddress,
     amounts::{Size, Span},
+    moment::Moment,
     secret::SecretText,
     settings::Rate,
     written::Text,
@@ -99,12 +100,29 @@ pub struct Grace {
     /// How long after Harbor last accepted the credential, at most `7d`. Each such token lives five minutes at most; `0s`
     /// switches grace off.
     pub window: Text<Span>,
+    /// Upgrade windows by date, beside those of `tidegate window open`: while one is open, endpoints are asked for
+    /// their keys every `upstream.probe.in_window`, and a key that stops signing verifies at least until it closes.
+    pub windows: Vec<UpgradeWindow>,
 }
 
 impl Default for Grace {
     fn default() -> Self {
-        Self { window: Text(Span::hours(12)) }
+        Self { window: Text(Span::hours(12)), windows: Vec::new() }
     }
+}
+
+/// A time in which Harbor is worked on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpgradeWindow {
+    /// It is open from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Moment")]
+    pub from: Option<Moment>,
+    /// It is closed from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Moment")]
+    pub until: Option<Moment>,
 }
 
 /// What one client, and all of them, may use.

@@ -15,7 +15,11 @@ use crate::app::config::{
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
-    /// Harbor's portal, in the place of Harbor's nginx. Empty: what isn't core's goes to the endpoints as well.
+    /// `harbor`, or `registry`: plain registries that take tokens, with no core before them. Which of the keys in
+    /// `keys.sources` such a registry knows is found out by signing with each of them.
+    pub kind: Kind,
+    /// Harbor's portal, in the place of Harbor's nginx; with `registry` what serves all but `/v2/`, such as the token
+    /// server. Empty: what isn't core's goes to the endpoints as well.
     pub portal: Text<Option<EndpointUrl>>,
     /// Harbor core. Each address of a name is an endpoint of its own. The flag `--harbor` sets one.
     pub endpoints: Vec<Endpoint>,
@@ -35,6 +39,7 @@ impl Default for Upstream {
     fn default() -> Self {
         let core = EndpointUrl { scheme: Scheme::Http, host: Host::Name("core".to_owned()), port: 8080 };
         Self {
+            kind: Kind::default(),
             portal: Text(None),
             endpoints: vec![Endpoint { url: Text(Some(core)), opaque: Opaque::Auto, side: Side::Current }],
             resolve_every: Text(Span::seconds(5)),
@@ -44,6 +49,15 @@ impl Default for Upstream {
             timeouts: UpstreamTimeouts::default(),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Kind {
+    #[default]
+    Harbor,
+    Registry,
 }
 
 /// One endpoint.

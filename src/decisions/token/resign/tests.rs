@@ -6,7 +6,7 @@ use crate::decisions::{
     token::forge::{Draft, NOW, kid, verified},
 };
 
-const NOTHING: Change<'_> = Change { audience: None, not_before_back: Duration::ZERO };
+const NOTHING: Change<'_> = Change { audience: None, not_before_back: Duration::ZERO, kid: None };
 
 fn resigned(token: &str, held: &Key, change: &Change<'_>) -> Result<String, ResignFault> {
     resign(token, held, change).and_then(Unsigned::sign)
@@ -51,7 +51,8 @@ fn what_verified_before_verifies_after_and_says_the_same() {
         keeper.observe(&file, Ok(vec![rsa(0).key(), rsa(2).key()]), NOW).0
     };
     let came = Draft::of(0).set("aud", r#"["x","harbor-registry"]"#).signed(0);
-    let change = Change { audience: Some("harbor-registry"), not_before_back: Duration::from_secs(7) };
+    let change =
+        Change { audience: Some("harbor-registry"), not_before_back: Duration::from_secs(7), kid: None };
     let signed = resigned(&came, &rsa(2).key(), &change).expect("signed");
     let (before, after) = (verified(&came, &ring), verified(&signed, &ring));
     assert_eq!(after.kid(), &kid(2));
@@ -69,7 +70,7 @@ fn what_verified_before_verifies_after_and_says_the_same() {
 fn v9_only_nbf_goes_back_and_every_other_member_keeps_its_bytes_and_place() {
     let odd = r#"{"z":1.50,"a":"\u00e9\/","z":-0, "deep":[[[{}]]]}"#;
     let draft = Draft::of(0).also("odd", odd).also("zero", "0e0");
-    let change = Change { audience: None, not_before_back: Duration::from_mins(1) };
+    let change = Change { not_before_back: Duration::from_mins(1), ..NOTHING };
     let want = draft.clone().set("nbf", &(NOW.0 - 70).to_string()).payload();
     assert_eq!(payload_after(&draft, &change), want);
 }
@@ -77,7 +78,7 @@ fn v9_only_nbf_goes_back_and_every_other_member_keeps_its_bytes_and_place() {
 #[test]
 fn a_list_of_audiences_becomes_harbors_plain_string() {
     let draft = Draft::of(0).set("aud", r#"["other", "harbor-registry"]"#);
-    let change = Change { audience: Some("harbor-registry"), not_before_back: Duration::ZERO };
+    let change = Change { audience: Some("harbor-registry"), not_before_back: Duration::ZERO, kid: None };
     let want = draft.clone().set("aud", r#""harbor-registry""#).payload();
     assert_eq!(payload_after(&draft, &change), want);
 }
@@ -85,21 +86,21 @@ fn a_list_of_audiences_becomes_harbors_plain_string() {
 #[test]
 fn what_is_not_there_is_not_added() {
     let draft = Draft::of(0).without("nbf").without("jti");
-    let change = Change { audience: None, not_before_back: Duration::from_mins(1) };
+    let change = Change { not_before_back: Duration::from_mins(1), ..NOTHING };
     assert_eq!(payload_after(&draft, &change), draft.payload());
 }
 
 #[test]
 fn a_name_of_the_service_is_written_as_json() {
     let draft = Draft::of(0).set("aud", r#"["a"]"#);
-    let change = Change { audience: Some("a\"b\\c"), not_before_back: Duration::ZERO };
+    let change = Change { audience: Some("a\"b\\c"), not_before_back: Duration::ZERO, kid: None };
     assert!(payload_after(&draft, &change).contains(r#""aud":"a\"b\\c","#));
 }
 
 #[test]
 fn nbf_at_the_end_of_the_numbers_goes_no_further() {
     let draft = Draft::of(0).set("nbf", &i64::MIN.to_string());
-    let change = Change { audience: None, not_before_back: Duration::from_mins(1) };
+    let change = Change { not_before_back: Duration::from_mins(1), ..NOTHING };
     assert_eq!(payload_after(&draft, &change), draft.payload());
 }
 
@@ -132,5 +133,16 @@ fn a_signature_made_elsewhere_is_taken_only_if_it_is_the_held_keys() {
     assert_eq!(signed, resigned(&came, &held, &NOTHING).expect("signed"), "the same as here");
     for wrong in [by(1), by(2)[1..].to_vec(), Vec::new()] {
         assert_eq!(unsigned().signed_elsewhere(&wrong), Err(ResignFault::Key));
+    }
+}
+
+#[test]
+fn a_key_is_named_as_its_endpoint_calls_it() {
+    let (came, held) = (Draft::of(0).signed(0), rsa(2).key());
+    for name in [held.kid(), held.thumbprint()] {
+        let signed = resigned(&came, &held, &Change { kid: Some(name), ..NOTHING }).expect("signed");
+        assert_eq!(parts(&signed).0, format!(r#"{{"alg":"RS256","kid":"{name}","typ":"JWT"}}"#));
+        let (message, signature) = signed.rsplit_once('.').expect("three parts");
+        assert!(held.verifies(message.as_bytes(), signature));
     }
 }

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::{
     decisions::record::seal::{KEY, SealKey},
@@ -204,6 +206,14 @@ async fn news_are_what_others_wrote_since() {
     assert_eq!(news(&other).await, ["b"], "and not what is over");
     beside(&other, async { assert!(other.written_within(LONG).await) }).await;
     assert_eq!(backend.get(&place("c")).await, Ok(None), "that is removed");
+    beside(&one, async {
+        one.forget(place("a"));
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!(news(&other).await, [""; 0]);
+    let remembered = other.state().generations.keys().map(|place| place.key.clone()).collect::<Vec<_>>();
+    assert_eq!(remembered, ["b"], "what others removed is forgotten");
 }
 
 #[tokio::test]
@@ -248,21 +258,69 @@ async fn a21_a_record_that_was_put_back_adds_nothing_and_is_put_right() {
 async fn a21_a_record_under_an_unknown_key_is_named_and_left_in_place() {
     let backend = Arc::new(Moody::default());
     let one = store(&backend);
-    beside(&one, async {
-        one.keep(place("a"), b"x".to_vec(), None);
-        assert!(one.written_within(LONG).await);
+    kept_by(&one, &[("a", b"x"), ("b", b"x")]).await;
+    let at = |key: &str| backend.memory.get(&place(key)).now_or_never().expect("at once").expect("a store");
+    let before = at("a");
+    let stranger = || sealed_by(&backend, SealRing::new("d", key(2), vec![]));
+    let first = stranger();
+    beside(&first, async {
+        assert_eq!(loaded(&first).await, []);
+        assert_eq!(first.health().unopened.len(), 2);
+        assert!(first.written_within(LONG).await);
     })
     .await;
-    let before = backend.get(&place("a")).await.expect("a store");
-    let stranger = sealed_by(&backend, SealRing::new("d", key(2), vec![]));
-    beside(&stranger, async {
-        assert_eq!(loaded(&stranger).await, []);
-        assert_eq!(stranger.health().unopened.len(), 1);
-        stranger.keep(place("a"), b"y".to_vec(), None);
-        assert!(stranger.written_within(LONG).await);
+    // What belongs there is kept all the same, also by one who hasn't looked first.
+    kept_by(&first, &[("a", b"y")]).await;
+    kept_by(&stranger(), &[("b", b"y")]).await;
+    let second = stranger();
+    assert_eq!(loaded(&second).await, ["a", "b"].map(|key| (key.to_owned(), b"y".to_vec())));
+    assert_eq!(second.health().unopened.len(), 2);
+    kept_by(&second, &[("a", b"z")]).await;
+    assert_eq!(loaded(&stranger()).await[0], ("a".to_owned(), b"z".to_vec()));
+    beside(&second, async {
+        second.forget(place("b"));
+        assert!(second.written_within(LONG).await);
     })
     .await;
-    assert_eq!(backend.get(&place("a")).await.expect("a store"), before);
+    assert_eq!(loaded(&stranger()).await.len(), 1);
+    assert_eq!(at("a"), before);
+    assert!(at("b").is_some());
+}
+
+#[tokio::test]
+async fn what_was_kept_beside_a_record_comes_home_when_the_record_opens_or_is_gone() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    kept_by(&one, &[("a", b"x"), ("b", b"x")]).await;
+    kept_by(&sealed_by(&backend, SealRing::new("d", key(2), vec![])), &[("a", b"y"), ("b", b"y")]).await;
+    let present = backend.get(&place("b")).await.expect("a store").map(|kept| kept.generation);
+    let removed = Write { place: place("b"), over: present, kept: None };
+    assert_eq!(backend.put(vec![removed]).await, Ok(vec![Written::Done]));
+    let names = async || {
+        let page = backend.page(Kind::Grant, None, 10).await.expect("a page");
+        page.records.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await.len(), 3);
+    let both = sealed_by(&backend, SealRing::new("d", key(2), vec![key(1)]));
+    let all = ["a", "b"].map(|key| (key.to_owned(), b"y".to_vec()));
+    beside(&both, async {
+        assert_eq!(loaded(&both).await, all);
+        assert!(both.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!((names().await, both.health()), (vec!["a".to_owned(), "b".to_owned()], Health::default()));
+    assert_eq!(loaded(&sealed_by(&backend, SealRing::new("d", key(2), vec![]))).await, all);
+}
+
+/// Has them written.
+async fn kept_by(store: &Arc<Store>, records: &[(&str, &[u8])]) {
+    beside(store, async {
+        for (key, text) in records {
+            store.keep(place(key), text.to_vec(), None);
+        }
+        assert!(store.written_within(LONG).await, "{:?}", store.health());
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ fn a9_a_key_retired_now_is_refused_from_the_next_judgement_on() {
 #[test]
 fn a9_a_banned_key_is_known_by_its_signature_under_any_kid() {
     let mut keeper = keeper_of(0);
-    let (ring, _) = keeper.ban(std::sync::Arc::new(rsa(3).key()), NOW);
+    let (ring, _) = keeper.ban(std::sync::Arc::new(rsa(3).key()), NOW, NOW);
     let probed_elsewhere = r#"{"alg":"RS256","kid":"AAAA:BBBB"}"#;
     let banned = Draft::of(3).header(probed_elsewhere);
     assert_eq!(judged(&banned.signed(3), &ring, &rules()), refused(Fault::Banned));
@@ -119,7 +119,7 @@ fn a9_a_banned_key_is_known_by_its_signature_under_any_kid() {
 #[test]
 fn a9_a_banned_signature_written_another_way_does_not_go_up_unverified() {
     let mut keeper = keeper_of(0);
-    let (ring, _) = keeper.ban(std::sync::Arc::new(rsa(3).key()), NOW);
+    let (ring, _) = keeper.ban(std::sync::Arc::new(rsa(3).key()), NOW, NOW);
     for text in signatures::other_spellings(&Draft::of(3).signed(3)) {
         assert!(matches!(judged(&text, &ring, &rules()), Came::Refused(_)), "{text}");
     }
