@@ -46,7 +46,13 @@ fn tidegate_starts_beside_a_store_whose_disk_is_full_and_takes_it_up_when_there_
         scene.starts(&disk.starter(), |_| disk.fill(), goes_on, |_| disk.empty());
     }
     let scene = Scene::new();
-    scene.starts(&limited(), limit_to_nothing, degraded, |gate| limit(gate, "unlimited"));
+    let limit_it = scene.stage.path("limit-it");
+    let fill = |_: &Gate| fs::write(&limit_it, "").expect("a file");
+    let empty = |gate: &Gate| {
+        fs::remove_file(&limit_it).expect("it goes");
+        limit(gate, "unlimited");
+    };
+    scene.starts(&limited_if(&limit_it), fill, degraded, empty);
 }
 
 /// A file system that the kernel has made read-only after an error of its disk.
@@ -259,6 +265,14 @@ fn limited() -> Vec<String> {
     let script = "trap '' XFSZ; exec \"$@\"";
     let admin = "TIDEGATE_ADMIN__TOKEN=a token of the operator's";
     ["sh", "-c", script, "sh", "env", admin].map(str::to_owned).into()
+}
+
+/// One that may write nothing to any file from its start on, where this file is there.
+fn limited_if(limit_it: &Path) -> Vec<String> {
+    let script = format!("if [ -e '{}' ]; then ulimit -S -f 0; fi; {}", limit_it.display(), limited()[2]);
+    let mut starter = limited();
+    starter[2] = script;
+    starter
 }
 
 /// No file of its may be written past its first byte.
