@@ -146,8 +146,8 @@ impl Ends {
         match &end.whose {
             Whose::All => {
                 // What it ended of one alone is among it.
-                of_others(&mut self.of_project, by);
-                of_others(&mut self.of_credential, by);
+                drop_until(&mut self.of_project, mark);
+                drop_until(&mut self.of_credential, mark);
                 set(&mut self.of_all, mark);
             }
             Whose::Project(name) => set(self.of_project.entry(name.clone()).or_default(), mark),
@@ -216,9 +216,10 @@ fn set(marks: &mut Marks, mark: Mark) {
     }
 }
 
-fn of_others<K: Hash + Eq>(all: &mut HashMap<K, Marks>, by: ProcessId) {
+/// Ends are learned in any order: what came later stands.
+fn drop_until<K: Hash + Eq>(all: &mut HashMap<K, Marks>, last: Mark) {
     all.retain(|_, marks| {
-        marks.retain(|mark| mark.by != by);
+        marks.retain(|mark| mark.by != last.by || mark.number > last.number);
         !marks.is_empty()
     });
 }
@@ -295,6 +296,19 @@ mod tests {
         assert!(over(&two, &again));
         two.learn(first);
         assert!(!over(&two, &two.seen()), "what is told twice ends nothing twice");
+    }
+
+    #[test]
+    fn a15_an_end_of_all_that_is_learned_late_leaves_later_ends_of_one_in_force() {
+        let (mut one, mut two) = (process(1), process(2));
+        let of_all = one.add(Whose::All, NOW);
+        let asked = one.seen();
+        let of_one = [Whose::Credential(SECRET), project("mine")].map(|whose| one.add(whose, NOW));
+        of_one.into_iter().for_each(|end| two.learn(end));
+        two.learn(of_all);
+        assert!(two.has_ended(&asked, &SECRET, "dev", &access("")), "the credential's");
+        assert!(two.has_ended(&asked, &[2; 32], "dev", &access("mine/a")), "the project's");
+        assert!(!two.has_ended(&asked, &[2; 32], "dev", &access("")));
     }
 
     #[test]
