@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 use super::{Location, Pin, module::Failed};
 use crate::{decisions::key::Pkcs11Fault, edges::small_file};
 
-/// What the tokens of one module refused.
+/// What the tokens of one module refused, by their labels. Several sources may name one token with PINs of their own.
 #[derive(Default)]
-pub(super) struct Logins(Mutex<BTreeMap<String, Refused>>);
+pub(super) struct Logins(Mutex<BTreeMap<String, Vec<Refused>>>);
 
 struct Refused {
     pin: Zeroizing<String>,
@@ -52,12 +52,13 @@ impl Logins {
             return Ok(());
         }
         let pin = location.pin.read()?;
-        if let Some(known) = refused.get(&location.token).filter(|known| known.pin == pin) {
+        let of_token = refused.entry(location.token.clone()).or_default();
+        if let Some(known) = of_token.iter().find(|known| known.pin == pin) {
             return Err(known.fault.clone().into());
         }
         may_try(&token)?;
         let Err(error) = session.login(UserType::User, Some(&AuthPin::new(pin.as_str().into()))) else {
-            refused.remove(&location.token);
+            of_token.clear();
             return Ok(());
         };
         let Error::Pkcs11(code, _) = &error else { return Err(error.into()) };
@@ -68,7 +69,7 @@ impl Logins {
             RvError::UserPinNotInitialized => return Err(Pkcs11Fault::PinNeverSet.into()),
             _ => return Err(error.into()),
         };
-        refused.insert(location.token.clone(), Refused { pin, fault: fault.clone() });
+        of_token.push(Refused { pin, fault: fault.clone() });
         Err(fault.into())
     }
 }
