@@ -91,9 +91,9 @@ impl Part {
         if !digits(whole, 3) || !digits(fraction, 2) {
             return None;
         }
-        let hundredths: u16 = format!("{fraction:0<2}").parse().ok()?;
-        let all = whole.parse::<u16>().ok()? * 100 + hundredths;
-        (all <= WHOLE).then_some(Self(all))
+        let hundredths: u32 = format!("{fraction:0<2}").parse().ok()?;
+        let all = whole.parse::<u32>().ok()? * 100 + hundredths;
+        u16::try_from(all).ok().filter(|all| *all <= WHOLE).map(Self)
     }
 }
 

@@ -35,7 +35,7 @@ fn a_part_is_written_in_percent() {
         assert_eq!(Part::parse(text), Some(Part(hundredths)), "{text}");
     }
     assert_eq!([Part(100), Part(50), Part(25)].map(|part| part.to_string()), ["1%", "0.50%", "0.25%"]);
-    for bad in ["1", "%", "101%", "-1%", "1.%", ".5%", "1.234%", "+1%", "1 %", "99999%"] {
+    for bad in ["1", "%", "101%", "-1%", "1.%", ".5%", "1.234%", "+1%", "1 %", "656%", "999%", "99999%"] {
         assert_eq!(Part::parse(bad), None, "{bad}");
     }
 }
