@@ -103,6 +103,12 @@ fn plain_registry(c: &mut Checker<'_>, settings: &Settings) {
         let remedy = "set auth.token.realm in the registry's own configuration";
         c.fault(&["realm", "upstream.kind"], "\"rewrite\", with \"registry\"", "\"keep\"", remedy);
     }
+    if !settings.credentials.is_empty() {
+        let found = "former secrets of robots, with \"registry\"";
+        let remedy =
+            "remove them: a plain registry takes tokens alone, and would be shown the present secrets";
+        c.fault(&["credential", "upstream.kind"], found, "none", remedy);
+    }
 }
 
 fn deployment(c: &mut Checker<'_>, name: String) -> String {

@@ -314,6 +314,10 @@ fn a29_former_secrets_are_robots_alone_and_end() {
         with(&format!("{whole}[[credential]]\n{whole}")).err(),
         Some(vec!["credential[1].name".to_owned()])
     );
+    let keys = "[keys]\nsources = [{ file = \"/k\" }]\n";
+    let plain = format!("[upstream]\nkind = \"registry\"\n{keys}[[credential]]\n{whole}");
+    let faults = file(&plain).expect_err("a plain registry would be shown the secret").0;
+    assert_eq!(faults.iter().map(|fault| &*fault.key).collect::<Vec<_>>(), ["credential"]);
 }
 
 #[test]
