@@ -232,7 +232,7 @@ fn a20_no_sealing_key_is_made_beside_records_that_another_one_sealed() {
     assert!(!key.exists());
     fs::write(&key, kept).expect("it is put back");
     let gate = setup(&core, &file(&stage)).start();
-    assert_eq!(gate.metrics().sum("tidegate_store_unopened_records", &[]), 0.0);
+    assert!(gate.metrics().sum("tidegate_store_unopened_records", &[]) < 0.5, "{}", gate.tail());
 }
 
 #[test]

@@ -43,6 +43,8 @@ const AT_ONCE: usize = 256;
 const TRIES: usize = 8;
 /// Records that don't open and are named; the others are counted.
 const NAMED: usize = 16;
+/// Why a change can't be kept at all.
+const TAKEN: &str = "its place, and the one beside it, have records that don't open";
 /// Between two looks whether an operator has removed what doesn't open.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Places whose last generation is remembered after they were emptied here.
@@ -308,7 +310,9 @@ impl Store {
         let mut state = self.state();
         state.shut.retain(|place| !is_gone(place));
         let gone: Vec<Place> = state.unopened.keys().filter(|place| is_gone(place)).cloned().collect();
-        gone.iter().for_each(|place| state.is_well(place));
+        for place in gone {
+            state.is_well(&place);
+        }
     }
 
     /// Where what belongs to a place is written.
@@ -749,8 +753,8 @@ impl Store {
                     if home == *place {
                         continue;
                     }
-                    return Ok(self
-                        .give_up(place, &"its place, and the one beside it, have records that don't open"));
+                    self.give_up(place, &TAKEN);
+                    return Ok(());
                 }
                 present => present?,
             };
@@ -765,10 +769,8 @@ impl Store {
                     (Err(Shut::Seal), _) if home == *place => continue,
                     // Nor does what is beside it.
                     (Err(Shut::Seal), _) => {
-                        return Ok(self.give_up(
-                            place,
-                            &"its place, and the one beside it, have records that don't open",
-                        ));
+                        self.give_up(place, &TAKEN);
+                        return Ok(());
                     }
                 }
             }
@@ -805,14 +807,12 @@ impl Store {
 
     fn done(&self, write: &Write) {
         let mut state = self.state();
-        match &write.kept {
-            Some(kept) => state.generations.insert(write.place.clone(), kept.generation),
-            None => {
-                let last = state.generations.remove(&write.place).max(write.over);
-                state.emptied.note(&write.place, last.unwrap_or_default());
-                None
-            }
-        };
+        if let Some(kept) = &write.kept {
+            state.generations.insert(write.place.clone(), kept.generation);
+        } else {
+            let last = state.generations.remove(&write.place).max(write.over);
+            state.emptied.note(&write.place, last.unwrap_or_default());
+        }
         state.is_well(&write.place);
     }
 

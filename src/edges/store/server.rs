@@ -47,6 +47,9 @@ if ARGV[4] ~= '' then redis.pcall('PUBLISH', ARGV[4], '') end
 return {1, ''}
 ";
 
+/// What [`WRITE`] answers: whether it wrote, and the generation that was there where it didn't.
+type Answer = RedisResult<(i64, Vec<u8>)>;
+
 /// How the servers are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -183,7 +186,7 @@ impl Server {
         for write in writes {
             pipeline.add_command(self.command(write));
         }
-        let asked: Result<Vec<RedisResult<(i64, Vec<u8>)>>, RedisError> = match self.line().await? {
+        let asked: RedisResult<Vec<Answer>> = match self.line().await? {
             Line::One(mut line) => pipeline.query_async(&mut line).await,
             Line::Cluster(mut line) => pipeline.query_async(&mut line).await,
         };
@@ -196,7 +199,7 @@ impl Server {
     }
 }
 
-fn written(answer: RedisResult<(i64, Vec<u8>)>) -> Written {
+fn written(answer: Answer) -> Written {
     match answer {
         Ok((1, _)) => Written::Done,
         // Of what is no record the generation that nobody writes over.
