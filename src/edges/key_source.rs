@@ -283,7 +283,7 @@ impl KeyShelf {
     pub fn doubt(&self, places: BTreeSet<String>, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.doubt(places, now);
-        self.publish(ring, &changes);
+        self.publish(&keeper, ring, &changes, now);
     }
 
     /// What a store should hold of it now: keys seen, and what was retired at once, with the time.

@@ -43,6 +43,8 @@ const AT_ONCE: usize = 256;
 const TRIES: usize = 8;
 /// Records that don't open and are named; the others are counted.
 const NAMED: usize = 16;
+/// What says that something is ended.
+const ENDS: [Kind; 2] = [Kind::Revocation, Kind::End];
 /// Why a change can't be kept at all.
 const TAKEN: &str = "its place, and the one beside it, have records that don't open";
 /// Between two looks whether an operator has removed what doesn't open.
@@ -439,7 +441,7 @@ impl Store {
     fn take_in(&self, place: &Place, kept: &Kept) -> Option<Opened> {
         let is_over = self.is_over(kept);
         // That something is ended no more is believed only of what is sealed.
-        if is_over && place.kind != Kind::Revocation {
+        if is_over && !ENDS.contains(&place.kind) {
             let mut state = self.state();
             state.generations.insert(place.clone(), kept.generation);
             state.shut.remove(place);
@@ -653,13 +655,12 @@ impl Store {
         }
     }
 
-    /// What is revoked goes first and alone; then each other kind for itself, so that one kind's fault (the node of a
+    /// What is revoked or ended goes first and alone; then each other kind for itself, so that one kind's fault (the node of a
     /// Cluster that has it is lost) keeps no other one from being written.
     async fn write_all(&self) {
         let (mut open, mut fault, mut is_written) = (Kind::ALL.to_vec(), None, false);
         while !open.is_empty() {
-            let (first, rest): (Vec<Kind>, Vec<Kind>) =
-                open.iter().partition(|kind| **kind == Kind::Revocation);
+            let (first, rest): (Vec<Kind>, Vec<Kind>) = open.iter().partition(|kind| ENDS.contains(kind));
             open.clear();
             for kinds in [first, rest] {
                 let steps = join_all(kinds.iter().map(|kind| self.write_kind(*kind))).await;
