@@ -7,7 +7,7 @@ use crate::{
             Client, containerd::Containerd, crane::Crane, docker::Docker, podman::Podman, regctl::Regctl,
             skopeo::Skopeo,
         },
-        settings,
+        settings, waiting,
     },
 };
 use std::{
@@ -24,6 +24,8 @@ pub const LAYER: u64 = 64;
 const LONG_LAYER: u64 = 1024;
 /// How many of skopeo's pushes have one large layer among them: more would fill the disk.
 const LARGE_EVERY: u32 = 6;
+/// A phase at most, however slow the clients are.
+const PHASE: Duration = Duration::from_mins(10);
 /// Between a failure and the next try, as jobs do that try again: a client that fails at once would do nothing else.
 const BREATH: Duration = Duration::from_millis(500);
 /// What is pulled.
@@ -120,6 +122,23 @@ impl Crew {
     pub fn has_taken_part(&self, ledger: &Ledger) -> bool {
         self.once.iter().all(|client| ledger.count(self.lane.side, client.name()) >= 3)
     }
+}
+
+/// Lasts its share of the time, and until every busy client has ended two more operations.
+pub fn phase(name: &str, ledger: &Ledger, crews: &[Crew]) {
+    let lasts = Duration::from_secs(if settings::long() { 60 } else { 7 });
+    let busy = || crews.iter().flat_map(Crew::busy);
+    let counts =
+        || -> Vec<usize> { busy().map(|(lane, client)| ledger.count(lane.side, client.name())).collect() };
+    let (began, before) = (Instant::now(), counts());
+    waiting::holds(name, PHASE, || {
+        began.elapsed() >= lasts && counts().iter().zip(&before).all(|(now, then)| *now >= then + 2)
+    });
+    println!(
+        "  {name}: {:.0} s, {} operations so far",
+        began.elapsed().as_secs_f64(),
+        counts().iter().sum::<usize>()
+    );
 }
 
 /// How many ended pushes and pulls of each client met something.

@@ -2,7 +2,7 @@
 //! and stops when its last request has ended.
 
 use crate::{
-    crew::{Crew, LAYER, SEED, StopAtEnd},
+    crew::{Crew, LAYER, SEED, StopAtEnd, phase},
     lane::{Lane, Ledger},
     support::{
         balancer::{Balancer, Choice},
@@ -10,7 +10,7 @@ use crate::{
         gate::{self, Gate},
         harbor::{self, Harbor, Replica},
         image::Image,
-        settings, waiting,
+        waiting,
     },
 };
 use std::{
@@ -18,10 +18,10 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// How long one phase may take to see each client's operations, beyond its duration.
+/// How long the clients may take for a push and a pull each.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 #[test]
@@ -112,21 +112,4 @@ impl Fronts {
 
 fn configuration(replicas: &[SocketAddr], known: Option<&Path>) -> String {
     gate::configuration(replicas, "auto", known.as_slice())
-}
-
-/// Lasts its share of the time, and until every busy client has ended two more operations.
-fn phase(name: &str, ledger: &Ledger, crews: &[Crew]) {
-    let lasts = Duration::from_secs(if settings::long() { 60 } else { 7 });
-    let busy = || crews.iter().flat_map(Crew::busy);
-    let counts =
-        || -> Vec<usize> { busy().map(|(lane, client)| ledger.count(lane.side, client.name())).collect() };
-    let (began, before) = (Instant::now(), counts());
-    waiting::holds(name, PATIENCE, || {
-        began.elapsed() >= lasts && counts().iter().zip(&before).all(|(now, then)| *now >= then + 2)
-    });
-    println!(
-        "  {name}: {:.0} s, {} operations so far",
-        began.elapsed().as_secs_f64(),
-        counts().iter().sum::<usize>()
-    );
 }

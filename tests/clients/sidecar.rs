@@ -2,7 +2,7 @@
 //! file and nothing else, so that another side's token is known by that side's public key and signed again with its own.
 
 use crate::{
-    crew::{Crew, SEED, StopAtEnd},
+    crew::{Crew, SEED, StopAtEnd, phase},
     lane::{Lane, Ledger},
     support::{
         balancer::{Balancer, Choice},
@@ -10,7 +10,7 @@ use crate::{
         gate::{self, Gate},
         harbor::{Harbor, Replica},
         image::Image,
-        ports, settings, waiting,
+        ports, waiting,
     },
 };
 use std::{
@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Layers of the images that are pushed and pulled, MiB.
@@ -132,17 +132,4 @@ fn secret(harbor: &Harbor) -> PathBuf {
 
 fn write(path: &Path) {
     fs::write(path, "a secret that all sidecars of this Harbor have\n").expect("a secret");
-}
-
-/// Lasts its share of the time, and until every busy client has ended two more operations.
-fn phase(name: &str, ledger: &Ledger, crews: &[Crew]) {
-    let lasts = Duration::from_secs(if settings::long() { 60 } else { 5 });
-    let busy = || crews.iter().flat_map(Crew::busy);
-    let counts =
-        || -> Vec<usize> { busy().map(|(lane, client)| ledger.count(lane.side, client.name())).collect() };
-    let (began, before) = (Instant::now(), counts());
-    waiting::holds(name, PATIENCE, || {
-        began.elapsed() >= lasts && counts().iter().zip(&before).all(|(now, then)| *now >= then + 2)
-    });
-    println!("  {name}: {:.0} s", began.elapsed().as_secs_f64());
 }

@@ -39,10 +39,20 @@ fn a_disk_that_gives_no_room_even_for_the_log_stops_nothing() {
 #[test]
 fn tidegate_starts_beside_a_store_whose_disk_is_full_and_takes_it_up_when_there_is_room() {
     let scene = Scene::new();
-    let Some(disk) = Disk::mounted(&scene.stage) else {
-        return scene.starts(&limited(), limit_to_nothing, |gate| limit(gate, "unlimited"));
+    let degraded = |gate: &Gate| readiness(gate).contains("degraded: store, since 20");
+    if let Some(disk) = Disk::mounted(&scene.stage) {
+        // Of a file that was large enough already some room is left.
+        let goes_on = |gate: &Gate| degraded(gate) || readiness(gate) == "ready\n";
+        scene.starts(&disk.starter(), |_| disk.fill(), goes_on, |_| disk.empty());
+    }
+    let scene = Scene::new();
+    let limit_it = scene.stage.path("limit-it");
+    let fill = |_: &Gate| fs::write(&limit_it, "").expect("a file");
+    let empty = |gate: &Gate| {
+        fs::remove_file(&limit_it).expect("it goes");
+        limit(gate, "unlimited");
     };
-    scene.starts(&disk.starter(), |_| disk.fill(), |_| disk.empty());
+    scene.starts(&limited_if(&limit_it), fill, degraded, empty);
 }
 
 /// A file system that the kernel has made read-only after an error of its disk.
@@ -120,7 +130,13 @@ impl Scene {
     }
 
     /// Full when it starts.
-    fn starts(&self, starter: &[String], fill: impl Fn(&Gate), empty: impl Fn(&Gate)) {
+    fn starts(
+        &self,
+        starter: &[String],
+        fill: impl Fn(&Gate),
+        goes_on: impl Fn(&Gate) -> bool,
+        empty: impl Fn(&Gate),
+    ) {
         let mut gate = self.gate(starter);
         gate.kill();
         fill(&gate);
@@ -128,7 +144,7 @@ impl Scene {
         gate.begin_again();
         fill(&gate);
         gate.becomes_ready();
-        waiting::holds("degraded", PATIENCE, || readiness(&gate).contains("degraded: store, since 20"));
+        waiting::holds("it goes on, and says how the store is", PATIENCE, || goes_on(&gate));
         let answer = pull(MANIFEST).bearer(&token(gate.address, DEV, SCOPE)).at(gate.address);
         assert_eq!(answer.status, 200, "{}", gate.tail());
         empty(&gate);
@@ -249,6 +265,14 @@ fn limited() -> Vec<String> {
     let script = "trap '' XFSZ; exec \"$@\"";
     let admin = "TIDEGATE_ADMIN__TOKEN=a token of the operator's";
     ["sh", "-c", script, "sh", "env", admin].map(str::to_owned).into()
+}
+
+/// One that may write nothing to any file from its start on, where this file is there.
+fn limited_if(limit_it: &Path) -> Vec<String> {
+    let script = format!("if [ -e '{}' ]; then ulimit -S -f 0; fi; {}", limit_it.display(), limited()[2]);
+    let mut starter = limited();
+    starter[2] = script;
+    starter
 }
 
 /// No file of its may be written past its first byte.
