@@ -53,7 +53,7 @@ pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Re
     let ring = keys(&settings, now, &mut report);
     certificates(&settings, clock, &mut report);
     admin_token(&settings, &mut report);
-    report.faults.extend(seal_keys(&settings));
+    store_files(&settings, clock, &mut report);
     peers(&settings, clock, &mut report);
     former_secrets(&settings, now, &mut report);
     if is_sound {
@@ -234,15 +234,19 @@ fn former_secrets(settings: &Settings, now: UnixTime, report: &mut Report) {
     }
 }
 
-fn seal_keys(settings: &Settings) -> Option<Fault> {
-    let (path, found, remedy) = store::seal_key_fault(settings)?;
-    Some(Fault {
+fn store_files(settings: &Settings, clock: &Clock, report: &mut Report) {
+    let fault = |key: &str, expected: &str, (path, found, remedy): (PathBuf, String, &str)| Fault {
         place: Place::Path(path),
-        key: "store.seal_key_files".to_owned(),
+        key: key.to_owned(),
         found,
-        expected: "a key of 32 bytes in base64".to_owned(),
+        expected: expected.to_owned(),
         remedy: remedy.to_owned(),
-    })
+    };
+    let seals = store::seal_key_faults(settings).into_iter();
+    let seals = seals.map(|of| fault("store.seal_key_files", "a key of 32 bytes in base64", of));
+    report.faults.extend(seals);
+    report.faults.extend(store::file_fault(settings).map(|of| fault("store.url", "", of)));
+    warnings("store", store::warnings(settings, clock).into_iter(), report);
 }
 
 fn admin_token(settings: &Settings, report: &mut Report) {

@@ -239,6 +239,9 @@ async fn store(
     let opened = store::open(settings, clock)?;
     let Some(store) = &opened.store else {
         kept_graces::without_a_store(shared);
+        if opened.is_lost {
+            shared.keys.trust_held_only(true, clock.now());
+        }
         return Ok((opened, None));
     };
     let window = translate::policy(&settings.keys).window();
@@ -254,9 +257,9 @@ async fn store(
     let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone(), window);
     let (applied, evidence) = (seen_keys.applied(), shared.evidence.clone());
     let replicas = Arc::new(Replicas::new(store.clone(), us()?, clock.clone(), applied, evidence));
-    let is_read = seen_keys.begin().await;
+    seen_keys.begin(opened.is_lost).await;
     background.spawn(store.clone().run(stopped.clone()));
-    background.spawn(stop_at(seen_keys.run(is_read), stopped.clone()));
+    background.spawn(stop_at(seen_keys.run(), stopped.clone()));
     background.spawn(stop_at(replicas.clone().run(), stopped.clone()));
     let graces = KeptGraces::new(store.clone(), shared.clone());
     graces.begin().await;

@@ -6,6 +6,7 @@ mod look;
 mod told;
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -275,6 +276,13 @@ impl KeyShelf {
     pub fn trust_held_only(&self, is_unknown: bool, now: UnixTime) {
         let mut keeper = lock(&self.keeper);
         let (ring, changes) = keeper.trust_held_only(is_unknown, now);
+        self.publish(&keeper, ring, &changes, now);
+    }
+
+    /// Keys that may have been retired, by the names of their records: see [`Keeper::doubt`].
+    pub fn doubt(&self, places: BTreeSet<String>, now: UnixTime) {
+        let mut keeper = lock(&self.keeper);
+        let (ring, changes) = keeper.doubt(places, now);
         self.publish(&keeper, ring, &changes, now);
     }
 

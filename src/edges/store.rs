@@ -12,9 +12,9 @@ mod server;
 
 pub use self::{
     backend::{Backend, Cursor, Doing, Ear, Kept, Page, StoreFault, Write, Written},
-    embedded::{Embedded, OpenStoreFault},
+    embedded::{Embedded, NotNow, OpenStoreFault, set_aside},
     front::{Health, Loaded, Store},
     memory::Memory,
-    seal_files::{SealFileFault, seal_ring},
+    seal_files::{SealFileFault, is_open_to_all, seal_ring},
     server::{Form, Password, Server, ServerSettings, ServerTls},
 };

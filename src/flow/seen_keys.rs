@@ -31,6 +31,9 @@ use crate::{
 /// moves it at every probe.
 const MOVES: Duration = Duration::from_secs(10);
 
+/// How long the start waits for the store, whatever that does.
+const BEGINS: Duration = Duration::from_secs(10);
+
 /// What the store is kept up to date with, and what is kept up to date with the store.
 #[derive(Clone)]
 pub struct Shelves {
@@ -57,6 +60,16 @@ pub struct SeenKeys {
     revoked: BTreeMap<String, Revocation>,
     order: Option<Order>,
     applied: watch::Sender<Applied>,
+    trust: Trust,
+}
+
+/// Whether it is known what was retired (A20).
+#[derive(Clone, Copy, Debug, Default)]
+struct Trust {
+    /// What was known of it is gone: nothing that the store says makes up for that.
+    is_lost: bool,
+    is_read: bool,
+    is_held_only: bool,
 }
 
 impl SeenKeys {
@@ -73,6 +86,7 @@ impl SeenKeys {
             revoked: BTreeMap::new(),
             order: None,
             applied: watch::Sender::default(),
+            trust: Trust::default(),
         }
     }
 
@@ -81,32 +95,41 @@ impl SeenKeys {
         self.applied.subscribe()
     }
 
-    /// Takes into the ring what the store holds. Until it could be read for the first time, only keys that endpoints
-    /// are seen to hold verify (A20).
-    pub async fn begin(&mut self) -> bool {
-        let is_read = self.recall().await.is_ok();
-        if !is_read {
+    /// Takes into the ring what the store holds. Until that could be read for the first time, and says everything that
+    /// was retired, only keys that endpoints are seen to hold verify (A20). `is_lost`: what it said before is gone.
+    pub async fn begin(&mut self, is_lost: bool) {
+        let read = time::timeout(BEGINS, self.recall()).await;
+        self.trust.is_read = read.is_ok_and(|read| read.is_ok());
+        self.trust.is_lost = is_lost;
+        if is_lost || !self.trust.is_read || !self.store.unopened(Kind::Revocation).is_empty() {
+            self.trust.is_held_only = true;
             self.shelves.keys.trust_held_only(true, self.clock.now());
+            tracing::warn!(
+                store.name = self.store.name(),
+                "not everything that was retired is known; only keys that an endpoint is seen to hold verify"
+            );
         }
-        is_read
     }
 
-    /// First what is revoked, which beats everything (A9); then windows, which say how long keys verify.
+    /// First what is revoked, which beats everything (A9), and whatever becomes of the rest; then windows, which say
+    /// how long keys verify.
     async fn recall(&mut self) -> Result<(), StoreFault> {
         let revoked = self.store.load(Kind::Revocation).await?;
-        let windows = self.store.load(Kind::Window).await?;
-        let seen = self.store.load(Kind::Key).await?;
-        // What another replica keeps is its own, but for what was kept when this one was told to keep none.
-        let asks = self.shelves.keys.keeps_private() || self.private.is_none();
-        let private = if asks { Some(self.store.load(Kind::Private).await?) } else { None };
         let now = self.clock.now();
+        self.revoke(&revoked, now);
+        let windows = self.store.load(Kind::Window).await?;
         let applied = Applied::of(&revoked, &windows);
-        self.revoke(revoked, now);
         if let Some(order) = applied.window {
             self.shelves.windows.take(order);
         }
         self.order = applied.window;
         self.shelves.keys.set_window(self.shelves.windows.open(now), now);
+        self.applied.send_if_modified(|known| {
+            let is_new = *known != applied;
+            *known = applied;
+            is_new
+        });
+        let seen = self.store.load(Kind::Key).await?;
         self.kept.clear();
         for record in seen {
             match SeenKey::read(&record.plain) {
@@ -114,32 +137,39 @@ impl SeenKeys {
                 Err(fault) => unusable(Kind::Key, &record.key, &fault),
             }
         }
-        self.shelves.keys.recall(self.kept.values().cloned(), now);
-        if let Some(private) = private {
+        self.shelves.keys.recall(self.kept.values().cloned(), self.clock.now());
+        // What another replica keeps is its own, but for what was kept when this one was told to keep none.
+        if self.shelves.keys.keeps_private() || self.private.is_none() {
+            let private = self.store.load(Kind::Private).await?;
             self.private = Some(private.iter().map(|record| record.key.clone()).collect());
-            self.recall_private(private, now);
+            self.recall_private(private, self.clock.now());
         }
-        self.applied.send_if_modified(|known| {
-            let is_new = *known != applied;
-            *known = applied;
-            is_new
-        });
         Ok(())
     }
 
-    fn revoke(&mut self, records: Vec<Loaded>, now: UnixTime) {
+    fn revoke(&mut self, records: &[Loaded], now: UnixTime) {
         self.revoked.clear();
+        // Of what doesn't open, or can't be read, the name says which key it may be about.
+        let mut doubted = self.store.unopened(Kind::Revocation);
         for record in records {
+            let name = record.key.clone();
             match Revocation::read(&record.plain).map(|revocation| (revocation.key(), revocation)) {
                 Ok((Some(Ok(key)), revocation)) => {
                     self.shelves.keys.ban(Arc::new(key), revocation.at(), now);
-                    self.revoked.insert(record.key, revocation);
+                    self.revoked.insert(name, revocation);
                 }
-                Ok((None, revocation)) => drop(self.revoked.insert(record.key, revocation)),
-                Ok((Some(Err(fault)), _)) => unusable(Kind::Revocation, &record.key, &fault),
-                Err(fault) => unusable(Kind::Revocation, &record.key, &fault),
+                Ok((None, revocation)) => drop(self.revoked.insert(name, revocation)),
+                Ok((Some(Err(fault)), _)) => {
+                    unusable(Kind::Revocation, &name, &fault);
+                    doubted.insert(name);
+                }
+                Err(fault) => {
+                    unusable(Kind::Revocation, &name, &fault);
+                    doubted.insert(name);
+                }
             }
         }
+        self.shelves.keys.doubt(doubted, now);
         if self.shelves.revocations.take(self.revoked.values().cloned()) {
             self.shelves.answers.forget_all();
         }
@@ -160,11 +190,11 @@ impl SeenKeys {
     }
 
     /// Writes what changed in the ring, and reads what changed in the store; never ends.
-    pub async fn run(mut self, mut is_read: bool) {
+    pub async fn run(mut self) {
         let shelves = self.shelves.clone();
         let (mut store, mut windows) = (self.store.changes(), shelves.windows.changes());
         loop {
-            if is_read {
+            if self.trust.is_read {
                 self.write();
             }
             let again = tokio::select! {
@@ -175,10 +205,19 @@ impl SeenKeys {
                 told = store.changed() => told.is_ok(),
             };
             // A store that couldn't be read at the start tells when it is there.
-            if again && self.recall().await.is_ok() && !is_read {
-                is_read = true;
-                shelves.keys.trust_held_only(false, self.clock.now());
+            if again && self.recall().await.is_ok() {
+                self.trust.is_read = true;
+                self.trust_all_if_known();
             }
+        }
+    }
+
+    /// Not the other way round: what is known by now isn't forgotten because a record is changed in the store.
+    fn trust_all_if_known(&mut self) {
+        let is_known = !self.trust.is_lost && self.store.unopened(Kind::Revocation).is_empty();
+        if self.trust.is_held_only && is_known {
+            self.trust.is_held_only = false;
+            self.shelves.keys.trust_held_only(false, self.clock.now());
         }
     }
 

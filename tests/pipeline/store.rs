@@ -174,26 +174,128 @@ fn a_sidecar_that_restarts_after_the_secret_changed_signs_for_a_core_that_holds_
 #[test]
 fn a9_a_key_retired_at_once_stays_retired_after_a_restart_though_its_file_is_there() {
     let (stage, core) = scene();
-    let admin = stage.path("admin-token");
-    fs::write(&admin, "a token of the operator's").expect("the token file");
-    let start = || {
-        let variable = format!("TIDEGATE_ADMIN__TOKEN_FILE={}", admin.display());
-        Gate::start_by(&["env", &variable], &setup(&core, &file(&stage)).text())
-    };
-    let mut gate = start();
+    let mut gate = administered(&stage, &core);
     let token = token(gate.address, DEV, SCOPE);
     assert_eq!(pulled(&gate, &token), 200);
-    let retire = format!("/v1/keys/{}/retire", kid(0).replace(':', "%3A"));
-    let ask = Ask::new("POST", &retire).on(&gate.admin.to_string()).body("");
-    assert_eq!(ask.bearer("a token of the operator's").at(gate.admin).status, 200);
+    assert_eq!(retire(&gate, 0), 200);
     is_written(&gate);
     gate.signal("KILL");
     gate.ends(PATIENCE);
-    let gate = start();
+    let gate = administered(&stage, &core);
     is_in_state(&gate, 0, "retired");
     assert_eq!(pulled(&gate, &token), 401, "{}", gate.tail());
     let alarms = status(&gate)["alarms"].to_string();
     assert!(alarms.contains("which is retired here"), "core still holds it, and that is told: {alarms}");
+}
+
+const OPERATOR: &str = "a token of the operator's";
+
+/// A process whose operator has a token.
+fn administered(stage: &Stage, core: &Replica) -> Gate {
+    let admin = stage.path("admin-token");
+    fs::write(&admin, OPERATOR).expect("the token file");
+    let variable = format!("TIDEGATE_ADMIN__TOKEN_FILE={}", admin.display());
+    Gate::start_by(&["env", &variable], &setup(core, &file(stage)).text())
+}
+
+fn retire(gate: &Gate, key: usize) -> u16 {
+    let path = format!("/v1/keys/{}/retire", kid(key).replace(':', "%3A"));
+    Ask::new("POST", &path).on(&gate.admin.to_string()).body("").bearer(OPERATOR).at(gate.admin).status
+}
+
+/// What `serve` says before it ends by itself, which it does with an error.
+fn refused(stage: &Stage, text: &str) -> String {
+    let configuration = stage.path("refused.toml");
+    fs::write(&configuration, text).expect("a file");
+    let output = Command::new(settings::tidegate())
+        .args(["serve", "--config"])
+        .arg(&configuration)
+        .output()
+        .expect("tidegate runs");
+    assert_ne!(output.status.code(), Some(0));
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+#[test]
+fn a20_no_sealing_key_is_made_beside_records_that_another_one_sealed() {
+    let (stage, core) = scene();
+    let gate = setup(&core, &file(&stage)).start();
+    is_in_state(&gate, 0, "signing");
+    is_written(&gate);
+    stop(gate);
+    let key = stage.path("state/seal.key");
+    let kept = fs::read(&key).expect("the sealing key");
+    fs::remove_file(&key).expect("it goes");
+    let text = setup(&core, &file(&stage)).text();
+    let said = refused(&stage, &format!("{text}\n[[listener]]\naddress = \"127.0.0.1:0\"\n"));
+    assert!(said.contains("seal.key") && said.contains("put it back from its back-up"), "{said}");
+    assert!(!key.exists());
+    fs::write(&key, kept).expect("it is put back");
+    let gate = setup(&core, &file(&stage)).start();
+    assert!(gate.metrics().sum("tidegate_store_unopened_records", &[]) < 0.5, "{}", gate.tail());
+}
+
+#[test]
+fn a20_a_key_whose_retirement_doesnt_open_isnt_trusted_and_can_be_retired_again() {
+    let (stage, core) = scene();
+    let gate = administered(&stage, &core);
+    let token = token(gate.address, DEV, SCOPE);
+    assert_eq!(retire(&gate, 0), 200);
+    is_written(&gate);
+    stop(gate);
+    // Another one in its place: a restored back-up of the wrong machine.
+    let (key, other) = (stage.path("state/seal.key"), seal::written(&[9; seal::KEY]));
+    let kept = fs::read(&key).expect("the sealing key");
+    fs::write(&key, other.as_bytes()).expect("another one");
+    let gate = administered(&stage, &core);
+    is_in_state(&gate, 0, "announced");
+    assert_eq!(pulled(&gate, &token), 401, "{}", gate.tail());
+    let alarms = status(&gate)["alarms"].to_string();
+    assert!(alarms.contains("may say what was retired at once"), "{alarms}");
+    assert_eq!(retire(&gate, 0), 200);
+    is_written(&gate);
+    stop(gate);
+    let gate = administered(&stage, &core);
+    is_in_state(&gate, 0, "retired");
+    stop(gate);
+    fs::write(&key, kept).expect("it is put back");
+    let gate = administered(&stage, &core);
+    is_in_state(&gate, 0, "retired");
+    assert_eq!(pulled(&gate, &token), 401, "{}", gate.tail());
+}
+
+#[test]
+fn a20_until_an_operator_has_seen_to_a_torn_store_only_held_keys_verify() {
+    let (stage, core) = scene();
+    let (path, listed) = (stage.path("state/store.redb"), stage.path("listed.pem"));
+    hold(&listed, 1);
+    let entry = format!("{{ file = \"{}\", state = \"verifying\" }}", listed.display());
+    let start = || setup(&core, &file(&stage)).source(&entry).start();
+    stop(start());
+    fs::write(&path, b"another program's file ".repeat(1_000)).expect("it is torn");
+    for _ in 0..2 {
+        let gate = start();
+        assert_eq!(pulled(&gate, &token(gate.address, DEV, SCOPE)), 200, "{}", gate.tail());
+        is_in_state(&gate, 0, "signing");
+        is_in_state(&gate, 1, "announced");
+        let alarms = gate.alarms(&path).concat();
+        assert!(alarms.contains("what was retired at once is known no more"), "{alarms}");
+        stop(gate);
+    }
+    set_aside_is_removed(&path);
+    is_in_state(&start(), 1, "verifying");
+}
+
+#[test]
+fn records_under_another_name_of_the_deployment_are_told_of() {
+    let (stage, core) = scene();
+    let gate = setup(&core, &file(&stage)).start();
+    is_in_state(&gate, 0, "signing");
+    is_written(&gate);
+    stop(gate);
+    let gate = setup(&core, &file(&stage)).top("deployment = \"harbor\"").start();
+    let alarms = gate.alarms(&stage.path("state/store.redb")).concat();
+    assert!(alarms.contains("which count for nothing here"), "{alarms}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn fixture(version: &str, name: &str) -> Vec<u8> {
 fn opened(version: &str, place: &Place, name: &str) -> Vec<u8> {
     let key = SealKey::parse(&fixture(version, "seal.key")).expect("a sealing key");
     let seals = SealRing::new("harbor", key, vec![]);
-    seals.open(place, 3, &fixture(version, name)).expect("it opens").plain.to_vec()
+    seals.open(place, 3, None, &fixture(version, name)).expect("it opens").plain.to_vec()
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn write_the_fixtures_of_this_version() {
     };
     let at = UnixTime(1_760_000_000);
     let of_key = Place::new(Kind::Key, name);
-    let sealed = |place: &Place, plain: &[u8]| seals.seal(place, 3, plain).expect("sealed");
+    let sealed = |place: &Place, plain: &[u8]| seals.seal(place, 3, None, plain).expect("sealed");
     write("key-signing.sealed", &sealed(&of_key, &seen(Life::Signing { seen: at }).write()));
     let life = Life::Verifying { signed_until: at, until: UnixTime(1_760_001_860) };
     write("key-verifying.sealed", &sealed(&of_key, &seen(life).write()));

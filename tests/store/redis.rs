@@ -13,7 +13,7 @@ use tidegate::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    behaviour::{every, kept, place, put},
+    behaviour::{every, kept, place, put, write},
     servers::{Certificates, Cluster, Failover, PASSWORD, PATIENCE, Redis, server, settings_of},
     support::waiting,
 };
@@ -92,6 +92,57 @@ async fn a_user_with_few_rights_writes_and_is_told_where_it_may_listen() {
     }
 }
 
+/// What others need beside that: `SELECT` for a numbered database, `ROLE` behind Sentinel, `CLUSTER SLOTS` in a Cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_the_rights_of_its_form_writes_and_without_them_doesnt() {
+    let (one, behind, cluster) = (Redis::start(&[]), Failover::start(), Cluster::start());
+    let nodes: Vec<&Redis> = cluster.nodes.iter().collect();
+    let forms = [
+        (Form::One, one.address, vec![&one], 1, "+select"),
+        (Form::Sentinel, behind.sentinel, vec![&behind.master], 0, "+role"),
+        (Form::Cluster, nodes[0].address, nodes.clone(), 0, "+cluster|slots"),
+    ];
+    for (form, at, servers, database, right) in forms {
+        for is_given in [false, true] {
+            let user = if is_given { "with" } else { "without" };
+            for server in &servers {
+                let password = format!(">{PASSWORD}");
+                let mut rights = vec!["ACL", "SETUSER", user, "on", &password, "~tidegate:*"];
+                rights.extend("+hget +hset +hdel +hscan +hincrby +eval".split(' '));
+                rights.extend(is_given.then_some(right));
+                assert_eq!(server.ask(&rights).trim(), "OK");
+            }
+            let settings = settings_of(form, &[at], "d");
+            let user = Some(user.to_owned());
+            let store = Server::new(tidegate::edges::store::ServerSettings { user, database, ..settings });
+            let written = store.put(vec![write("a", None, Some(kept(1, "x")))]).await;
+            assert_eq!(written == Ok(vec![Written::Done]), is_given, "{form:?} {right}: {written:?}");
+        }
+    }
+}
+
+/// Text of somebody else's in the place of records is told of, and gone when it is removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_record_is_named_until_it_is_removed() {
+    let redis = Redis::start(&[]);
+    let at = [redis.address];
+    for (field, value) in [("short", "junk"), ("longer", "junk that is long enough for a head")] {
+        redis.ask(&["HSET", "tidegate:d:grant", field, value]);
+    }
+    redis.ask(&["EVAL", r"redis.call('HSET', 'tidegate:d:grant', '\255', 'junk')", "0"]);
+    let running = Running::on(server(Form::One, &at, "d"));
+    running.keep(0..1);
+    assert!(running.store.written_within(PATIENCE).await);
+    assert_eq!(running.store.load(Kind::Grant).await.expect("a store").len(), 1);
+    let health = running.store.health();
+    assert_eq!((health.unopened_count, health.dropped), (3, 0), "{health:?}");
+    assert!(health.unopened.iter().any(|(place, _)| place == "grant/short"), "{health:?}");
+    redis.ask(&["HDEL", "tidegate:d:grant", "short", "longer"]);
+    let count = || running.store.health().unopened_count;
+    tokio::task::block_in_place(|| waiting::holds("they are gone", PATIENCE, || count() == 1));
+    running.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_sentinel() {
     let servers = Failover::start();
@@ -106,6 +157,31 @@ async fn a_cluster_of_three_nodes() {
     every(server(Form::Cluster, &at[..1], "d"), server(Form::Cluster, &at, "e")).await;
     let sizes: Vec<String> = cluster.nodes.iter().map(|node| node.ask(&["DBSIZE"])).collect();
     assert!(sizes.iter().filter(|size| size.trim() != "0").count() > 1, "kinds are spread: {sizes:?}");
+}
+
+/// The one that was named is gone, and then another one stumbles: what is known of the Cluster is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_reached_though_the_node_that_was_named_is_gone() {
+    let cluster = Cluster::start();
+    let named = (cluster.holder_of("tidegate:d:session") + 1) % 3;
+    let holder = &cluster.nodes[cluster.holder_of("tidegate:d:session")];
+    let replica = cluster.replica_of(named);
+    let store = server(Form::Cluster, &[cluster.nodes[named].address], "d");
+    assert_eq!(put(&*store, write("a", None, Some(kept(1, "x")))).await, Written::Done);
+    cluster.nodes[named].signal("KILL");
+    tokio::task::block_in_place(|| {
+        waiting::holds("the replica has its place", PATIENCE, || replica.info("role") == "master");
+    });
+    holder.signal("STOP");
+    assert!(store.get(&place("a")).await.is_err());
+    holder.signal("CONT");
+    let mut found = store.get(&place("a")).await;
+    let began = std::time::Instant::now();
+    while found.is_err() && began.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        found = store.get(&place("a")).await;
+    }
+    assert_eq!(found, Ok(Some(kept(1, "x"))));
 }
 
 /// A store that runs, and ends with the test.

@@ -9,6 +9,7 @@ use crate::{
     app::{
         config::{Fault, Host, Kind, Place, Scope, Settings},
         serve::wiring,
+        store,
     },
     decisions::plan::Held,
     edges::{
@@ -92,6 +93,11 @@ async fn ask_all(settings: &Settings, names: &resolve::Names) -> Asked {
         }
     }
     asked.faults.extend(core_past_its_sidecar(settings).await);
+    // Serving begins without it, so that this keeps nothing from starting either.
+    asked.faults.extend(store::server_fault(settings).await.map(|found| {
+        let remedy = "look at the server, the network, and the user and its rights (docs/store.md)";
+        fault(&settings.store.url.to_string(), "store.url", found, remedy)
+    }));
     asked
 }
 

@@ -80,8 +80,9 @@ impl Operator for Process {
         if !fleet.statuses.iter().any(|s| s.standing == Standing::Healthy) {
             reasons.push("no endpoint answers".to_owned());
         }
-        let degraded = self.health().and_then(|health| health.degraded);
-        let degraded = degraded.map(|(since, _)| format!("store, since {}", since.rfc3339()));
+        let degraded = self.health().and_then(|health| health.degraded).map(|(since, _)| since);
+        let degraded = degraded.or_else(|| self.store.missing_since());
+        let degraded = degraded.map(|since| format!("store, since {}", since.rfc3339()));
         Readiness { ready: reasons.is_empty(), reasons, degraded: degraded.into_iter().collect() }
     }
 

@@ -1,6 +1,10 @@
 //! Seals of records (A21): AES-256-GCM-SIV under a ring of keys of its own. The first key seals, any opens. What a
-//! record is bound to is its deployment, its place and its generation, so that one that was moved, or put back after
-//! it was replaced, doesn't open in its place.
+//! record is bound to is its deployment, its place, its generation and its end, so that one that was moved, put back
+//! after it was replaced, or prolonged doesn't open in its place.
+//!
+//! One that was removed and is put back opens, as long as its end is to come: nobody could tell it from one that
+//! another process wrote anew. So nothing is ended by removing its record: that takes a record of its own
+//! ([`super::revocation`]), which stays.
 
 use std::fmt;
 
@@ -12,9 +16,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 use super::Place;
+use crate::words::clock::UnixTime;
 
 /// First byte of every sealed record: the envelope's version.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The one whose seal didn't hold the record's end.
+const WITHOUT_END: u8 = 1;
 const ID: usize = 8;
 const NONCE: usize = 12;
 /// Bytes of a key.
@@ -169,32 +176,53 @@ impl SealRing {
     }
 
     /// `version, key id, nonce, ciphertext, tag`.
-    pub fn seal(&self, place: &Place, generation: u64, plain: &[u8]) -> Result<Vec<u8>, SealFault> {
-        let sealed = self.first.seal_bound(&self.bound_to(place, generation), plain)?;
+    pub fn seal(
+        &self,
+        place: &Place,
+        generation: u64,
+        expires: Option<UnixTime>,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, SealFault> {
+        let bound = self.bound_to(VERSION, place, generation, expires);
+        let sealed = self.first.seal_bound(&bound, plain)?;
         Ok([&[VERSION], self.first.id.0.as_slice(), &sealed].concat())
     }
 
-    pub fn open(&self, place: &Place, generation: u64, sealed: &[u8]) -> Result<Opened, OpenFault> {
+    pub fn open(
+        &self,
+        place: &Place,
+        generation: u64,
+        expires: Option<UnixTime>,
+        sealed: &[u8],
+    ) -> Result<Opened, OpenFault> {
         let (version, rest) = sealed.split_first().ok_or(OpenFault::Format)?;
-        if *version != VERSION {
+        if ![VERSION, WITHOUT_END].contains(version) {
             return Err(OpenFault::Format);
         }
         let (id, rest) = rest.split_first_chunk::<ID>().ok_or(OpenFault::Format)?;
         let by_first = *id == self.first.id.0;
         let known = std::iter::once(&self.first).chain(&self.others).find(|key| key.id.0 == *id);
         let key = known.ok_or(OpenFault::UnknownKey(SealId(*id)))?;
-        let plain = key.open_bound(&self.bound_to(place, generation), rest)?;
+        let plain = key.open_bound(&self.bound_to(*version, place, generation, expires), rest)?;
         Ok(Opened { plain, by_first })
     }
 
     /// Each part with its length before it, so that no two places look alike.
-    fn bound_to(&self, place: &Place, generation: u64) -> Vec<u8> {
+    fn bound_to(&self, version: u8, place: &Place, generation: u64, expires: Option<UnixTime>) -> Vec<u8> {
         let generation = generation.to_be_bytes();
-        let parts =
-            [self.deployment.as_bytes(), place.kind.name().as_bytes(), place.key.as_bytes(), &generation];
+        let expires = expires.map(|at| at.0.to_be_bytes());
+        let end = expires.as_ref().map_or(&[][..], |at| at);
+        let parts = [
+            self.deployment.as_bytes(),
+            place.kind.name().as_bytes(),
+            place.key.as_bytes(),
+            &generation,
+            end,
+        ];
+        let count = if version == WITHOUT_END { 4 } else { parts.len() };
         let with_length = |part: &[u8]| [&(part.len() as u64).to_be_bytes(), part].concat();
-        let parts = parts.into_iter().flat_map(with_length);
-        b"tidegate record".iter().copied().chain([VERSION]).chain(parts).collect()
+        let parts = parts.into_iter().take(count).flat_map(with_length);
+        b"tidegate record".iter().copied().chain([version]).chain(parts).collect()
     }
 }
 
@@ -214,39 +242,58 @@ mod tests {
     #[test]
     fn a21_a_record_opens_only_where_and_as_it_was_sealed() {
         let ring = SealRing::new("d", key(1), vec![]);
-        let sealed = ring.seal(&place("a"), 7, b"plain").expect("sealed");
+        let sealed = ring.seal(&place("a"), 7, None, b"plain").expect("sealed");
         assert!(!sealed.windows(5).any(|part| part == b"plain"));
-        assert_eq!(ring.open(&place("a"), 7, &sealed).expect("open").plain.as_slice(), b"plain");
+        assert_eq!(ring.open(&place("a"), 7, None, &sealed).expect("open").plain.as_slice(), b"plain");
         let other = Place::new(Kind::Window, "a");
         for (place, generation, why) in
             [(&place("b"), 7, "moved"), (&place("a"), 6, "put back"), (&other, 7, "another kind")]
         {
-            assert_eq!(ring.open(place, generation, &sealed).map(|_| ()), Err(OpenFault::Broken), "{why}");
+            assert_eq!(
+                ring.open(place, generation, None, &sealed).map(|_| ()),
+                Err(OpenFault::Broken),
+                "{why}"
+            );
         }
         let elsewhere = SealRing::new("e", key(1), vec![]);
-        assert_eq!(elsewhere.open(&place("a"), 7, &sealed).map(|_| ()), Err(OpenFault::Broken));
+        assert_eq!(elsewhere.open(&place("a"), 7, None, &sealed).map(|_| ()), Err(OpenFault::Broken));
+    }
+
+    #[test]
+    fn a21_a_record_doesnt_open_with_another_end() {
+        let ring = SealRing::new("d", key(1), vec![]);
+        for end in [None, Some(UnixTime(7))] {
+            let sealed = ring.seal(&place("a"), 1, end, b"plain").expect("sealed");
+            for given in [None, Some(UnixTime(0)), Some(UnixTime(7)), Some(UnixTime(8))] {
+                let opens = ring.open(&place("a"), 1, given, &sealed).is_ok();
+                assert_eq!(opens, given == end, "{end:?} {given:?}");
+            }
+            let mut former = sealed;
+            former[0] = WITHOUT_END;
+            assert!(ring.open(&place("a"), 1, end, &former).is_err(), "nor as what had none in its seal");
+        }
     }
 
     #[test]
     fn a21_a_record_with_any_byte_changed_or_cut_doesnt_open() {
         let ring = SealRing::new("d", key(1), vec![]);
-        let sealed = ring.seal(&place("a"), 1, b"plain").expect("sealed");
+        let sealed = ring.seal(&place("a"), 1, None, b"plain").expect("sealed");
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(ring.open(&place("a"), 1, &changed).is_err(), "byte {at}");
-            assert!(ring.open(&place("a"), 1, &sealed[..at]).is_err(), "cut at {at}");
+            assert!(ring.open(&place("a"), 1, None, &changed).is_err(), "byte {at}");
+            assert!(ring.open(&place("a"), 1, None, &sealed[..at]).is_err(), "cut at {at}");
         }
     }
 
     #[test]
     fn the_first_key_seals_and_any_opens() {
-        let former = SealRing::new("d", key(1), vec![]).seal(&place("a"), 1, b"x").expect("sealed");
+        let former = SealRing::new("d", key(1), vec![]).seal(&place("a"), 1, None, b"x").expect("sealed");
         let ring = SealRing::new("d", key(2), vec![key(1)]);
-        assert!(!ring.open(&place("a"), 1, &former).expect("open").by_first);
-        let again = ring.seal(&place("a"), 2, b"x").expect("sealed");
-        assert!(ring.open(&place("a"), 2, &again).expect("open").by_first);
-        let without = SealRing::new("d", key(2), vec![]).open(&place("a"), 1, &former);
+        assert!(!ring.open(&place("a"), 1, None, &former).expect("open").by_first);
+        let again = ring.seal(&place("a"), 2, None, b"x").expect("sealed");
+        assert!(ring.open(&place("a"), 2, None, &again).expect("open").by_first);
+        let without = SealRing::new("d", key(2), vec![]).open(&place("a"), 1, None, &former);
         assert_eq!(without.map(|_| ()), Err(OpenFault::UnknownKey(key(1).id())));
     }
 

@@ -11,7 +11,7 @@ use super::{
     learned,
 };
 use crate::{
-    decisions::key::Key,
+    decisions::{key::Key, record::seen_key::place_of},
     words::{clock::UnixTime, kid::Kid},
 };
 
@@ -51,8 +51,11 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime, view: View) 
     let learned = learned.filter_map(|l| l.entry(policy, now, listed_end(keeper, l.key())));
     let mut entries = once_each(current.chain(former).chain(past).chain(learned), now);
     let is_held = |entry: &Entry| keeper.held_only.as_ref().is_none_or(|held| held.contains(entry.key.kid()));
+    let is_doubted = |entry: &Entry| {
+        !keeper.doubted.is_empty() && keeper.doubted.contains(&place_of(entry.key.spki_digest()))
+    };
     for entry in &mut entries {
-        if entry.state(now).verifies() && !is_held(entry) {
+        if entry.state(now).verifies() && (!is_held(entry) || is_doubted(entry)) {
             // Known, and not to be trusted yet.
             (entry.state, entry.from) = (State::Announced, None);
         }

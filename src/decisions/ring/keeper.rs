@@ -1,6 +1,9 @@
 //! How the ring changes: a source shows its keys or a fault, time passes, an operator retires a key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{
     Ending, Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble,
@@ -117,6 +120,8 @@ pub struct Keeper {
     pub(super) past: Vec<Past>,
     /// Where it isn't known what was retired, only keys that an endpoint was seen to hold verify: those (A20).
     pub(super) held_only: Option<Vec<Kid>>,
+    /// Keys of which a record says perhaps that they were retired, by the names of their records.
+    pub(super) doubted: BTreeSet<String>,
     /// The upgrade window that was open when last somebody said so.
     window: Option<Open>,
     /// What peers published.
@@ -138,6 +143,7 @@ impl Keeper {
             banned_at: HashMap::new(),
             past: vec![],
             held_only: None,
+            doubted: BTreeSet::new(),
             window: None,
             learned: vec![],
             recalls_own: false,
@@ -250,6 +256,12 @@ impl Keeper {
     /// (A20), until it is known.
     pub fn trust_held_only(&mut self, is_unknown: bool, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
         self.held_only = is_unknown.then(Vec::new);
+        self.refresh(now)
+    }
+
+    /// These keys, by the names of their records, may have been retired: they aren't trusted until that is known.
+    pub fn doubt(&mut self, places: BTreeSet<String>, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        self.doubted = places;
         self.refresh(now)
     }
 

@@ -37,12 +37,14 @@ pub struct Write {
 }
 
 /// What became of a [`Write`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// It will be there after a crash as well.
     Done,
     /// Another generation, or none, is there: nothing was changed.
     Other(Option<u64>),
+    /// The store didn't do it, and says why; what else it was asked it may well have done.
+    Refused(String),
 }
 
 /// Where a reading in pages goes on; only the store that gave it can read it.
@@ -53,6 +55,8 @@ pub struct Cursor(pub(super) String);
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     pub records: Vec<(String, Kept)>,
+    /// The names of what is in the place of records, and can be none.
+    pub junk: Vec<String>,
     /// `None` = that was the last.
     pub next: Option<Cursor>,
 }
@@ -103,6 +107,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn name(&self) -> &str;
 }
 
+/// Bytes of a record, at most. Ours have a few thousand; what is longer was put there by somebody else.
+pub(super) const LONGEST: usize = 256 << 10;
+
 impl Kept {
     const HEAD: usize = 16;
     const NEVER: i64 = i64::MAX;
@@ -114,6 +121,9 @@ impl Kept {
     }
 
     pub(super) fn read(bytes: &[u8]) -> Result<Self, StoreFault> {
+        if bytes.len() > 2 * LONGEST {
+            return Err(StoreFault::Foreign);
+        }
         let (head, sealed) = bytes.split_first_chunk::<{ Self::HEAD }>().ok_or(StoreFault::Foreign)?;
         let number = |part: &[u8]| <[u8; 8]>::try_from(part).map_err(|_| StoreFault::Foreign);
         let (generation, expires) = head.split_at(Self::HEAD / 2);

@@ -2,14 +2,17 @@
 //! thread of its own.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, OpenOptions},
     io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
+use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
     TableDefinition,
@@ -26,6 +29,12 @@ use crate::{
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Bytes of the file that are held in memory.
 const CACHE: usize = 8 << 20;
+/// Calls that wait for the disk: past it, it doesn't answer.
+const JOBS: usize = 32;
+/// How long the start waits for it.
+const OPENS: Duration = Duration::from_secs(10);
+/// What is no store has this before the time in its name's ending.
+const ASIDE: &str = "set-aside-";
 /// What a broken disk answers (errno(3)).
 const EIO: i32 = 5;
 
@@ -54,48 +63,72 @@ impl OpenStoreFault {
 #[derive(Debug)]
 pub struct Embedded {
     name: String,
-    jobs: crossbeam_channel::Sender<Job>,
+    jobs: Sender<Job>,
     /// What was in the file's place and is no store: where it was put.
     pub set_aside: Option<PathBuf>,
+    /// How many records it holds of each deployment; `None` where it isn't open yet.
+    pub holds: Option<BTreeMap<String, usize>>,
+}
+
+/// What becomes of a file that was there before and doesn't open now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotNow {
+    /// It is an error, but where the disk is full, read-only or broken, or doesn't answer.
+    Fault,
+    /// It is tried again at each call, whatever the reason.
+    Later,
 }
 
 type Job = Box<dyn FnOnce(&mut File) + Send>;
+
+/// How a file began.
+struct Begun {
+    database: Option<Database>,
+    set_aside: Option<PathBuf>,
+    holds: Option<BTreeMap<String, usize>>,
+}
 
 impl Embedded {
     /// Opens the file, and makes it (0600) and its folder (0700) where they aren't there. What isn't a whole store is
     /// set aside under another name, and a new one begun. One that was there, and whose disk is full or read-only now,
     /// is opened when that is over: until then each call fails.
-    pub fn open(path: &Path, deployment: &str, now: UnixTime) -> Result<Self, OpenStoreFault> {
-        let unusable = |error: &io::Error| unusable(path, error);
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(&error))?;
-        }
-        let was_there = path.metadata().is_ok_and(|about| about.len() > 0);
-        let (opened, set_aside) = match database(path) {
-            Err(Opening::Torn) => {
-                let aside = path.with_extension(format!("set-aside-{}", now.0));
-                fs::rename(path, &aside).map_err(|error| unusable(&error))?;
-                (database(path), Some(aside))
+    pub fn open(
+        path: &Path,
+        deployment: &str,
+        now: UnixTime,
+        not_now: NotNow,
+    ) -> Result<Self, OpenStoreFault> {
+        let (jobs, queue) = bounded::<Job>(JOBS);
+        let (tell, told) = bounded(1);
+        let mut file = File { path: path.to_owned(), prefix: format!("{deployment}/"), database: None };
+        let work = move || {
+            let (database, told) = match begin(&file.path, now, not_now) {
+                Ok(Begun { database, set_aside, holds }) => (database, Ok((set_aside, holds))),
+                Err(fault) => (None, Err(fault)),
+            };
+            file.database = database;
+            let is_over = told.is_err();
+            // Who opened it waits no more where it took too long: then it is tried again.
+            if tell.send(told).is_ok() && is_over {
+                return;
             }
-            opened => (opened, None),
+            while let Ok(job) = queue.recv() {
+                job(&mut file);
+            }
         };
-        let database = match opened {
-            Ok(database) => Some(database),
-            // It served before, so that this is no mistake of who configured it, and it may come back.
-            Err(Opening::Disk(_)) if was_there => None,
-            Err(opening) => return Err(opening.fault(path)),
+        let thread = thread::Builder::new().name("store".into()).spawn(work);
+        thread.map_err(|error| unusable(path, &error))?;
+        let (set_aside, holds) = match told.recv_timeout(OPENS) {
+            Ok(begun) => begun?,
+            Err(RecvTimeoutError::Timeout) => (None, None),
+            Err(RecvTimeoutError::Disconnected) => return Err(unusable(path, &"redb gave up on it")),
         };
-        let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
-        let mut file = File { path: path.to_owned(), prefix: format!("{deployment}/"), database };
-        thread::Builder::new()
-            .name("store".into())
-            .spawn(move || {
-                while let Ok(job) = queue.recv() {
-                    job(&mut file);
-                }
-            })
-            .map_err(|error| unusable(&error))?;
-        Ok(Self { name: path.display().to_string(), jobs, set_aside })
+        Ok(Self { name: path.display().to_string(), jobs, set_aside, holds })
+    }
+
+    /// Whether it is known to hold nothing, of any deployment.
+    pub fn is_empty(&self) -> bool {
+        self.holds.as_ref().is_some_and(BTreeMap::is_empty)
     }
 
     fn ask<T: Send + 'static>(
@@ -104,15 +137,69 @@ impl Embedded {
     ) -> Doing<'_, T> {
         let (done, result) = oneshot::channel();
         let job = move |file: &mut File| {
-            // Whoever asked may have left.
-            let _ = done.send(file.try_job(job));
+            // Whoever asked may have left: then it is asked again, or of no use.
+            if !done.is_closed() {
+                let _ = done.send(file.try_job(job));
+            }
         };
-        let asked = self.jobs.send(Box::new(job));
+        let asked = self.jobs.try_send(Box::new(job)).map_err(|error| match error {
+            TrySendError::Full(_) => StoreFault::Unavailable("the disk doesn't answer".to_owned()),
+            TrySendError::Disconnected(_) => gone(),
+        });
         Box::pin(async move {
-            asked.map_err(|_| gone())?;
+            asked?;
             result.await.map_err(|_| gone())?
         })
     }
+}
+
+fn begin(path: &Path, now: UnixTime, not_now: NotNow) -> Result<Begun, OpenStoreFault> {
+    let unusable = |error: &io::Error| unusable(path, error);
+    let was_there = path.metadata().is_ok_and(|about| about.len() > 0);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|_| !was_there) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(&error))?;
+    }
+    let (opened, set_aside) = match database(path) {
+        Err(Opening::Torn) => {
+            let aside = path.with_extension(format!("{ASIDE}{}", now.0));
+            fs::rename(path, &aside).map_err(|error| unusable(&error))?;
+            (database(path), Some(aside))
+        }
+        opened => (opened, None),
+    };
+    match opened {
+        Ok(database) => {
+            let holds = holds(&database).map_err(|error| self::unusable(path, &error))?;
+            Ok(Begun { database: Some(database), set_aside, holds: Some(holds) })
+        }
+        // It served before, so that this is no mistake of who configured it, and it may come back.
+        Err(opening) if was_there && (not_now == NotNow::Later || matches!(opening, Opening::Disk(_))) => {
+            Ok(Begun { database: None, set_aside, holds: None })
+        }
+        Err(opening) => Err(opening.fault(path)),
+    }
+}
+
+fn holds(database: &Database) -> Result<BTreeMap<String, usize>, redb::Error> {
+    let mut holds = BTreeMap::new();
+    for record in database.begin_read()?.open_table(RECORDS)?.iter()? {
+        let (name, _) = record?;
+        let deployment = name.value().split('/').next().unwrap_or_default();
+        match holds.get_mut(deployment) {
+            Some(count) => *count += 1,
+            None => drop(holds.insert(deployment.to_owned(), 1)),
+        }
+    }
+    Ok(holds)
+}
+
+/// What was set aside and is still beside the file: what it held is gone as long as nobody has seen to it.
+pub fn set_aside(path: &Path) -> Option<PathBuf> {
+    let beginning = format!("{}.{ASIDE}", path.file_stem()?.to_str()?);
+    let entries = fs::read_dir(path.parent()?).ok()?;
+    let names = entries.map_while(Result::ok).map(|entry| entry.path());
+    names.filter(|name| name.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&beginning))).min()
 }
 
 fn gone() -> StoreFault {
@@ -232,10 +319,10 @@ impl File {
                 let name = self.name(write.place.kind, &write.place.key);
                 let present = table.get(&*name)?.map(|bytes| generation(bytes.value()));
                 let met = write.meets(present);
-                match (met, write.kept) {
+                match (&met, write.kept) {
                     (Written::Done, Some(kept)) => drop(table.insert(&*name, &*kept.write())?),
                     (Written::Done, None) => drop(table.remove(&*name)?),
-                    (Written::Other(_), _) => {}
+                    (Written::Other(_) | Written::Refused(_), _) => {}
                 }
                 all.push(met);
             }
@@ -288,9 +375,14 @@ impl Backend for Embedded {
         Box::pin(async move {
             let found = found.await?;
             let next = found.last().filter(|_| found.len() == about).map(|(key, _)| Cursor(key.clone()));
-            // What is no record is nothing here: its place can't be written either.
-            let records = found.into_iter().filter_map(|(key, bytes)| Some((key, Kept::read(&bytes).ok()?)));
-            Ok(Page { records: records.collect(), next })
+            let mut page = Page { next, ..Page::default() };
+            for (key, bytes) in found {
+                match Kept::read(&bytes) {
+                    Ok(kept) => page.records.push((key, kept)),
+                    Err(_) => page.junk.push(key),
+                }
+            }
+            Ok(page)
         })
     }
 

@@ -38,7 +38,7 @@ impl Memory {
         let below = below.take_while(|(place, _)| place.kind == kind).take(about);
         let records: Vec<_> = below.map(|(place, kept)| (place.key.clone(), kept.clone())).collect();
         let next = records.last().filter(|_| records.len() == about).map(|(key, _)| Cursor(key.clone()));
-        Page { records, next }
+        Page { records, next, ..Page::default() }
     }
 }
 

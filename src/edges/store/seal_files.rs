@@ -1,9 +1,7 @@
 //! The files of the sealing keys: one key each, the first one seals.
 
 use std::{
-    fs::OpenOptions,
-    io::{self, ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     decisions::record::seal::{self, KEY, NoSealKey, SealKey, SealRing},
-    edges::small_file,
+    edges::{small_file, whole_file},
     words::file_fault::FileFault,
 };
 
@@ -54,20 +52,19 @@ fn key(path: &Path) -> Result<SealKey, SealFileFault> {
     SealKey::parse(&read.bytes).map_err(|NoSealKey| SealFileFault::NoKey(path.to_owned()))
 }
 
-/// Written whole under another name first: a process that dies in between leaves no half key. Where two begin at
-/// once, the one that comes second takes the other's.
+/// Whole or not at all, and on the disk before anything is sealed by it. Where two begin at once, the one that comes
+/// second takes the other's.
 fn made(path: &Path) -> Result<(), SealFileFault> {
     let not_made = |cause| SealFileFault::NotMade { path: path.to_owned(), cause };
     let mut bytes = Zeroizing::new([0; KEY]);
     rand::fill(&mut *bytes).map_err(|_| not_made(io::Error::other("no randomness")))?;
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(not_made)?;
-    let written = file.write_all(seal::written(&bytes).as_bytes()).and_then(|()| file.sync_all());
-    let linked = written.and_then(|()| std::fs::hard_link(&beside, path));
-    let removed = std::fs::remove_file(&beside);
-    match linked {
+    match whole_file::create(path, seal::written(&bytes).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(not_made(error)),
-        _ => removed.map_err(not_made),
+        _ => Ok(()),
     }
+}
+
+/// Whether anybody on the machine may read a file.
+pub fn is_open_to_all(path: &Path) -> bool {
+    small_file::read(path).is_ok_and(|read| read.mode.is_world_readable())
 }

@@ -15,7 +15,7 @@ use std::{
 use futures_util::StreamExt as _;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, FromRedisValue,
-    IntoConnectionInfo as _, RedisConnectionInfo, RedisError, TlsCertificates, TlsMode,
+    IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode,
     aio::{ConnectionLike, MultiplexedConnection, PubSub, PubSubStream},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -46,6 +46,9 @@ redis.call('HINCRBY', KEYS[1], '', 1)
 if ARGV[4] ~= '' then redis.pcall('PUBLISH', ARGV[4], '') end
 return {1, ''}
 ";
+
+/// What [`WRITE`] answers: whether it wrote, and the generation that was there where it didn't.
+type Answer = RedisResult<(i64, Vec<u8>)>;
 
 /// How the servers are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,17 +137,26 @@ impl Server {
         Ok(kept.insert(line).clone())
     }
 
-    /// One command. After an error the next one begins with a new connection: behind Sentinel the master may be
-    /// another by then.
+    /// One command.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreFault> {
         let asked = match self.line().await? {
             Line::One(mut line) => ask(command, &mut line).await,
             Line::Cluster(mut line) => ask(command, &mut line).await,
         };
-        if asked.is_err() {
-            *self.line.lock().await = None;
+        if let Err(error) = &asked {
+            self.leave(error).await;
         }
         asked.map_err(|error| StoreFault::Unavailable(alarm::cause(&error)))
+    }
+
+    /// After an error the next command begins with a new connection: behind Sentinel the master may be another by
+    /// then. A Cluster's finds its nodes by itself, also where those that are named are gone; but who it is was settled
+    /// when it began.
+    async fn leave(&self, error: &RedisError) {
+        let code = error.code().unwrap_or_default();
+        if self.settings.form != Form::Cluster || ["NOAUTH", "WRONGPASS"].contains(&code) {
+            *self.line.lock().await = None;
+        }
     }
 
     fn hash(&self, kind: Kind) -> String {
@@ -155,7 +167,8 @@ impl Server {
         format!("{}changed", self.settings.prefix)
     }
 
-    async fn write(&self, write: &Write) -> Result<Written, StoreFault> {
+    /// The script, for one write.
+    fn command(&self, write: &Write) -> Cmd {
         let over = write.over.map(|generation| generation.to_be_bytes().to_vec()).unwrap_or_default();
         let value = write.kept.as_ref().map(Kept::write).unwrap_or_default();
         let mut command = redis::cmd("EVAL");
@@ -163,13 +176,38 @@ impl Server {
         let tells = self.settings.form != Form::Cluster && Kind::WATCHED.contains(&write.place.kind);
         let channel = if tells { self.channel() } else { String::new() };
         command.arg(&write.place.key).arg(over).arg(value).arg(channel);
-        let (done, present): (i64, Vec<u8>) = self.ask(&command).await?;
-        if done == 1 {
-            return Ok(Written::Done);
+        command
+    }
+
+    /// Writes of one kind, in one round trip: they are on one node.
+    async fn write(&self, writes: &[Write]) -> Result<Vec<Written>, StoreFault> {
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for write in writes {
+            pipeline.add_command(self.command(write));
         }
+        let asked: RedisResult<Vec<Answer>> = match self.line().await? {
+            Line::One(mut line) => pipeline.query_async(&mut line).await,
+            Line::Cluster(mut line) => pipeline.query_async(&mut line).await,
+        };
+        let refused = asked.as_ref().map_or_else(Some, |all| all.iter().find_map(|one| one.as_ref().err()));
+        if let Some(error) = refused {
+            self.leave(error).await;
+        }
+        let asked = asked.map_err(|error| StoreFault::Unavailable(alarm::cause(&error)))?;
+        Ok(asked.into_iter().map(written).collect())
+    }
+}
+
+fn written(answer: Answer) -> Written {
+    match answer {
+        Ok((1, _)) => Written::Done,
         // Of what is no record the generation that nobody writes over.
-        let generation = <[u8; 8]>::try_from(present.as_slice()).map_or(u64::MAX, u64::from_be_bytes);
-        Ok(Written::Other((!present.is_empty()).then_some(generation)))
+        Ok((_, present)) => {
+            let generation = <[u8; 8]>::try_from(present.as_slice()).map_or(u64::MAX, u64::from_be_bytes);
+            Written::Other((!present.is_empty()).then_some(generation))
+        }
+        Err(error) => Written::Refused(alarm::cause(&error)),
     }
 }
 
@@ -355,8 +393,8 @@ impl Backend for Server {
     fn put(&self, writes: Vec<Write>) -> Doing<'_, Vec<Written>> {
         Box::pin(async move {
             let mut all = Vec::with_capacity(writes.len());
-            for write in &writes {
-                all.push(self.write(write).await?);
+            for same in writes.chunk_by(|a, b| a.place.kind == b.place.kind) {
+                all.extend(self.write(same).await?);
             }
             Ok(all)
         })
@@ -367,14 +405,17 @@ impl Backend for Server {
             let mut command = redis::cmd("HSCAN");
             command.arg(self.hash(kind)).arg(from.map_or("0", |cursor| &cursor.0)).arg("COUNT").arg(about);
             let (next, flat): (String, Vec<Vec<u8>>) = self.ask(&command).await?;
-            let pairs = flat.chunks_exact(2).filter_map(|pair| match pair {
-                [field, value] if !field.is_empty() => {
-                    // What is no record is nothing here: its place can't be written either.
-                    Some((String::from_utf8(field.clone()).ok()?, Kept::read(value).ok()?))
+            let mut page = Page { next: (next != "0").then_some(Cursor(next)), ..Page::default() };
+            for pair in flat.chunks_exact(2) {
+                let [field, value] = pair else { continue };
+                match (std::str::from_utf8(field), Kept::read(value)) {
+                    // The count of writes.
+                    (Ok(""), _) => {}
+                    (Ok(key), Ok(kept)) => page.records.push((key.to_owned(), kept)),
+                    _ => page.junk.push(String::from_utf8_lossy(field).into_owned()),
                 }
-                _ => None,
-            });
-            Ok(Page { records: pairs.collect(), next: (next != "0").then_some(Cursor(next)) })
+            }
+            Ok(page)
         })
     }
 

@@ -256,7 +256,7 @@ pub const FAMILIES: [Family; 38] = [
     },
     Family {
         name: "tidegate_store_dropped_changes",
-        help: "Changes for which there was no room while the store took none",
+        help: "Changes that were given up, for want of room or because a record that doesn't open has their place",
         labels: &[],
         kind: "counter",
     },
@@ -410,7 +410,7 @@ impl Scrape {
             }
             "tidegate_store_waiting_changes" => self.of_store(|s| s.waiting as f64),
             "tidegate_store_dropped_changes" => self.of_store(|s| s.dropped as f64),
-            "tidegate_store_unopened_records" => self.of_store(|s| s.unopened.len() as f64),
+            "tidegate_store_unopened_records" => self.of_store(|s| s.unopened_count as f64),
             "tidegate_former_secret_requests" => {
                 let used = g.former_secrets.iter();
                 used.map(|(robot, count)| (vec![("robot", robot.as_str())], *count as f64)).collect()

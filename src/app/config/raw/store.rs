@@ -22,9 +22,9 @@ pub struct Store {
     pub password_file: String,
     /// TLS to servers.
     pub tls: StoreTls,
-    /// Keys that seal the records: the first one seals, any opens. Put a new one first and leave the former one beside
-    /// it until all is sealed anew. With a file and none named, `seal.key` beside it is made at the first start; with a
-    /// server all replicas need the same: `(umask 077; openssl rand -base64 32 > FILE)`.
+    /// Keys that seal the records: the first one seals, any opens. A new one comes second, then first, then alone
+    /// (`docs/store.md`). With a file and none named, `seal.key` beside it is made at the first start; with a server
+    /// all replicas need the same: `(umask 077; openssl rand -base64 32 > FILE)`.
     pub seal_key_files: Vec<String>,
 }
 

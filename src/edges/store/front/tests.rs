@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::FutureExt as _;
 
@@ -14,6 +14,16 @@ struct Moody {
     memory: Memory,
     fails: AtomicBool,
     hangs: AtomicBool,
+    /// It takes no records of keys, and gives none.
+    has_no_keys: AtomicBool,
+    /// It takes nothing in this place.
+    refuses: Mutex<Option<Place>>,
+    /// A reading of it doesn't end.
+    is_endless: AtomicBool,
+    /// Writes, each time that one came.
+    writes: AtomicU64,
+    /// The place of the first of them.
+    first: Mutex<Option<Place>>,
 }
 
 impl Moody {
@@ -26,6 +36,17 @@ impl Moody {
         }
         doing
     }
+
+    fn of_kind<'a, T: Send + 'a>(&'a self, kind: Kind, doing: Doing<'a, T>) -> Doing<'a, T> {
+        if kind == Kind::Key && self.has_no_keys.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreFault::Unavailable("its node is lost".to_owned())) });
+        }
+        self.mood(doing)
+    }
+
+    fn refuses(&self, place: &Place) -> bool {
+        self.refuses.lock().expect("whole").as_ref() == Some(place)
+    }
 }
 
 impl Backend for Moody {
@@ -34,15 +55,40 @@ impl Backend for Moody {
     }
 
     fn put(&self, writes: Vec<Write>) -> Doing<'_, Vec<Written>> {
-        self.mood(self.memory.put(writes))
+        let place = writes.first().map(|write| write.place.clone());
+        let mut first = self.first.lock().expect("whole");
+        *first = first.take().or(place);
+        drop(first);
+        self.writes.fetch_add(writes.len() as u64, Ordering::SeqCst);
+        let kind = writes.first().map_or(Kind::Session, |write| write.place.kind);
+        self.of_kind(
+            kind,
+            Box::pin(async move {
+                let mut all = Vec::new();
+                for write in writes {
+                    if self.refuses(&write.place) {
+                        all.push(Written::Refused("no right".to_owned()));
+                    } else {
+                        all.extend(self.memory.put(vec![write]).await?);
+                    }
+                }
+                Ok(all)
+            }),
+        )
     }
 
     fn page<'a>(&'a self, kind: Kind, from: Option<&'a Cursor>, about: usize) -> Doing<'a, Page> {
-        self.mood(self.memory.page(kind, from, about))
+        if self.is_endless.load(Ordering::SeqCst) {
+            return Box::pin(async {
+                time::sleep(Duration::from_millis(100)).await;
+                Ok(Page { next: Some(Cursor("1".to_owned())), ..Page::default() })
+            });
+        }
+        self.of_kind(kind, self.memory.page(kind, from, about))
     }
 
     fn revision(&self, kind: Kind) -> Doing<'_, u64> {
-        self.mood(self.memory.revision(kind))
+        self.of_kind(kind, Box::pin(async { Ok(self.writes.load(Ordering::SeqCst)) }))
     }
 
     fn is_shared(&self) -> bool {
@@ -131,7 +177,13 @@ async fn while_a_store_is_down_changes_wait_and_are_written_when_it_is_back() {
             mood.store(false, Ordering::SeqCst);
             assert!(one.written_within(LONG).await, "{fault}");
             assert!(changes.has_changed().unwrap_or_default(), "whoever reads is told");
-            assert_eq!(one.health(), Health::default(), "{fault}");
+            // That it can be read again is seen at the next beat.
+            let well = time::timeout(LONG, async {
+                while one.health() != Health::default() {
+                    time::sleep(Duration::from_millis(10)).await;
+                }
+            });
+            assert!(well.await.is_ok(), "{fault}: {:?}", one.health());
         })
         .await;
         assert_eq!(loaded(&store(&backend)).await.len(), 1_000, "{fault}");
@@ -160,8 +212,14 @@ async fn grants_that_wait_leave_room_for_what_ends_them_and_let_it_go_first() {
     assert_eq!(one.health().dropped, 0, "each comes again");
     let end = Place::new(Kind::End, "x");
     assert!(one.keep(end.clone(), vec![], None));
-    let batch = one.take();
-    assert_eq!((batch.len(), batch.first().map(|(place, _)| place)), (AT_ONCE, Some(&end)));
+    beside(&one, async {
+        while backend.memory.get(&end).await == Ok(None) {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let first = backend.first.lock().expect("whole").clone();
+    assert_eq!(first, Some(end));
 }
 
 #[tokio::test]
@@ -340,4 +398,173 @@ async fn what_a_former_key_sealed_is_sealed_again_by_the_first_one() {
     .await;
     let alone = sealed_by(&backend, SealRing::new("d", key(2), vec![]));
     assert_eq!(loaded(&alone).await, [("a".to_owned(), b"x".to_vec())]);
+}
+
+#[tokio::test]
+async fn a20_a_kind_that_cant_be_written_or_read_keeps_no_revocation_back() {
+    let backend = Arc::new(Moody::default());
+    let (one, other) = (store(&backend), store(&backend));
+    backend.has_no_keys.store(true, Ordering::SeqCst);
+    let revocation = Place::new(Kind::Revocation, "a");
+    let mut told = other.changes();
+    beside(&other, async {
+        // What it has seen of the kinds that can be read it compares from then on.
+        while other.health().degraded.is_none() {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        told.mark_unchanged();
+        beside(&one, async {
+            for n in 0..1_000 {
+                one.keep(Place::new(Kind::Key, n.to_string()), vec![], None);
+            }
+            one.keep(revocation.clone(), b"ended".to_vec(), None);
+            while backend.memory.get(&revocation).await == Ok(None) {
+                time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        time::timeout(LONG, told.changed()).await.expect("it is told").expect("it runs");
+    })
+    .await;
+    assert_eq!(other.load(Kind::Revocation).await.expect("it is read").len(), 1);
+    assert_eq!(one.health().waiting, 1_000);
+    assert!(one.health().degraded.is_some_and(|(_, why)| why == "its node is lost"));
+}
+
+#[tokio::test]
+async fn that_a_store_can_be_read_doesnt_say_that_it_takes_writes() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    *backend.refuses.lock().expect("whole") = Some(place("5"));
+    beside(&one, async {
+        for n in 0..10 {
+            one.keep(place(&n.to_string()), vec![], None);
+        }
+        while one.health().degraded.is_none() {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        let degraded = one.health().degraded;
+        assert_eq!(one.health().waiting, 1, "what was done isn't done again");
+        one.load(Kind::Grant).await.expect("it can be read");
+        assert_eq!(one.health().degraded, degraded);
+        *backend.refuses.lock().expect("whole") = None;
+        assert!(one.written_within(LONG).await);
+        assert_eq!(one.health().degraded, None);
+    })
+    .await;
+    assert_eq!(loaded(&store(&backend)).await.len(), 10);
+}
+
+#[tokio::test]
+async fn a_reading_that_doesnt_end_is_given_up() {
+    let backend = Arc::new(Moody::default());
+    backend.is_endless.store(true, Ordering::SeqCst);
+    let most = Duration::from_millis(300);
+    let read = store(&backend).read_within(most, Kind::Grant).await;
+    assert_eq!(read.map(|_| ()), Err(StoreFault::Slow(most)));
+}
+
+#[tokio::test]
+async fn of_many_records_that_dont_open_some_are_named_and_none_is_when_they_are_gone() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), b"x".as_slice())).collect();
+    kept_by(&one, &records).await;
+    let stranger = sealed_by(&backend, SealRing::new("d", key(2), vec![]));
+    let mut told = stranger.changes();
+    assert_eq!(loaded(&stranger).await, []);
+    let health = stranger.health();
+    assert_eq!((health.unopened.len(), health.unopened_count), (NAMED, 40));
+    told.mark_unchanged();
+    for name in &names {
+        let over = backend.get(&place(name)).await.expect("a store").map(|kept| kept.generation);
+        let gone = Write { place: place(name), over, kept: None };
+        assert_eq!(backend.put(vec![gone]).await, Ok(vec![Written::Done]));
+    }
+    for _ in 0..names.len().div_ceil(NAMED) {
+        stranger.look_for_removed().await;
+        assert!(told.has_changed().expect("it is there"), "whoever reads is told");
+    }
+    assert_eq!(stranger.health(), Health::default());
+}
+
+#[tokio::test]
+async fn a_change_whose_place_is_taken_for_good_is_counted() {
+    let backend = Arc::new(Moody::default());
+    kept_by(&store(&backend), &[("a", b"x")]).await;
+    let junk = Kept { generation: 1, expires: None, sealed: b"junk".to_vec() };
+    let beside = Write { place: place("a").beside(key(2).id()), over: None, kept: Some(junk) };
+    assert_eq!(backend.put(vec![beside]).await, Ok(vec![Written::Done]));
+    let stranger = sealed_by(&backend, SealRing::new("d", key(2), vec![]));
+    kept_by(&stranger, &[("a", b"y")]).await;
+    assert_eq!((stranger.health().dropped, stranger.health().waiting), (1, 0));
+}
+
+#[tokio::test]
+async fn a21_a_place_that_was_emptied_begins_with_a_higher_generation() {
+    let backend = Arc::new(Moody::default());
+    let one = store(&backend);
+    let generation = async || {
+        let kept = backend.get(&place("a")).await.expect("a store").expect("a record");
+        kept.generation
+    };
+    kept_by(&one, &[("a", b"x")]).await;
+    kept_by(&one, &[("a", b"y")]).await;
+    let before = generation().await;
+    beside(&one, async {
+        one.forget(place("a"));
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    kept_by(&one, &[("a", b"z")]).await;
+    assert!(generation().await > before);
+}
+
+#[tokio::test]
+async fn a21_a_revocation_isnt_over_because_somebody_says_so_in_the_store() {
+    let backend = Arc::new(Moody::default());
+    let (one, revocation) = (store(&backend), Place::new(Kind::Revocation, "a"));
+    beside(&one, async {
+        one.keep(revocation.clone(), b"ended".to_vec(), None);
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    let kept = backend.get(&revocation).await.expect("a store").expect("a record");
+    let changed = Kept { expires: Some(UnixTime(1)), ..kept.clone() };
+    let write = Write { place: revocation.clone(), over: Some(kept.generation), kept: Some(changed) };
+    assert_eq!(backend.put(vec![write]).await, Ok(vec![Written::Done]));
+    let next = store(&backend);
+    beside(&next, async {
+        assert!(next.load(Kind::Revocation).await.expect("a store").is_empty());
+        assert!(next.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!(next.unopened(Kind::Revocation), ["a".to_owned()].into());
+    assert_eq!(next.health().unopened_revocations, 1);
+    assert!(backend.get(&revocation).await.expect("a store").is_some());
+}
+
+/// `docs/store.md`, Seals: at any moment replicas of two neighbouring steps run beside each other.
+#[tokio::test]
+async fn a20_of_the_three_steps_of_a_new_sealing_key_each_reads_what_its_neighbours_write() {
+    let ring = |step: usize| match step {
+        0 => SealRing::new("d", key(1), vec![]),
+        1 => SealRing::new("d", key(1), vec![key(2)]),
+        2 => SealRing::new("d", key(2), vec![key(1)]),
+        _ => SealRing::new("d", key(2), vec![]),
+    };
+    for (before, after) in [(0, 1), (1, 2), (2, 3)] {
+        let backend = Arc::new(Moody::default());
+        kept_by(&sealed_by(&backend, ring(before)), &[("a", b"x")]).await;
+        for reader in if before == 2 { vec![before] } else { vec![before, after] } {
+            assert_eq!(loaded(&sealed_by(&backend, ring(reader))).await.len(), 1, "{before} {reader}");
+        }
+        kept_by(&sealed_by(&backend, ring(after)), &[("b", b"y")]).await;
+        for reader in [before, after] {
+            let reader = sealed_by(&backend, ring(reader));
+            assert!(loaded(&reader).await.contains(&("b".to_owned(), b"y".to_vec())));
+            assert_eq!(reader.health().unopened, []);
+        }
+    }
 }
