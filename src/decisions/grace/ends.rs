@@ -304,7 +304,9 @@ mod tests {
         let of_all = one.add(Whose::All, NOW);
         let asked = one.seen();
         let of_one = [Whose::Credential(SECRET), project("mine")].map(|whose| one.add(whose, NOW));
-        of_one.into_iter().for_each(|end| two.learn(end));
+        for end in of_one {
+            two.learn(end);
+        }
         two.learn(of_all);
         assert!(two.has_ended(&asked, &SECRET, "dev", &access("")), "the credential's");
         assert!(two.has_ended(&asked, &[2; 32], "dev", &access("mine/a")), "the project's");
