@@ -53,6 +53,11 @@ impl Order {
         now < self.until
     }
 
+    /// From when on its record is of no use.
+    pub fn over(self) -> UnixTime {
+        self.until.max(self.said).plus(LONGEST)
+    }
+
     /// Of two orders the one that was given later; at the same time the one that closes sooner.
     #[must_use]
     pub fn or_later(self, other: Self) -> Self {

@@ -15,7 +15,7 @@ use super::evidence::{Evidences, KEPT};
 use crate::{
     decisions::{
         evidence::Evidence,
-        record::{Kind, Place, replica::Replica, seen_key::place_of},
+        record::{Kind, Place, replica::Replica, revocation::Revocation, seen_key::place_of, window},
         window::Order,
     },
     edges::store::{Loaded, Store, StoreFault},
@@ -40,8 +40,8 @@ pub const SETTLES: Duration = Duration::from_secs(5);
 pub struct Applied {
     /// The same in every replica that goes by the same.
     pub digest: String,
-    /// Records of revocations, by their names.
-    pub revocations: Vec<String>,
+    /// By the names of their records.
+    pub revocations: BTreeMap<String, Revocation>,
     pub window: Option<Order>,
 }
 
@@ -65,7 +65,10 @@ impl Applied {
         digest.copy_from_slice(whole.finish().as_ref());
         Self {
             digest: place_of(&digest),
-            revocations: revocations.iter().map(|record| record.key.clone()).collect(),
+            revocations: revocations
+                .iter()
+                .filter_map(|record| Some((record.key.clone(), Revocation::read(&record.plain).ok()?)))
+                .collect(),
             window: windows.iter().find_map(|record| Order::read(&record.plain).ok()),
         }
     }
@@ -74,16 +77,31 @@ impl Applied {
 /// What an operator ordered, and all replicas must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ordered {
-    /// The record of this name.
-    Revocation(String),
+    Revocation(Revocation),
     Window(Order),
 }
 
 impl Ordered {
+    /// Whether this very order counts there, or one that goes further.
     fn is_in(&self, applied: &Applied) -> bool {
         match self {
-            Self::Revocation(place) => applied.revocations.contains(place),
-            Self::Window(order) => applied.window.is_some_and(|known| known.said >= order.said),
+            Self::Revocation(revocation) => {
+                let known = applied.revocations.get(&revocation.place());
+                known.is_some_and(|known| !revocation.ends_more(known))
+            }
+            Self::Window(order) => applied.window.is_some_and(|known| known.or_later(*order) == known),
+        }
+    }
+
+    fn keep(&self, store: &Store) {
+        match self {
+            Self::Revocation(revocation) => {
+                let place = Place::new(Kind::Revocation, revocation.place());
+                store.keep(place, revocation.write(), revocation.expires());
+            }
+            Self::Window(order) => {
+                store.keep(Place::new(Kind::Window, window::PLACE), order.write(), Some(order.over()));
+            }
         }
     }
 }
@@ -260,6 +278,10 @@ impl Replicas {
     /// Waits until this order is in the store and every live replica goes by it.
     pub async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
         let until = Instant::now() + SETTLES;
+        if !ordered.is_in(&self.applied.borrow()) {
+            // Now, and not when a task comes to it: we may be killed right after the answer.
+            ordered.keep(&self.store);
+        }
         if !self.store.is_shared() {
             let is_written = self.store.written_within(SETTLES).await;
             return if is_written { Ok(()) } else { Err(Unsettled::NotWritten) };
@@ -306,6 +328,33 @@ mod tests {
             of(&[loaded("a", b"1b"), loaded("", b"2")], &[]),
         ] {
             assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn a20_only_the_very_order_or_one_that_goes_further_is_known() {
+        let of = |not_before: i64| {
+            let not_before = UnixTime(not_before);
+            Revocation::Subject { name: "dev".to_owned(), not_before, at: not_before }
+        };
+        let order = |until, said| Order { opened: UnixTime(0), until: UnixTime(until), said: UnixTime(said) };
+        let applied = Applied {
+            revocations: BTreeMap::from([(of(5).place(), of(5))]),
+            window: Some(order(90, 5)),
+            ..Applied::default()
+        };
+        let table = [
+            (Ordered::Revocation(of(5)), true),
+            (Ordered::Revocation(of(4)), true),
+            (Ordered::Revocation(of(6)), false),
+            (Ordered::Revocation(Revocation::Token { digest: [1; 32], at: UnixTime(5) }), false),
+            (Ordered::Window(order(90, 5)), true),
+            (Ordered::Window(order(10, 4)), true),
+            (Ordered::Window(order(10, 5)), false),
+            (Ordered::Window(order(10, 6)), false),
+        ];
+        for (ordered, want) in table {
+            assert_eq!(ordered.is_in(&applied), want, "{ordered:?}");
         }
     }
 

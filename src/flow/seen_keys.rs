@@ -18,7 +18,7 @@ use crate::{
             seen_key::{Life, SeenKey, place_of},
             window,
         },
-        window::{LONGEST, Open, Order},
+        window::{Open, Order},
     },
     edges::{
         key_source::KeyShelf,
@@ -226,12 +226,12 @@ impl SeenKeys {
         let now = self.clock.now();
         let (seen, retired) = self.shelves.keys.to_keep(now);
         for (key, at) in retired {
-            self.write_revoked(Revocation::Key { spki: key.spki().to_vec(), at });
+            self.write_revoked(Revocation::Key { spki: key.spki().to_vec(), at }, now);
         }
         for revocation in self.shelves.revocations.to_keep() {
-            self.write_revoked(revocation);
+            self.write_revoked(revocation, now);
         }
-        self.write_order();
+        self.write_order(now);
         let open = self.shelves.windows.open(now);
         let present: BTreeMap<String, SeenKey> = seen.into_iter().map(|seen| (digest(&seen), seen)).collect();
         for (name, seen) in &present {
@@ -272,19 +272,22 @@ impl SeenKeys {
         gone.for_each(|name| self.store.forget(Place::new(Kind::Private, name)));
     }
 
-    fn write_revoked(&mut self, revocation: Revocation) {
+    /// What is over is not written again: it would be removed, and missed, for ever.
+    fn write_revoked(&mut self, revocation: Revocation, now: UnixTime) {
         let place = revocation.place();
+        if revocation.expires().is_some_and(|end| end <= now) {
+            return;
+        }
         if self.revoked.get(&place).is_none_or(|known| revocation.ends_more(known)) {
             self.store.keep(Place::new(Kind::Revocation, &place), revocation.write(), revocation.expires());
             self.revoked.insert(place, revocation);
         }
     }
 
-    fn write_order(&mut self) {
-        let Some(order) = self.shelves.windows.order() else { return };
+    fn write_order(&mut self, now: UnixTime) {
+        let Some(order) = self.shelves.windows.order().filter(|order| now < order.over()) else { return };
         if self.order.is_none_or(|known| known != order && known.or_later(order) == order) {
-            let end = order.until.max(order.said).plus(LONGEST);
-            self.store.keep(Place::new(Kind::Window, window::PLACE), order.write(), Some(end));
+            self.store.keep(Place::new(Kind::Window, window::PLACE), order.write(), Some(order.over()));
             self.order = Some(order);
         }
     }

@@ -18,7 +18,7 @@ use crate::{
         ramp::Steer,
         status,
     },
-    decisions::{key::forge::rsa, window::Order},
+    decisions::{key::forge::rsa, record::revocation::Revocation, window::Order},
 };
 
 /// A process with one key.
@@ -84,7 +84,7 @@ impl Operator for Fake {
             return Err(NotRetired { fault: RetireFault::Lives(UnixTime(0)), evidence });
         }
         self.retired.lock().expect("a lock").push(kid.to_owned());
-        Ok(Ordered::Revocation(kid.to_owned()))
+        Ok(revoked(kid))
     }
 
     fn window(&self) -> WindowReport {
@@ -103,14 +103,19 @@ impl Operator for Fake {
     fn revoke(&self, what: &Revoke) -> Option<Ordered> {
         let Revoke::Subject(name) = what else { return None };
         self.retired.lock().expect("a lock").push(format!("revoked {name}"));
-        Some(Ordered::Revocation(name.clone()))
+        Some(revoked(name))
     }
 
     /// Another replica never hears of the user "lost".
     async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
-        let is_lost = *ordered == Ordered::Revocation("lost".to_owned());
+        let is_lost = *ordered == revoked("lost");
         if is_lost { Err(Unsettled::NotWritten) } else { Ok(()) }
     }
+}
+
+fn revoked(name: &str) -> Ordered {
+    let (name, at) = (name.to_owned(), UnixTime(0));
+    Ordered::Revocation(Revocation::Subject { name, not_before: at, at })
 }
 
 /// A listener that runs until it is stopped.

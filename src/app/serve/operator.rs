@@ -24,7 +24,7 @@ use crate::{
         outage::Need,
         plan::Standing,
         ramp::Side,
-        record::{revocation::Revocation, seen_key::place_of},
+        record::revocation::Revocation,
         revoked::Revoked,
         ring::{AddFault, Entry, Policy, RetireFault, Ring, SourceName},
     },
@@ -216,7 +216,9 @@ impl Operator for Process {
         };
         let meant = ring.meant(kid).ok();
         match (retired, meant) {
-            (Ok(()), Some(entry)) => Ok(Ordered::Revocation(place_of(entry.key().spki_digest()))),
+            (Ok(()), Some(entry)) => {
+                Ok(Ordered::Revocation(Revocation::Key { spki: entry.key().spki().to_vec(), at: now }))
+            }
             (Ok(()), None) => Err(NotRetired { fault: RetireFault::Unknown, evidence: None }),
             (Err(fault), meant) => {
                 let may_live = matches!(fault, RetireFault::Lives(_) | RetireFault::Signs(_));
@@ -261,9 +263,8 @@ impl Operator for Process {
                 Revocation::Token { digest, at }
             }
         };
-        let ordered = Ordered::Revocation(revocation.place());
-        self.take_revoked(vec![revocation]);
-        Some(ordered)
+        self.take_revoked(vec![revocation.clone()]);
+        Some(Ordered::Revocation(revocation))
     }
 
     async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
