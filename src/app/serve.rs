@@ -244,7 +244,6 @@ async fn store(
         }
         return Ok((opened, None));
     };
-    let window = translate::policy(&settings.keys).window();
     if settings.store.url.servers().is_none() {
         shared.keys.recall_as_own();
     }
@@ -254,7 +253,7 @@ async fn store(
         windows: shared.windows.clone(),
         answers: shared.answers.clone(),
     };
-    let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone(), window);
+    let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone());
     let (applied, evidence) = (seen_keys.applied(), shared.evidence.clone());
     let replicas = Arc::new(Replicas::new(store.clone(), us()?, clock.clone(), applied, evidence));
     seen_keys.begin(opened.is_lost).await;

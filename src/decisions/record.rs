@@ -18,6 +18,8 @@ use std::fmt;
 
 use seal::SealId;
 
+use crate::words::clock::UnixTime;
+
 /// What a record is about. Where many changes wait, those of an earlier kind are written first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -78,9 +80,9 @@ impl Kind {
 
     /// One record out of two of the same place, where another process wrote in between; both as they were before
     /// sealing. A text that can't be read loses.
-    pub fn merge(self, present: &[u8], ours: &[u8]) -> Vec<u8> {
+    pub fn merge(self, present: &[u8], ours: &[u8], now: UnixTime) -> Vec<u8> {
         match self {
-            Self::Key => seen_key::merge(present, ours),
+            Self::Key => seen_key::merge(present, ours, now),
             Self::Revocation => revocation::merge(present, ours),
             Self::Window => window::merge(present, ours),
             // What is shared is whoever's came first.

@@ -12,7 +12,7 @@ mod seen;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use self::{
-    ending::Ending,
+    ending::{Ending, Moment},
     keeper::{AddFault, Change, Keeper, RetireFault},
     learned::{Peer, PeerKey},
     rules::{Listed, Listing, Overlap, Policy},
@@ -217,6 +217,11 @@ impl Ring {
     /// All keys: current ones in the order of their sources, then former ones, then retired ones.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
+    }
+
+    /// A9: what is refused whatever brings it back: what was retired now, here or by others, and what is listed as retired.
+    pub fn banned(&self) -> &[Arc<Key>] {
+        &self.tombstones
     }
 
     /// A9: whether a key that was retired now, or listed as retired, made this signature, whatever the

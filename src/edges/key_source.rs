@@ -7,12 +7,12 @@ mod told;
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -67,6 +67,16 @@ const FIRST_LOOK: Duration = Duration::from_secs(6);
 /// How long a look waits for tokens where a request waits for the look.
 const ASKED_LOOK: Duration = Duration::from_millis(200);
 
+impl Place {
+    fn takes(&self, path: &Path) -> bool {
+        match self {
+            Self::File(file) | Self::Jwks(file) => file == path,
+            Self::Folder(folder) => path.parent() == Some(folder) && look::is_key_file(path),
+            Self::Token(_) => false,
+        }
+    }
+}
+
 /// The current ring and alarms, shared by all workers, and what makes the next ones. Its locks are never held
 /// over an await and never taken by a request; the keeper's is never held over a read of a file.
 #[derive(Debug)]
@@ -80,6 +90,8 @@ pub struct KeyShelf {
     suspicions: ArcSwap<Vec<Alarm>>,
     looker: Mutex<Looker>,
     keeper: Mutex<Keeper>,
+    places: ArcSwap<Vec<Place>>,
+    began: Instant,
     reconfigured: Notify,
     looked: Notify,
     changed: Notify,
@@ -96,13 +108,31 @@ impl KeyShelf {
             sourced: ArcSwap::default(),
             alarms: ArcSwap::default(),
             suspicions: ArcSwap::default(),
+            places: ArcSwap::from_pointee(places(&sources)),
             looker: Mutex::new(Looker::new(sources)),
             keeper: Mutex::new(keeper),
+            began: Instant::now(),
             reconfigured: Notify::new(),
             looked: Notify::new(),
             changed: Notify::new(),
             keeps_private: AtomicBool::new(false),
         }
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        let mut keeper = lock(&self.keeper);
+        keeper.pass(self.began.elapsed());
+        keeper
+    }
+
+    /// How long a key verifies after its last signature.
+    pub fn window(&self) -> Duration {
+        self.keeper().policy().window()
+    }
+
+    /// Whether this file is a source, or would be one if it were there.
+    pub fn is_source(&self, path: &Path) -> bool {
+        self.places.load().iter().any(|place| place.takes(path))
     }
 
     /// Whether a store should hold private halves too.
@@ -118,12 +148,12 @@ impl KeyShelf {
 
     /// Keys that a store should hold with their private halves: see [`Keeper::private_halves`].
     pub fn private_halves(&self, now: UnixTime) -> Vec<Arc<Key>> {
-        if self.keeps_private() { lock(&self.keeper).private_halves(now) } else { Vec::new() }
+        if self.keeps_private() { self.keeper().private_halves(now) } else { Vec::new() }
     }
 
     /// Takes back private halves that a store holds: see [`Keeper::recall_private`].
     pub fn recall_private(&self, keys: impl IntoIterator<Item = Key>, now: UnixTime) {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.recall_private(keys, now);
         self.publish(&keeper, ring, &changes, now);
     }
@@ -157,8 +187,9 @@ impl KeyShelf {
     /// stays retired.
     pub fn reconfigure(&self, policy: Policy, sources: Vec<Source>, now: UnixTime) {
         let mut looker = lock(&self.looker);
+        self.places.store(Arc::new(places(&sources)));
         let sights = looker.reconfigure(sources, now);
-        lock(&self.keeper).set_policy(policy);
+        self.keeper().set_policy(policy);
         self.suspicions.store(Arc::new(looker.suspicions()));
         self.apply(sights, looker.warnings(), now);
         self.reconfigured.notify_one();
@@ -171,7 +202,7 @@ impl KeyShelf {
 
     /// A peer published these keys: see [`Keeper::learn`].
     pub fn learn(&self, peer: &Peer, published: &[PeerKey], retired: &[Arc<Key>], now: UnixTime) {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.learn(peer, published, retired, now);
         self.publish(&keeper, ring, &changes, now);
         self.looked.notify_waiters();
@@ -192,7 +223,7 @@ impl KeyShelf {
 
     /// Retires a key at once, by any of its names (A9).
     pub fn retire_now(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.retire_now(name, now)?;
         self.publish(&keeper, ring, &changes, now);
         Ok(())
@@ -205,7 +236,7 @@ impl KeyShelf {
         latest_exp: impl Fn(&Kid) -> Option<UnixTime>,
         now: UnixTime,
     ) -> Result<(), RetireFault> {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.retire(name, latest_exp, now)?;
         self.publish(&keeper, ring, &changes, now);
         Ok(())
@@ -213,7 +244,7 @@ impl KeyShelf {
 
     /// Takes keys that no source holds: see [`Keeper::add`].
     pub fn add(&self, keys: Vec<Key>, signed_until: UnixTime, now: UnixTime) -> Result<(), AddFault> {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.add(keys, signed_until, now)?;
         self.publish(&keeper, ring, &changes, now);
         Ok(())
@@ -221,35 +252,35 @@ impl KeyShelf {
 
     /// Retires at once a key that another replica retired `at`.
     pub fn ban(&self, key: Arc<Key>, at: UnixTime, now: UnixTime) {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.ban(key, at, now);
         self.publish(&keeper, ring, &changes, now);
     }
 
     /// Which upgrade window is open: see [`Keeper::set_window`].
     pub fn set_window(&self, open: Option<Open>, now: UnixTime) {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.set_window(open, now);
         self.publish(&keeper, ring, &changes, now);
     }
 
     /// Endpoints hold these keys, by a probe whose signature verified: see [`Keeper::observe_held`].
     pub fn note_held<'a>(&self, held: impl IntoIterator<Item = &'a Kid>, now: UnixTime) {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.observe_held(held, now);
         self.publish(&keeper, ring, &changes, now);
     }
 
     /// Takes back what a store holds: see [`Keeper::recall`].
     pub fn recall(&self, seen: impl IntoIterator<Item = SeenKey>, now: UnixTime) {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.recall(seen, now);
         self.publish(&keeper, ring, &changes, now);
     }
 
     /// The files that hold keys now, and then the tokens that do, whose private halves stay in them.
     pub fn sources(&self) -> (Vec<SourceName>, Vec<SourceName>) {
-        let keeper = lock(&self.keeper);
+        let keeper = self.keeper();
         let (tokens, files): (Vec<_>, Vec<_>) = keeper.sources().partition(|(_, is_file)| !is_file);
         let names =
             |sources: Vec<(&SourceName, bool)>| sources.into_iter().map(|(name, _)| name.clone()).collect();
@@ -263,7 +294,7 @@ impl KeyShelf {
         dry_run: bool,
         now: UnixTime,
     ) -> Restorable {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let would = keeper.restorable(&seen, &retired, now);
         if !dry_run {
             let (ring, changes) = keeper.restore(seen, retired, now);
@@ -274,21 +305,21 @@ impl KeyShelf {
 
     /// The store can't be read, or has been: see [`Keeper::trust_held_only`].
     pub fn trust_held_only(&self, is_unknown: bool, now: UnixTime) {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.trust_held_only(is_unknown, now);
         self.publish(&keeper, ring, &changes, now);
     }
 
     /// Keys that may have been retired, by the names of their records: see [`Keeper::doubt`].
     pub fn doubt(&self, places: BTreeSet<String>, now: UnixTime) {
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         let (ring, changes) = keeper.doubt(places, now);
         self.publish(&keeper, ring, &changes, now);
     }
 
     /// What a store should hold of it now: keys seen, and what was retired at once, with the time.
     pub fn to_keep(&self, now: UnixTime) -> (Vec<SeenKey>, Vec<(Arc<Key>, UnixTime)>) {
-        let keeper = lock(&self.keeper);
+        let keeper = self.keeper();
         let at = |key: &Arc<Key>| (Arc::clone(key), keeper.banned_at(key).unwrap_or(now));
         (keeper.seen(now), keeper.retired().iter().map(at).collect())
     }
@@ -336,14 +367,14 @@ impl KeyShelf {
         self.suspicions.store(Arc::new(looker.suspicions()));
         self.apply(sights, looker.warnings(), now);
         // What the keeper refused (a name that another source has) may be taken once that one has changed.
-        lock(&self.keeper).faults().for_each(|(name, ..)| looker.forget(name));
+        self.keeper().faults().for_each(|(name, ..)| looker.forget(name));
     }
 
     /// Gives the keeper what was seen, publishes what came of it, then tells of it. The keeper's lock spans
     /// the publication, so that a ring never follows its successor.
     fn apply(&self, sights: Vec<Sight>, mut alarms: Vec<Alarm>, now: UnixTime) {
         let mut changes = Vec::new();
-        let mut keeper = lock(&self.keeper);
+        let mut keeper = self.keeper();
         for Sight { name, listing, read } in sights {
             if let Some(listing) = listing {
                 keeper.declare(&name, listing);
@@ -364,6 +395,10 @@ impl KeyShelf {
         changes.iter().for_each(tell);
         alarms.iter().filter(|alarm| alarm.is_warning && !told.contains(alarm)).for_each(Alarm::tell);
     }
+}
+
+fn places(sources: &[Source]) -> Vec<Place> {
+    sources.iter().map(|source| source.place.clone()).collect()
 }
 
 /// What these locks guard is whole at every step, so that a panic elsewhere doesn't end rotation.

@@ -1,10 +1,14 @@
 //! Replacing a file whole: a reader sees what was there before or all of what is there after, and so does a crash.
 
 use std::{
+    ffi::OsString,
     fs::{File, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
-    path::Path,
+    os::unix::{
+        ffi::OsStringExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _, fchown},
+    },
+    path::{Path, PathBuf},
 };
 
 use super::small_file::Mode;
@@ -23,6 +27,34 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
 /// Whether [`replace`] can do its work, as far as can be told without doing it.
 pub(crate) fn can_replace(path: &Path, mode: Mode) -> io::Result<()> {
     give(beside(path)?.as_file(), mode)
+}
+
+/// Whether the path is a mount by itself, as where one file is given to a container: no other file can be put in its
+/// place.
+pub(crate) fn is_mount_point(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    std::fs::read("/proc/self/mountinfo").is_ok_and(|table| mount_points(&table).any(|point| point == path))
+}
+
+/// The fifth member of each line, whose blanks, tabs, line ends and backslashes are three octal digits (proc(5)).
+fn mount_points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
+    let written =
+        table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    written.map(|written| PathBuf::from(OsString::from_vec(unescaped(written))))
+}
+
+fn unescaped(written: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(written.len()), written);
+    while let [first, after @ ..] = rest {
+        if let [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] = rest {
+            bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            rest = after;
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    bytes
 }
 
 fn give(file: &File, mode: Mode) -> io::Result<()> {
@@ -69,6 +101,17 @@ fn folder(path: &Path) -> &Path {
 mod tests {
     use super::*;
     use crate::edges::small_file;
+
+    #[test]
+    fn a_mount_point_is_known_whatever_its_name() {
+        let table =
+            b"22 1 8:1 / / rw - ext4 /dev/sda rw\n36 22 8:1 /x /etc/core/a\\040key\\134.pem ro - ext4 a rw\n";
+        let points: Vec<_> = mount_points(table).collect();
+        assert_eq!(points, [PathBuf::from("/"), PathBuf::from("/etc/core/a key\\.pem")]);
+        assert!(is_mount_point(Path::new("/proc")));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert!(!is_mount_point(file.path()) && !is_mount_point(Path::new("/nowhere/at/all")));
+    }
 
     #[test]
     fn a_file_is_replaced_whole_with_its_mode_and_nothing_is_left_beside_it() {

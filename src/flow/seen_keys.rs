@@ -15,7 +15,7 @@ use crate::{
         record::{
             Kind, Place, private_half,
             revocation::Revocation,
-            seen_key::{Life, SeenKey, place_of},
+            seen_key::{AHEAD, Life, SeenKey, place_of},
             window,
         },
         window::{Open, Order},
@@ -49,12 +49,12 @@ pub struct SeenKeys {
     store: Arc<Store>,
     shelves: Shelves,
     clock: Clock,
-    /// How long a key in use is good after a last look: it is written again well before that.
-    window: Duration,
     /// What the store holds by our writes and readings.
     kept: BTreeMap<String, SeenKey>,
     /// The keys whose private halves it holds; `None` = it wasn't asked yet.
     private: Option<BTreeSet<String>>,
+    /// What of it we wrote last, and when.
+    written: BTreeMap<String, (UnixTime, Life)>,
     /// Ends of records that an upgrade window made later.
     prolonged: BTreeMap<String, UnixTime>,
     revoked: BTreeMap<String, Revocation>,
@@ -73,15 +73,14 @@ struct Trust {
 }
 
 impl SeenKeys {
-    /// `window` is a token's lifetime and the leeway.
-    pub fn new(store: Arc<Store>, shelves: Shelves, clock: Clock, window: Duration) -> Self {
+    pub fn new(store: Arc<Store>, shelves: Shelves, clock: Clock) -> Self {
         Self {
             store,
             shelves,
             clock,
-            window,
             kept: BTreeMap::new(),
             private: None,
+            written: BTreeMap::new(),
             prolonged: BTreeMap::new(),
             revoked: BTreeMap::new(),
             order: None,
@@ -201,7 +200,8 @@ impl SeenKeys {
                 () = shelves.keys.changed() => false,
                 () = shelves.revocations.changed() => false,
                 _ = windows.changed() => false,
-                () = time::sleep(self.window / 4) => false,
+                // Also because the clock may have been set since.
+                () = time::sleep(shelves.keys.window() / 10) => true,
                 told = store.changed() => told.is_ok(),
             };
             // A store that couldn't be read at the start tells when it is there.
@@ -224,7 +224,9 @@ impl SeenKeys {
     /// Queues what the store doesn't hold as it is now.
     fn write(&mut self) {
         let now = self.clock.now();
+        let window = self.shelves.keys.window();
         let (seen, retired) = self.shelves.keys.to_keep(now);
+        let banned: BTreeSet<String> = retired.iter().map(|(key, _)| place_of(key.spki_digest())).collect();
         for (key, at) in retired {
             self.write_revoked(Revocation::Key { spki: key.spki().to_vec(), at }, now);
         }
@@ -235,21 +237,24 @@ impl SeenKeys {
         let open = self.shelves.windows.open(now);
         let present: BTreeMap<String, SeenKey> = seen.into_iter().map(|seen| (digest(&seen), seen)).collect();
         for (name, seen) in &present {
-            let kept = self.kept.get(name);
+            let kept = self.kept.get(name).map(|kept| kept.life);
             let known = self.prolonged.get(name).copied().unwrap_or(UnixTime(i64::MIN));
             let is_prolonged = kept.zip(open).is_some_and(|(kept, open)| {
-                known.max(end(kept.life, self.window, None)) < open.until.plus(MOVES)
+                is_ours(kept, seen.life) && known.max(end(kept, window, None)) < open.until.plus(MOVES)
             });
-            if is_prolonged || kept.is_none_or(|kept| outdated(kept.life, seen.life, self.window)) {
-                let end = end(seen.life, self.window, open);
+            if is_prolonged || kept.is_none_or(|kept| self.is_due(name, kept, seen.life, (window, now))) {
+                let end = end(seen.life, window, open);
                 self.store.keep(Place::new(Kind::Key, name), seen.write(), Some(end));
                 self.kept.insert(name.clone(), seen.clone());
+                self.written.insert(name.clone(), (now, seen.life));
                 self.prolonged.insert(name.clone(), end);
             }
         }
         self.prolonged.retain(|name, _| present.contains_key(name));
-        // A key that ended is of no use in the store; what another replica may still hold expires by itself.
-        let gone = self.kept.extract_if(.., |name, _| !present.contains_key(name));
+        self.written.retain(|name, _| present.contains_key(name));
+        // A record that is of no use to us may be another replica's: its clock, its rules and its files may be others.
+        // It ends by itself, unless its key was retired at once.
+        let gone = self.kept.extract_if(.., |name, _| banned.contains(name));
         gone.for_each(|(name, _)| self.store.forget(Place::new(Kind::Key, name)));
         self.write_private(now);
     }
@@ -270,6 +275,14 @@ impl SeenKeys {
         }
         let gone = kept.extract_if(.., |name| !present.contains_key(name));
         gone.for_each(|name| self.store.forget(Place::new(Kind::Private, name)));
+    }
+
+    /// Whether a key's record is to be written again. Where another replica has other views and writes them over ours,
+    /// we don't answer each time.
+    fn is_due(&self, name: &str, kept: Life, now: Life, (window, at): (Duration, UnixTime)) -> bool {
+        let Some(pause) = outdated(kept, now, window, at) else { return false };
+        let is_answer = |(written, life): &&(UnixTime, Life)| *life != kept && *written <= at;
+        self.written.get(name).filter(is_answer).is_none_or(|(written, _)| at.since(*written) >= pause)
     }
 
     /// What is over is not written again: it would be removed, and missed, for ever.
@@ -304,14 +317,29 @@ fn digest(seen: &SeenKey) -> String {
     place_of(&of)
 }
 
-/// Whether what is kept of a key would bring back less than it should.
-fn outdated(kept: Life, now: Life, window: Duration) -> bool {
-    match (kept, now) {
-        (Life::Signing { seen }, Life::Signing { seen: now }) => now.since(seen) >= window / 5,
-        (Life::Verifying { until, .. }, Life::Verifying { until: now, .. }) => now.since(until) >= MOVES,
-        (Life::Signing { .. }, Life::Verifying { .. }) | (Life::Verifying { .. }, Life::Signing { .. }) => {
-            true
+/// Whether what is kept of a key would bring back less than it should, or more, and after which pause it is written
+/// again where somebody else keeps it so. That a key signs for another replica is that one's word, until it is later
+/// known here to have ended.
+fn outdated(kept: Life, ours: Life, window: Duration, now: UnixTime) -> Option<Duration> {
+    let is_ahead = kept.evidence() > now.plus(AHEAD);
+    let (is_outdated, pause) = match (kept, ours) {
+        (Life::Signing { .. }, _) if is_ahead => (true, window / 5),
+        (Life::Signing { seen }, Life::Signing { .. }) => (now.since(seen) >= window / 5, MOVES),
+        (Life::Signing { .. }, Life::Verifying { .. }) => (is_ours(kept, ours), MOVES),
+        (Life::Verifying { .. }, Life::Signing { .. }) => (true, MOVES),
+        // One of a time to come stays: our clock may be the one that is wrong, and nobody lets it count for more.
+        (Life::Verifying { until, .. }, Life::Verifying { until: ours, .. }) => {
+            (ours.since(until) >= MOVES, MOVES)
         }
+    };
+    is_outdated.then_some(pause)
+}
+
+/// Whether nobody is known to hold a key that no source here holds any more.
+fn is_ours(kept: Life, ours: Life) -> bool {
+    match (kept, ours) {
+        (Life::Signing { seen }, Life::Verifying { signed_until, .. }) => seen <= signed_until,
+        _ => true,
     }
 }
 
@@ -332,18 +360,26 @@ mod tests {
     fn a_record_is_written_again_before_it_would_bring_back_less() {
         let window = Duration::from_secs(1_000);
         let signing = |seen| Life::Signing { seen: UnixTime(seen) };
-        let verifying = |until| Life::Verifying { signed_until: UnixTime(0), until: UnixTime(until) };
+        let verifying =
+            |signed, until| Life::Verifying { signed_until: UnixTime(signed), until: UnixTime(until) };
+        let never = None;
         let table = [
-            (signing(0), signing(0), false),
-            (signing(0), signing(199), false),
-            (signing(0), signing(200), true),
-            (signing(0), verifying(0), true),
-            (verifying(0), signing(0), true),
-            (verifying(0), verifying(9), false),
-            (verifying(0), verifying(10), true),
+            (signing(0), signing(0), 0, never),
+            (signing(0), signing(199), 199, never),
+            (signing(0), signing(200), 200, Some(10)),
+            (signing(60), signing(0), 0, never),
+            (signing(61), signing(0), 0, Some(200)),
+            (signing(0), verifying(0, 1_000), 0, Some(10)),
+            (signing(1), verifying(0, 1_000), 5, never),
+            (signing(90_000), verifying(0, 1_000), 5, Some(200)),
+            (verifying(0, 1_000), signing(0), 0, Some(10)),
+            (verifying(0, 0), verifying(0, 9), 9, never),
+            (verifying(0, 0), verifying(0, 10), 10, Some(10)),
+            (verifying(90_000, 91_000), verifying(0, 1_000), 0, never),
         ];
-        for (kept, now, want) in table {
-            assert_eq!(outdated(kept, now, window), want, "{kept:?} {now:?}");
+        for (kept, ours, now, want) in table {
+            let pause = outdated(kept, ours, window, UnixTime(now));
+            assert_eq!(pause.map(|pause| pause.as_secs()), want, "{kept:?} {ours:?}");
         }
     }
 }

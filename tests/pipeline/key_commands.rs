@@ -337,6 +337,58 @@ fn a9_a_key_that_was_retired_since_is_not_put_back() {
     assert_eq!((scene.held(), scene.pulled(&former)), (upgraded, 401));
 }
 
+/// What a configuration lists is known to no store: it counts all the same, here and where the archive goes.
+#[test]
+fn a9_a_key_that_is_listed_as_retired_is_not_put_back() {
+    let scene = Scene::new();
+    let (key, leaked) = (scene.seal_key("seal.key", 7), scene.stage.path("leaked.pem"));
+    let archive = scene.backed_up("before.keys", &key);
+    scene.upgrade();
+    let upgraded = scene.held();
+    hold(&leaked, 0);
+    let listed = format!("{{ file = \"{}\", state = \"retired\" }}", leaked.display());
+    let setup = Setup::before(&[&scene.core], &[&scene.core.key_file]).source(&listed);
+    let (gate, secret) = with_token(&scene.stage, &setup);
+    let scene = Scene { gate, secret, ..scene };
+    let (code, said) = scene.keys(&["restore", &archive, "--key-file", &key]);
+    assert_eq!((code, scene.held()), (1, upgraded), "{said}");
+    assert!(said.contains("is left out: this key was retired at once"), "{said}");
+
+    let after = scene.backed_up("after.keys", &key);
+    let folder = scene.stage.path("keys");
+    fs::create_dir(&folder).expect("a folder");
+    let (code, said) = scene.keys(&["restore", &after, "--key-file", &key, "--to", &text(&folder)]);
+    assert_eq!(code, 1, "the listed file holds it: {said}");
+    assert!(!folder.join("leaked.pem").exists() && folder.join("core.pem").exists(), "{said}");
+}
+
+/// Two cores' files have one name, and one of them can't be read by its core any more.
+#[test]
+fn files_of_one_name_are_all_written_and_who_may_read_a_file_is_put_back() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |_| {});
+    core.seed();
+    let paths = ["x/private_key.pem", "y/private_key.pem"].map(|name| stage.path(name));
+    for (key, path) in paths.iter().enumerate() {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        hold(path, key);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o444)).expect("a mode");
+    }
+    let (gate, secret) = with_token(&stage, &Setup::before(&[&core], &paths.each_ref().map(|path| &**path)));
+    let scene = Scene { stage, core, gate, secret };
+    let (key, folder) = (scene.seal_key("seal.key", 7), scene.stage.path("keys"));
+    let archive = scene.backed_up("before.keys", &key);
+    fs::create_dir(&folder).expect("a folder");
+    let said = scene.done(&["restore", &archive, "--key-file", &key, "--to", &text(&folder)]);
+    for (name, path) in ["private_key.pem", "private_key-2.pem"].into_iter().zip(&paths) {
+        assert_eq!(fs::read(folder.join(name)).ok(), fs::read(path).ok(), "{name}\n{said}");
+    }
+    fs::set_permissions(&paths[1], fs::Permissions::from_mode(0o600)).expect("a mode");
+    let said = scene.done(&["restore", &archive, "--key-file", &key]);
+    assert!(said.contains("holds the same, and is given to"), "{said}");
+    assert_eq!(paths.each_ref().map(|path| mode(path)), [0o444; 2]);
+}
+
 /// On another machine, or after everything was lost: what was retired comes back as well.
 #[test]
 fn a9_what_an_archive_retired_is_retired_where_it_is_restored() {
@@ -363,10 +415,15 @@ fn a9_what_an_archive_retired_is_retired_where_it_is_restored() {
     let fresh = Scene::new();
     let former = token(fresh.gate.address, DEV, SCOPE);
     assert_eq!(fresh.pulled(&former), 200);
+    let restore = [&["restore", &archive][..], &seal].concat();
+    fresh.refused(&restore, "add it to keys.sources");
+    assert_eq!(fresh.pulled(&former), 200, "nothing was changed");
+    let setup = Setup::before(&[&fresh.core], &[&fresh.core.key_file, &scene.core.key_file]);
+    let (gate, secret) = with_token(&fresh.stage, &setup.rest("[replay]\nenabled = false\n"));
+    let fresh = Scene { gate, secret, ..fresh };
     let link = fresh.stage.path("linked");
     fs::rename(&scene.core.key_file, &link).expect("moved");
     std::os::unix::fs::symlink(&link, &scene.core.key_file).expect("a link, as in a mounted Secret");
-    let restore = [&["restore", &archive][..], &seal].concat();
     fs::write(&link, fs::read(&fresh.core.key_file).expect("a key")).expect("another key");
     fresh.refused(&restore, "--to FOLDER");
     assert_eq!(fresh.pulled(&former), 200, "nothing was changed");

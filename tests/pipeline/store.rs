@@ -6,6 +6,7 @@ use crate::{
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, token},
     support::{gate::Gate, http, ports, process::Program, settings, waiting},
     talk::Ask,
+    windows::writes,
 };
 use std::{
     fs,
@@ -422,6 +423,53 @@ fn what_one_replica_knows_the_other_one_does_within_a_second() {
         (two.metrics().sum("tidegate_key_state", &labels) > 0.5).then_some(())
     });
     assert!(seen.is_some(), "{}", two.tail());
+}
+
+/// Their views differ for good, and neither writes over the other's.
+#[test]
+fn replicas_whose_keys_differ_leave_each_others_records_alone() {
+    let (stage, core) = scene();
+    let other = stage.replica("other", |_| {});
+    hold(&other.key_file, 1);
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let (one, two) = (shared(&stage, &core, address).start(), shared(&stage, &other, address).start());
+    is_in_state(&one, 1, "verifying");
+    is_in_state(&two, 0, "verifying");
+    is_quiet(address);
+    assert!(writes(address) <= 8, "{} writes of two keys", writes(address));
+    // What signs for one of them signs: a token of this second is good.
+    for (core, gate) in [(&core, &two), (&other, &one)] {
+        assert_eq!(pulled(gate, &token(core.address, DEV, SCOPE)), 200, "{}", gate.tail());
+    }
+}
+
+/// One of them lets no key verify that isn't listed, and forgets nothing that another one needs.
+#[test]
+fn a_replica_with_other_rules_leaves_the_records_of_others_alone() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let one = shared(&stage, &core, address).start();
+    let former = token(one.address, DEV, SCOPE);
+    hold(&core.key_file, 1);
+    is_in_state(&one, 0, "verifying");
+    is_written(&one);
+    let strict = shared(&stage, &core, address).keys("overlap = \"listed\"").start();
+    assert_eq!(pulled(&strict, &former), 401, "by its rules");
+    is_quiet(address);
+    stop(one);
+    let next = shared(&stage, &core, address).start();
+    assert_eq!(pulled(&next, &former), 200, "{}", next.tail());
+}
+
+/// Nobody writes a key's record for a second and a half, in which each replica looks for changes three times.
+fn is_quiet(address: SocketAddr) {
+    waiting::holds("all is written", PATIENCE, || {
+        let before = writes(address);
+        std::thread::sleep(Duration::from_millis(1_500));
+        writes(address) == before && before > 0
+    });
 }
 
 #[test]

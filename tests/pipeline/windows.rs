@@ -74,7 +74,7 @@ fn a_window_makes_replicas_write_their_keys_once() {
 }
 
 /// How often records of keys were written.
-fn writes(server: SocketAddr) -> u64 {
+pub fn writes(server: SocketAddr) -> u64 {
     let mut line = TcpStream::connect(server).expect("a connection");
     write!(line, "HGET tidegate:harbor:key \"\"\r\n").expect("it is asked");
     let mut answer = BufReader::new(line).lines().map_while(Result::ok);

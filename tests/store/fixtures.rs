@@ -140,6 +140,7 @@ fn write_the_fixtures_of_this_version() {
         declared: tidegate::words::kid::Kid::parse("harbor-2026"),
         source: "/etc/core/private_key.pem".to_owned(),
         life,
+        listed_end: None,
     };
     let at = UnixTime(1_760_000_000);
     let of_key = Place::new(Kind::Key, name);

@@ -77,6 +77,9 @@ pub struct Restore {
     pub known: Known,
     /// Change nothing.
     pub dry_run: bool,
+    /// The paths of its files.
+    #[serde(default)]
+    pub files: Vec<String>,
 }
 
 /// What became of it, or would.
@@ -87,6 +90,9 @@ pub struct Restored {
     pub windows: Vec<RestoredWindow>,
     /// Every key that is retired at once then: none of these is put back into a file.
     pub banned: Vec<String>,
+    /// Files of the archive that are no source of this tidegate.
+    #[serde(default)]
+    pub strangers: Vec<String>,
     /// Users and tokens that the archive revoked.
     #[serde(default)]
     pub revoked: usize,

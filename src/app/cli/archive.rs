@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use aws_lc_rs::rand;
 use clap::Args;
+use zeroize::Zeroizing;
 
 use super::{
     Failure,
@@ -203,36 +204,65 @@ fn read_archive(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// What becomes of one file.
-enum Step<'a> {
-    /// It holds the very bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// It holds the very bytes, and core may read it as it might.
     Same,
+    /// It holds the very bytes, for another owner or with another mode.
+    Give,
     Replace {
         held: String,
     },
     Make,
     /// A key of it was retired at once.
-    LeftOut(&'a str),
+    LeftOut(String),
 }
 
-fn step<'a>(file: &KeptFile, present: Option<&[u8]>, banned: &'a BTreeSet<String>) -> Step<'a> {
+impl Step {
+    const fn writes(&self) -> bool {
+        matches!(self, Self::Give | Self::Replace { .. } | Self::Make)
+    }
+}
+
+/// What is there now: its bytes and who may read them.
+type Present = Option<(Zeroizing<Vec<u8>>, Mode)>;
+
+fn step(file: &KeptFile, present: &Present, banned: &BTreeSet<String>) -> Step {
     let keys = file.keys().unwrap_or_default();
     if let Some(kid) = keys.iter().find_map(|key| banned.get(key.kid().as_str())) {
-        return Step::LeftOut(kid);
+        return Step::LeftOut(kid.clone());
     }
     match present {
-        Some(bytes) if *bytes == **file.bytes => Step::Same,
-        Some(bytes) => {
+        Some((bytes, mode)) if **bytes == **file.bytes => {
+            if *mode == mode_of(file) {
+                Step::Same
+            } else {
+                Step::Give
+            }
+        }
+        Some((bytes, _)) => {
             Step::Replace { held: key::parse(bytes).map_or("no key".to_owned(), |keys| ids(&keys)) }
         }
         None => Step::Make,
     }
 }
 
-fn line(file: &KeptFile, step: &Step<'_>) -> String {
-    let KeptFile { path, owner, group, bits, .. } = file;
+/// As the file was, but that the world may never write it, and that it is nothing to run as somebody else.
+fn mode_of(file: &KeptFile) -> Mode {
+    Mode { owner: file.owner, group: file.group, bits: file.bits & 0o775 }
+}
+
+fn line(file: &KeptFile, step: &Step) -> String {
+    let path = &file.path;
+    let Mode { owner, group, bits } = mode_of(file);
     let becomes = ids(&file.keys().unwrap_or_default());
     match step {
         Step::Same => format!("{path}\n  holds the same\n    {becomes}\n"),
+        Step::Give => {
+            format!(
+                "{path}\n  holds the same, and is given to ({owner}:{group}, mode {bits:03o})\n    {becomes}\n"
+            )
+        }
         Step::LeftOut(kid) => format!("{path}\n  is left out: this key was retired at once\n    {kid}\n"),
         Step::Make => format!("{path}\n  is made ({owner}:{group}, mode {bits:03o}), with\n    {becomes}\n"),
         Step::Replace { held } => format!(
@@ -243,54 +273,74 @@ fn line(file: &KeptFile, step: &Step<'_>) -> String {
 
 /// All that can be refused is refused before the first change. What was done, and how many files were left out.
 fn put_back(archive: &Archive, client: &Client, dry_run: bool) -> anyhow::Result<(String, usize)> {
+    let files: Vec<String> = archive.files.iter().map(|file| file.path.clone()).collect();
     let tell = |dry_run| -> anyhow::Result<Restored> {
-        let asked =
-            admin::Restore { deployment: archive.deployment.clone(), known: archive.known.clone(), dry_run };
-        block_on(client.post_json("/v1/keys/restore", &asked))
+        let (deployment, known) = (archive.deployment.clone(), archive.known.clone());
+        let asked = admin::Restore { deployment, known, dry_run, files: files.clone() };
+        block_on(client.post_json("/v1/keys/restore", &asked)).context("nothing was changed")
     };
-    let would = tell(true).context("nothing was changed")?;
-    let banned: BTreeSet<String> = would.banned.iter().cloned().collect();
-    let mut steps = Vec::new();
+    let mut told = tell(true)?;
+    if !told.strangers.is_empty() {
+        bail!(
+            "nothing was changed: this tidegate reads no keys from {}: add it to keys.sources, or write the files elsewhere with --to FOLDER",
+            told.strangers.join(", ")
+        );
+    }
+    let mut found = Vec::new();
     for file in &archive.files {
-        let present = present(&file.path)?;
-        let step = step(file, present.as_ref().map(|bytes| bytes.as_slice()), &banned);
-        if matches!(step, Step::Make | Step::Replace { .. }) {
+        found.push((file, present(&file.path)?));
+    }
+    for (file, step) in steps(&found, &told) {
+        if step.writes() {
             may_write(file)?;
         }
-        steps.push((file, step));
     }
     if !dry_run {
-        tell(false).context("nothing was changed")?;
+        // What was retired in the meantime counts.
+        told = tell(false)?;
     }
+    let steps = steps(&found, &told);
     let mut said = String::new();
     for (file, step) in &steps {
-        if !dry_run && matches!(step, Step::Make | Step::Replace { .. }) {
-            let mode = Mode { owner: file.owner, group: file.group, bits: file.bits };
-            whole_file::replace(Path::new(&file.path), &file.bytes, mode).with_context(|| {
+        if !dry_run && step.writes() {
+            whole_file::replace(Path::new(&file.path), &file.bytes, mode_of(file)).with_context(|| {
                 format!("{} was not written, and of the archive only this was restored:\n{said}", file.path)
             })?;
         }
         said += &line(file, step);
     }
     let left_out = steps.iter().filter(|(_, step)| matches!(step, Step::LeftOut(_))).count();
-    Ok((said + &known(&would), left_out))
+    Ok((said + &known(&told), left_out))
 }
 
-fn present(path: &str) -> anyhow::Result<Option<zeroize::Zeroizing<Vec<u8>>>> {
+fn steps<'a>(found: &[(&'a KeptFile, Present)], told: &Restored) -> Vec<(&'a KeptFile, Step)> {
+    let banned: BTreeSet<String> = told.banned.iter().cloned().collect();
+    found.iter().map(|(file, present)| (*file, step(file, present, &banned))).collect()
+}
+
+fn present(path: &str) -> anyhow::Result<Present> {
     match small_file::read(Path::new(path)) {
-        Ok(read) => Ok(Some(read.bytes)),
+        Ok(read) => Ok(Some((read.bytes, read.mode))),
         Err(FileFault::Missing) => Ok(None),
-        Err(FileFault::Empty) => Ok(Some(zeroize::Zeroizing::default())),
+        // Who may read it is of no use to know.
+        Err(FileFault::Empty) => {
+            Ok(Some((Zeroizing::default(), Mode { owner: u32::MAX, group: u32::MAX, bits: 0 })))
+        }
         Err(fault) => bail!("nothing was changed: {path}: {fault}; {}", fault.remedy()),
     }
 }
 
 fn may_write(file: &KeptFile) -> anyhow::Result<()> {
-    let (path, mode) =
-        (Path::new(&file.path), Mode { owner: file.owner, group: file.group, bits: file.bits });
+    let (path, mode) = (Path::new(&file.path), mode_of(file));
     if path.is_symlink() {
         bail!(
             "nothing was changed: {} is a link, as in a mounted Secret: write the files elsewhere with --to FOLDER, and the Secret from there",
+            file.path
+        );
+    }
+    if whole_file::is_mount_point(path) {
+        bail!(
+            "nothing was changed: {} is mounted by itself, as one file of a container: write the files elsewhere with --to FOLDER, from there to where it is mounted from, and restart core and tidegate",
             file.path
         );
     }
@@ -322,14 +372,13 @@ fn extract(archive: &Archive, folder: &Path, dry_run: bool) -> anyhow::Result<(S
     if !folder.is_dir() {
         bail!("nothing was written: {} is no folder; make it first", folder.display());
     }
-    let mut steps: Vec<(PathBuf, &KeptFile, Step<'_>)> = Vec::new();
-    for file in &archive.files {
-        let name = Path::new(&file.path).file_name().context("a file of the archive has no name")?;
+    let mut steps: Vec<(PathBuf, &KeptFile, Step)> = Vec::new();
+    for (name, file) in names(&archive.files)?.into_iter().zip(&archive.files) {
         let path = folder.join(name);
-        if path.exists() || steps.iter().any(|(other, ..)| *other == path) {
+        if path.exists() {
             bail!("nothing was written: {} is there already; name an empty folder", path.display());
         }
-        steps.push((path, file, step(file, None, &banned)));
+        steps.push((path, file, step(file, &None, &banned)));
     }
     let mut said = String::new();
     for (path, file, step) in &steps {
@@ -351,4 +400,73 @@ fn extract(archive: &Archive, folder: &Path, dry_run: bool) -> anyhow::Result<(S
     }
     let left_out = steps.iter().filter(|(.., step)| matches!(step, Step::LeftOut(_))).count();
     Ok((said, left_out))
+}
+
+/// A name in one folder for each file: its own, and with a number where others have that too.
+fn names(files: &[KeptFile]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut names: Vec<PathBuf> = Vec::new();
+    for file in files {
+        let own = Path::new(&file.path);
+        let name = own.file_name().context("a file of the archive has no name")?;
+        let stem = own.file_stem().unwrap_or(name).to_string_lossy();
+        let numbered = |number: usize| match own.extension() {
+            Some(ending) => PathBuf::from(format!("{stem}-{number}.{}", ending.to_string_lossy())),
+            None => PathBuf::from(format!("{stem}-{number}")),
+        };
+        let mut candidates = std::iter::once(PathBuf::from(name)).chain((2..).map(numbered));
+        names.extend(candidates.find(|name| !names.contains(name)));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decisions::key::forge::rsa;
+
+    fn file(path: &str, key: usize, bits: u32) -> KeptFile {
+        let bytes = Zeroizing::new(rsa(key).pkcs1_pem().into_bytes());
+        KeptFile { path: path.to_owned(), bytes, owner: 10_000, group: 10_001, bits }
+    }
+
+    #[test]
+    fn a_file_is_left_alone_only_where_core_may_read_it_as_it_might() {
+        let none = BTreeSet::new();
+        let kept = file("/k", 0, 0o4666);
+        let mode = |owner, bits| Mode { owner, group: 10_001, bits };
+        let present = |key, mode| Some((file("/k", key, 0).bytes, mode));
+        assert_eq!(mode_of(&kept), mode(10_000, 0o664), "for nobody in the world to write");
+        for (found, expected) in [
+            (None, Step::Make),
+            (present(0, mode(10_000, 0o664)), Step::Same),
+            (present(0, mode(10_000, 0o600)), Step::Give),
+            (present(0, mode(0, 0o664)), Step::Give),
+            (present(1, mode(10_000, 0o664)), Step::Replace { held: rsa(1).key().kid().to_string() }),
+        ] {
+            assert_eq!(step(&kept, &found, &none), expected);
+        }
+    }
+
+    #[test]
+    fn a9_what_is_retired_while_an_archive_is_restored_is_left_out() {
+        let (first, second) = (file("/a", 0, 0o600), file("/b", 1, 0o600));
+        let found = [(&first, None), (&second, None)];
+        let told = |banned: &[usize]| {
+            let banned = banned.iter().map(|key| rsa(*key).key().kid().to_string()).collect();
+            let told = Restored { banned, ..Restored::default() };
+            steps(&found, &told).into_iter().map(|(_, step)| step).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[]), [Step::Make, Step::Make]);
+        assert_eq!(told(&[1]), [Step::Make, Step::LeftOut(rsa(1).key().kid().to_string())]);
+    }
+
+    #[test]
+    fn files_of_one_name_get_a_number() {
+        let files = ["/x/core.pem", "/y/core.pem", "/z/core.pem", "/core-2.pem", "/x/key", "/y/key"];
+        let files = files.map(|path| file(path, 0, 0o600));
+        let names = names(&files).expect("names");
+        let expected =
+            ["core.pem", "core-2.pem", "core-3.pem", "core-2-2.pem", "key", "key-2"].map(PathBuf::from);
+        assert_eq!(names, expected);
+    }
 }

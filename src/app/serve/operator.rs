@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -168,8 +169,14 @@ impl Operator for Process {
     fn archivable(&self) -> Archivable {
         let now = self.shared.clock.now();
         let (seen, retired) = self.shared.keys.to_keep(now);
-        let retired = retired.iter().map(|(key, at)| Revocation::Key { spki: key.spki().to_vec(), at: *at });
-        let ended: Vec<_> = retired.chain(self.shared.revocations.to_keep()).collect();
+        let retired: Vec<_> = retired.into_iter().map(|(key, at)| (key.spki().to_vec(), at)).collect();
+        // What is listed as retired is to stay so where this is restored and not listed.
+        let ring = self.shared.keys.ring();
+        let listed = ring.banned().iter().map(|key| (key.spki().to_vec(), now));
+        let listed = listed.filter(|(spki, _)| !retired.iter().any(|(known, _)| known == spki));
+        let banned: Vec<_> = retired.iter().cloned().chain(listed).collect();
+        let banned = banned.into_iter().map(|(spki, at)| Revocation::Key { spki, at });
+        let ended: Vec<_> = banned.chain(self.shared.revocations.to_keep()).collect();
         let (files, tokens) = self.shared.keys.sources();
         let names = |sources: Vec<SourceName>| sources.iter().map(ToString::to_string).collect();
         Archivable {
@@ -196,12 +203,14 @@ impl Operator for Process {
         }
         let mut banned: Vec<String> = retired.iter().map(|key| key.kid().to_string()).collect();
         let would = keys.restore((seen, retired), archived.dry_run, now);
-        banned.extend(keys.to_keep(now).1.iter().map(|(key, _)| key.kid().to_string()));
+        banned.extend(keys.ring().banned().iter().map(|key| key.kid().to_string()));
+        let is_stranger = |path: &String| !keys.is_source(Path::new(path));
         let window = |(kid, until): (Kid, UnixTime)| RestoredWindow { kid: kid.to_string(), until: until.0 };
         Ok(Restored {
             retired: would.retired.iter().map(ToString::to_string).collect(),
             windows: would.windows.into_iter().map(window).collect(),
             banned,
+            strangers: archived.files.into_iter().filter(is_stranger).collect(),
             revoked: revoked_count,
         })
     }

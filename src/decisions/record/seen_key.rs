@@ -1,6 +1,8 @@
 //! The record of a key that a source held: what brings it back after a restart, and to other replicas. Public halves
 //! alone.
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,8 @@ pub struct SeenKey {
     /// The source that held it last.
     pub source: String,
     pub life: Life,
+    /// The end that an operator listed for it.
+    pub listed_end: Option<UnixTime>,
 }
 
 /// How far the key has come.
@@ -35,7 +39,7 @@ pub enum Life {
 
 impl Life {
     /// The last moment at which it is known that the key may have signed: of two records the later one counts.
-    fn evidence(self) -> UnixTime {
+    pub fn evidence(self) -> UnixTime {
         match self {
             Self::Signing { seen } => seen,
             Self::Verifying { signed_until, .. } => signed_until,
@@ -66,6 +70,8 @@ struct Written {
     signed_until: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    listed_end: Option<i64>,
 }
 
 impl SeenKey {
@@ -85,6 +91,7 @@ impl SeenKey {
             seen,
             signed_until,
             until,
+            listed_end: self.listed_end.map(|end| end.0),
         };
         // Texts and numbers alone: this can't fail.
         serde_json::to_vec(&written).unwrap_or_default()
@@ -109,6 +116,7 @@ impl SeenKey {
             declared: written.declared.as_deref().and_then(Kid::parse),
             source: written.source,
             life,
+            listed_end: written.listed_end.map(UnixTime),
         })
     }
 
@@ -128,10 +136,16 @@ pub fn place_of(spki_digest: &[u8; 32]) -> String {
     })
 }
 
-/// Of two records of one key the one that saw it in use later; of two windows the longer one.
-pub(super) fn merge(present: &[u8], ours: &[u8]) -> Vec<u8> {
+/// A record of a later time was written by a clock that is ahead.
+pub const AHEAD: Duration = Duration::from_mins(1);
+
+/// Of two records of one key the one that saw it in use later; of two windows the longer one; of two ends that were
+/// listed the sooner one. What a clock that is ahead wrote never counts for more than what we say at `now`.
+pub(super) fn merge(present: &[u8], ours: &[u8], now: UnixTime) -> Vec<u8> {
     let (Ok(theirs), Ok(mine)) = (SeenKey::read(present), SeenKey::read(ours)) else { return ours.to_vec() };
+    let listed_end = [theirs.listed_end, mine.listed_end].into_iter().flatten().min();
     let life = match (theirs.life, mine.life) {
+        (theirs, mine) if theirs.evidence() > now.plus(AHEAD) => mine,
         (
             Life::Verifying { signed_until: a, until: a_until },
             Life::Verifying { signed_until: b, until: b_until },
@@ -142,7 +156,7 @@ pub(super) fn merge(present: &[u8], ours: &[u8]) -> Vec<u8> {
         }
         (_, mine) => mine,
     };
-    SeenKey { life, ..mine }.write()
+    SeenKey { life, listed_end, ..mine }.write()
 }
 
 #[cfg(test)]
@@ -160,7 +174,13 @@ mod tests {
 
     fn seen(life: Life) -> SeenKey {
         let spki = rsa(0).key().spki().to_vec();
-        SeenKey { spki, declared: Kid::parse("name"), source: "/etc/core/private_key.pem".into(), life }
+        SeenKey {
+            spki,
+            declared: Kid::parse("name"),
+            source: "/etc/core/private_key.pem".into(),
+            life,
+            listed_end: None,
+        }
     }
 
     #[test]
@@ -195,9 +215,25 @@ mod tests {
             (verifying(2, 9), verifying(3, 8), verifying(3, 9)),
         ];
         for (present, ours, want) in table {
-            let merged = merge(&seen(present).write(), &seen(ours).write());
+            let merged = merge(&seen(present).write(), &seen(ours).write(), UnixTime(3));
             assert_eq!(SeenKey::read(&merged), Ok(seen(want)), "{present:?} {ours:?}");
         }
-        assert_eq!(merge(b"torn", &seen(signing(1)).write()), seen(signing(1)).write());
+        let torn = merge(b"torn", &seen(signing(1)).write(), UnixTime(3));
+        assert_eq!(torn, seen(signing(1)).write());
+    }
+
+    #[test]
+    fn a8_what_a_clock_that_is_ahead_wrote_never_wins_and_a_listed_end_always_does() {
+        for ahead in [signing(1_000), verifying(1_000, 9_000)] {
+            for ours in [signing(2), verifying(1, 9)] {
+                let merged = merge(&seen(ahead).write(), &seen(ours).write(), UnixTime(3));
+                assert_eq!(SeenKey::read(&merged), Ok(seen(ours)), "{ahead:?} {ours:?}");
+            }
+        }
+        let listed = |end: Option<i64>| SeenKey { listed_end: end.map(UnixTime), ..seen(verifying(1, 9)) };
+        for (present, ours, want) in [(Some(5), None, 5), (None, Some(5), 5), (Some(6), Some(5), 5)] {
+            let merged = merge(&listed(present).write(), &listed(ours).write(), UnixTime(3));
+            assert_eq!(SeenKey::read(&merged), Ok(listed(Some(want))));
+        }
     }
 }

@@ -37,14 +37,14 @@ pub(super) fn ring(keeper: &Keeper, policy: &Policy, now: UnixTime, view: View) 
     let is_seen = |is_own| view != View::Own || is_own;
     let sources = keeper.holdings.iter().filter(|h| is_seen(learned::is_own(h)));
     let current = sources.flat_map(|h| h.current.iter().map(|k| current(h, k, policy, now)));
-    let open = keeper.open(now);
+    let (open, at) = (keeper.open(now), keeper.moment(now));
     let former = keeper.holdings.iter().flat_map(|h| {
         let seen = h.former.iter().filter(|former| is_seen(former.is_own));
-        seen.map(|f| plain(&f.key, f.ending.state(now, policy, open), &h.name))
+        seen.map(|f| plain(&f.key, f.ending.state(at, policy, open), &h.name))
     });
     let past = keeper.past.iter().filter(|past| is_seen(past.is_own));
     let past = past.map(|Past { key, source, ending, .. }| Entry {
-        since: ending.map(|ending| ending.until_with(policy, open)),
+        since: ending.map(|ending| ending.until_with(open)),
         ..plain(key, State::Retired, source)
     });
     let learned = keeper.learned.iter().filter(|_| view == View::All);

@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
-    Ending, Listed, Listing, Overlap, Policy, Ring, SourceName, State, assemble,
+    Ending, Listed, Listing, Moment, Overlap, Policy, Ring, SourceName, State, assemble,
+    ending::Ends,
     learned::{self, Learned},
 };
 use crate::{
@@ -85,6 +87,8 @@ pub(super) struct Holding {
     /// When the source was first seen with these keys; a key listed as verifying signs no more since then.
     pub(super) since: UnixTime,
     pub(super) broken: Option<(KeyFault, UnixTime)>,
+    /// Whether it is read here, and not only known from others.
+    pub(super) is_ours: bool,
 }
 
 /// A key that its source replaced. Its private half stays in memory (never in a store) as long as it
@@ -92,7 +96,7 @@ pub(super) struct Holding {
 #[derive(Debug)]
 pub(super) struct Former {
     pub(super) key: Arc<Key>,
-    pub(super) ending: Ending,
+    pub(super) ending: Ends,
     /// Whether a file of this process held it (A10).
     pub(super) is_own: bool,
 }
@@ -103,7 +107,7 @@ pub(super) struct Past {
     pub(super) key: Arc<Key>,
     pub(super) source: SourceName,
     /// How it ended, where its window did: a clock that was ahead and is put right brings it back.
-    pub(super) ending: Option<Ending>,
+    pub(super) ending: Option<Ends>,
     pub(super) is_own: bool,
 }
 
@@ -128,7 +132,25 @@ pub struct Keeper {
     pub(super) learned: Vec<Learned>,
     /// Whether nobody else writes into the store that gives keys back.
     pub(super) recalls_own: bool,
+    /// How long the process has run by a clock that nobody sets.
+    steady: Duration,
+    /// When a ring was made last.
+    last: Option<Moment>,
+    /// When a source was read for the first time.
+    pub(super) looked: Option<Moment>,
+    /// Records of a time to come, by the digests of their keys.
+    pub(super) ahead: HashMap<[u8; 32], Ahead>,
     ring: Arc<Ring>,
+}
+
+/// What a clock that is ahead of ours wrote of a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    pub(super) evidence: UnixTime,
+    /// When it was read first.
+    pub(super) noticed: Moment,
+    /// Whether it was written again since: somebody holds the key.
+    pub(super) moves: bool,
 }
 
 impl Keeper {
@@ -147,12 +169,26 @@ impl Keeper {
             window: None,
             learned: vec![],
             recalls_own: false,
+            steady: Duration::ZERO,
+            last: None,
+            looked: None,
+            ahead: HashMap::new(),
             ring: Arc::default(),
         }
     }
 
-    pub(super) fn policy(&self) -> &Policy {
+    /// Its rules.
+    pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// So long has the process run, by a clock that nobody sets: windows end by it where the wall clock is set back.
+    pub fn pass(&mut self, steady: Duration) {
+        self.steady = self.steady.max(steady);
+    }
+
+    pub(super) fn moment(&self, now: UnixTime) -> Moment {
+        Moment::at(now, self.steady, self.last)
     }
 
     /// The ring as it is.
@@ -202,14 +238,16 @@ impl Keeper {
     ) -> (Arc<Ring>, Vec<Change>) {
         let read = read.and_then(|keys| self.check(source, keys));
         let mut changes = Vec::new();
-        let policy = self.policy;
+        let (policy, at) = (self.policy, self.moment(now));
+        self.looked.get_or_insert(at);
         let holding = self.holding(source, now);
+        holding.is_ours = true;
         match read {
             Ok(keys) => {
                 if holding.broken.take().is_some() {
                     changes.push(Change::Mended { source: source.clone() });
                 }
-                let dropped = holding.replace(keys, &policy, now);
+                let dropped = holding.replace(keys, &policy, at);
                 let is_own = learned::is_own(holding);
                 let past = |key| Past { key, source: source.clone(), ending: None, is_own };
                 self.past.extend(dropped.into_iter().map(past));
@@ -234,14 +272,14 @@ impl Keeper {
         held: impl IntoIterator<Item = &'a Kid>,
         now: UnixTime,
     ) -> (Arc<Ring>, Vec<Change>) {
-        let (policy, open) = (self.policy, self.open(now));
+        let (policy, open, at) = (self.policy, self.open(now), self.moment(now));
         for kid in held {
             if let Some(known) = self.held_only.as_mut().filter(|known| !known.contains(kid)) {
                 known.push(kid.clone());
             }
             for holding in &mut self.holdings {
                 for former in holding.former.iter_mut().filter(|f| f.key.kid() == kid) {
-                    former.ending = former.ending.held_at(now, &policy, open);
+                    former.ending = former.ending.held_at(at, &policy, open);
                 }
                 let verifying = holding.listing.state == Some(Listed::Verifying);
                 if verifying && holding.current.iter().any(|key| key.kid() == kid) {
@@ -268,11 +306,12 @@ impl Keeper {
     /// Time passed: windows that ended retire their keys and drop their private halves. Where the clock was ahead and
     /// is put right, those that it ended too early go on, with their public halves.
     pub fn refresh(&mut self, now: UnixTime) -> (Arc<Ring>, Vec<Change>) {
+        let (policy, open, at) = (self.policy, self.open(now), self.moment(now));
+        self.last = Some(at);
         self.bring_back(now);
         self.forget_learned(now);
-        let (policy, open) = (self.policy, self.open(now));
         for holding in &mut self.holdings {
-            let over = holding.former.extract_if(.., |former| former.ending.is_over(now, &policy, open));
+            let over = holding.former.extract_if(.., |former| former.ending.is_over(at, &policy, open));
             self.past.extend(over.map(|former| Past {
                 key: Arc::new(former.key.without_private()),
                 source: holding.name.clone(),
@@ -292,9 +331,10 @@ impl Keeper {
         if self.policy.overlap != Overlap::Auto {
             return;
         }
-        let (banned, policy, open) = (&self.tombstones, self.policy, self.open(now));
+        let (policy, open, at) = (self.policy, self.open(now), self.moment(now));
+        let banned = &self.tombstones;
         let too_early = |past: &mut Past| {
-            past.ending.is_some_and(|ending| !ending.is_over(now, &policy, open))
+            past.ending.is_some_and(|ending| !ending.is_over(at, &policy, open))
                 && !banned.contains(&past.key)
         };
         for Past { key, source, ending, is_own } in self.past.extract_if(.., too_early).collect::<Vec<_>>() {
@@ -314,7 +354,7 @@ impl Keeper {
         signed_until: UnixTime,
         now: UnixTime,
     ) -> Result<(Arc<Ring>, Vec<Change>), AddFault> {
-        let ending = Ending::after(signed_until, &self.policy);
+        let ending = Ending::after(signed_until, &self.policy, self.moment(now));
         if self.policy.overlap != Overlap::Auto {
             return Err(AddFault::NotAutomatic);
         }
@@ -332,7 +372,7 @@ impl Keeper {
         for key in keys {
             self.past.retain(|past| *past.key != key);
             let key = Arc::new(key.without_private());
-            let former = Former { key, ending, is_own: false };
+            let former = Former { key, ending: Ends::own(ending), is_own: false };
             self.holding(&SourceName::new(Self::ADDED), now).former.push(former);
         }
         Ok(self.refresh(now))
@@ -351,8 +391,8 @@ impl Keeper {
         if let Some(holding) = self.holdings.iter().find(holds) {
             return Err(AddFault::Held { kid, source_name: holding.name.clone() });
         }
-        if ending.is_over(now, &self.policy, None) {
-            return Err(AddFault::Over { kid, over: ending.until() });
+        if ending.is_over(self.moment(now), &self.policy, None) {
+            return Err(AddFault::Over { kid, over: ending.until_with(None) });
         }
         Ok(())
     }
@@ -444,7 +484,7 @@ impl Keeper {
 impl Holding {
     fn empty(name: SourceName, now: UnixTime) -> Self {
         let listing = Listing::default();
-        Self { name, listing, current: vec![], former: vec![], since: now, broken: None }
+        Self { name, listing, current: vec![], former: vec![], since: now, broken: None, is_ours: false }
     }
 
     pub(super) fn alias_of<'a>(&'a self, key: &'a Key) -> Option<&'a Kid> {
@@ -452,21 +492,21 @@ impl Holding {
     }
 
     /// Takes the keys that were read; gives back the public halves of those that are retired by it.
-    fn replace(&mut self, keys: Vec<Key>, policy: &Policy, now: UnixTime) -> Vec<Arc<Key>> {
+    fn replace(&mut self, keys: Vec<Key>, policy: &Policy, at: Moment) -> Vec<Arc<Key>> {
+        let now = at.now();
         let keys: Vec<_> = keys.into_iter().map(Arc::new).collect();
         if self.current.iter().all(|key| !keys.contains(key)) {
             self.since = now;
         }
-        let signed = matches!(self.listing.state, None | Some(Listed::Signing))
-            && self.listing.from.is_none_or(|from| from <= now);
+        let signed = self.listing.has_begun(now);
         let gone: Vec<_> = self.current.drain(..).filter(|key| !keys.contains(key)).collect();
         self.former.retain(|former| !keys.contains(&former.key));
         self.current = keys;
         if !signed || policy.overlap != Overlap::Auto {
             return gone.iter().map(|key| Arc::new(key.without_private())).collect();
         }
-        let ending = Ending::after(now, policy);
-        let ending = self.listing.until.map_or(ending, |end| ending.cut(end));
+        let ending = Ending::after(now, policy, at);
+        let ending = Ends::own(self.listing.until.map_or(ending, |end| ending.cut(end)));
         let is_own = learned::is_own(self);
         self.former.extend(gone.into_iter().map(|key| Former { key, ending, is_own }));
         Vec::new()

@@ -59,3 +59,20 @@ pub struct Listing {
     /// Its keys came from another machine: they are not ours to publish (A10).
     pub is_remote: bool,
 }
+
+impl Listing {
+    /// Whether core may sign with what the source holds, from the first day on that is listed: one that is announced
+    /// without a day doesn't sign.
+    pub(super) fn has_begun(&self, now: UnixTime) -> bool {
+        match (self.state, self.from) {
+            (None | Some(Listed::Signing), from) => from.is_none_or(|from| from <= now),
+            (Some(Listed::Announced), from) => from.is_some_and(|from| from <= now),
+            (Some(Listed::Verifying | Listed::Retired), _) => false,
+        }
+    }
+
+    /// Whether core may sign with what the source holds now.
+    pub(super) fn signs(&self, now: UnixTime) -> bool {
+        self.has_begun(now) && self.until.is_none_or(|until| now < until)
+    }
+}

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::{
-    Change, Ending, Keeper, Listed, Overlap, Ring, SourceName,
-    keeper::{Former, Holding},
+    Change, Ending, Keeper, Moment, Overlap, Ring, SourceName,
+    ending::Ends,
+    keeper::{Ahead, Former, Holding},
 };
 use crate::{
     decisions::{
@@ -31,16 +32,19 @@ impl Keeper {
         if self.policy().overlap != Overlap::Auto {
             return Vec::new();
         }
+        let at = self.moment(now);
         let current = self.holdings.iter().flat_map(|h| {
-            let keys = h.current.iter().filter(|_| signs(h, now));
-            keys.map(|key| seen_of(h, key, Life::Signing { seen: now }))
+            let keys = h.current.iter().filter(|_| h.listing.signs(now));
+            keys.map(|key| seen_of(h, key, Life::Signing { seen: now }, h.listing.until))
         });
+        // What only others hold is theirs to say.
         let former = self.holdings.iter().flat_map(|h| {
             let of = |former: &Former| {
-                let (signed_until, until) = (former.ending.signed_until(), former.ending.until());
-                seen_of(h, &former.key, Life::Verifying { signed_until, until })
+                let own = former.ending.own?;
+                let (signed_until, until) = own.times(at, self.policy(), None);
+                Some(seen_of(h, &former.key, Life::Verifying { signed_until, until }, own.listed()))
             };
-            h.former.iter().map(of)
+            h.former.iter().filter_map(of)
         });
         let is_banned = |seen: &SeenKey| self.tombstones.iter().any(|key| key.spki() == seen.spki);
         current.chain(former).filter(|seen| !is_banned(seen)).collect()
@@ -51,7 +55,7 @@ impl Keeper {
         if self.policy().overlap != Overlap::Auto {
             return Vec::new();
         }
-        let current = self.holdings.iter().filter(|h| signs(h, now)).flat_map(|h| &h.current);
+        let current = self.holdings.iter().filter(|h| h.listing.signs(now)).flat_map(|h| &h.current);
         let former = self.holdings.iter().flat_map(|h| h.former.iter().map(|former| &former.key));
         let is_kept =
             |key: &&Arc<Key>| key.can_sign() && key.elsewhere().is_none() && !self.tombstones.contains(key);
@@ -88,11 +92,13 @@ impl Keeper {
     /// What [`Self::restore`] would change.
     pub fn restorable(&self, seen: &[SeenKey], retired: &[Key], now: UnixTime) -> Restorable {
         let bans = retired.iter().filter(|key| !self.tombstones.iter().any(|known| **known == **key));
+        let (at, open) = (self.moment(now), self.open(now));
         let ends = |seen: &SeenKey| {
-            let (key, ending) = (seen.key().ok()?, self.ends(seen.life, now)?);
-            let is_banned = retired.contains(&key) || self.tombstones.iter().any(|known| **known == key);
-            let until = ending.until_with(self.policy(), self.open(now));
-            (!self.knows(seen) && !is_banned).then(|| (key.kid().clone(), until))
+            let (key, ending) = (seen.key().ok()?, self.ends(seen, at, (at, false)));
+            let is_banned = retired.contains(&key) || self.ring().banned().iter().any(|known| **known == key);
+            let is_over = ending.is_over(at, self.policy(), open);
+            (!is_over && !self.knows(seen) && !is_banned)
+                .then(|| (key.kid().clone(), ending.until_with(open)))
         };
         let windows = if self.policy().overlap == Overlap::Auto { seen } else { &[] };
         Restorable {
@@ -135,16 +141,21 @@ impl Keeper {
     }
 
     fn recall_one(&mut self, seen: &SeenKey, now: UnixTime) {
-        let Some(ending) = self.ends(seen.life, now) else { return };
         // What was sealed by us and can't be read any more is the store's to tell.
         let Ok(key) = seen.key() else { return };
+        let at = self.moment(now);
+        let noticed = self.noticed(&key, seen.life, at);
+        let ending = self.ends(seen, at, noticed);
         let is_current = self.holdings.iter().any(|h| h.current.iter().any(|current| **current == key));
-        if is_current || self.tombstones.iter().any(|banned| **banned == key) {
+        if is_current
+            || self.tombstones.iter().any(|banned| **banned == key)
+            || ending.is_over(at, self.policy(), self.open(now))
+        {
             return;
         }
         for holding in &mut self.holdings {
             if let Some(known) = holding.former.iter_mut().find(|former| *former.key == key) {
-                known.ending = known.ending.or_later(ending);
+                known.ending = known.ending.with(ending);
                 return;
             }
         }
@@ -154,38 +165,57 @@ impl Keeper {
         holding.former.push(Former { key: Arc::new(key), ending, is_own });
     }
 
-    /// When a key that no source holds any more signed last, as far as can be known, and when its last token ends;
-    /// `None` where it has ended. A key that was in use when it was last seen may have signed until now, but not for
-    /// longer than a window after that: who was away for longer has no client that waits. A clock that is behind is
-    /// [`Ending::state`]'s to bound.
-    fn ends(&self, life: Life, now: UnixTime) -> Option<Ending> {
-        let window = self.policy().window();
-        let (signed_until, until) = match life {
-            Life::Signing { seen } => {
-                let signed_until = now.clamp(seen, seen.plus(window));
-                (signed_until, signed_until.plus(window))
-            }
-            Life::Verifying { signed_until, until } => (signed_until, until),
+    /// From when on what is kept of a key counts, and whether the clock that is ahead and wrote it writes on: a record
+    /// of a time to come counts from the first look at it, and reading it again makes nothing longer.
+    fn noticed(&mut self, key: &Key, life: Life, at: Moment) -> (Moment, bool) {
+        let (digest, evidence) = (*key.spki_digest(), life.evidence());
+        if evidence <= at.now().plus(self.policy().leeway) {
+            self.ahead.remove(&digest);
+            return (at, false);
+        }
+        let known = self.ahead.get(&digest).copied();
+        let ahead = match known.filter(|known| known.evidence == evidence) {
+            Some(same) => same,
+            None => Ahead { evidence, noticed: at, moves: known.is_some() },
         };
-        let ending = Ending::kept(signed_until, until);
-        (!ending.is_over(now, self.policy(), self.open(now))).then_some(ending)
+        self.ahead.insert(digest, ahead);
+        (ahead.noticed, ahead.moves)
+    }
+
+    /// When a key that no source holds any more signed last, as far as can be known, and when its last token ends. One
+    /// that a source of ours held before this process began may have been in use until then, but not for longer than a
+    /// window after it was last seen: who was away for longer has no client that waits. Any other that is said to sign
+    /// is another process's.
+    fn ends(&self, seen: &SeenKey, at: Moment, (noticed, moves): (Moment, bool)) -> Ends {
+        let policy = self.policy();
+        let ends = match seen.life {
+            Life::Verifying { signed_until, until } => {
+                Ends::own(Ending::kept(signed_until, until, policy, noticed))
+            }
+            Life::Signing { seen: last } => {
+                let first = last.min(noticed.called(noticed.now(), at));
+                let began = self.looked.map(|looked| looked.called(looked.now(), at));
+                let is_ours = self.holdings.iter().any(|h| h.is_ours && h.name.as_str() == seen.source);
+                match began.filter(|began| is_ours && !moves && first <= *began) {
+                    Some(began) => {
+                        let signed_until = began.min(at.now()).max(last).min(last.plus(policy.window()));
+                        Ends::own(Ending::after(signed_until, policy, noticed))
+                    }
+                    None => Ends::elsewhere(Ending::learned(last, policy, noticed)),
+                }
+            }
+        };
+        seen.listed_end.map_or(ends, |end| ends.cut(end))
     }
 }
 
-/// Whether core may sign with what the source holds.
-fn signs(holding: &Holding, now: UnixTime) -> bool {
-    let Holding { listing, .. } = holding;
-    matches!(listing.state, None | Some(Listed::Signing))
-        && listing.from.is_none_or(|from| from <= now)
-        && listing.until.is_none_or(|until| now < until)
-}
-
-fn seen_of(holding: &Holding, key: &Key, life: Life) -> SeenKey {
+fn seen_of(holding: &Holding, key: &Key, life: Life, listed_end: Option<UnixTime>) -> SeenKey {
     SeenKey {
         spki: key.spki().to_vec(),
         declared: key.declared().cloned(),
         source: holding.name.as_str().to_owned(),
         life,
+        listed_end,
     }
 }
 
@@ -254,6 +284,7 @@ mod tests {
     fn a8_a_key_that_nobody_saw_for_long_does_not_come_back() {
         let recalled = |later: i64| {
             let mut keeper = keeper(Overlap::Auto);
+            keeper.observe(&file(), Ok(vec![rsa(2).key()]), at(later));
             let (ring, _) = keeper.recall(kept(200), at(later));
             [0, 1].map(|which| state(&ring, which, later))
         };
@@ -267,10 +298,111 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_right_after_the_start_finds_the_windows_as_they_were() {
         let mut keeper = keeper(Overlap::Auto);
+        keeper.observe(&file(), Ok(vec![rsa(2).key()]), at(-90_000));
         keeper.recall(kept(200), at(-90_000));
         let (ring, _) = keeper.refresh(at(300));
         assert_eq!(state(&ring, 0, 300), verifying(100, 100 + WINDOW));
         assert_eq!(state(&ring, 1, 300), verifying(200, 200 + WINDOW));
+    }
+
+    /// What another process, whose file is elsewhere, says of key 0.
+    fn elsewhere(life: Life) -> Vec<SeenKey> {
+        let spki = rsa(0).key().spki().to_vec();
+        vec![SeenKey { spki, declared: None, source: "/elsewhere.pem".into(), life, listed_end: None }]
+    }
+
+    fn signing(seen: i64) -> Vec<SeenKey> {
+        elsewhere(Life::Signing { seen: at(seen) })
+    }
+
+    /// The ring at this time, as much time having passed.
+    fn passed(keeper: &mut Keeper, seconds: i64) -> Arc<Ring> {
+        keeper.pass(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()));
+        keeper.refresh(at(seconds)).0
+    }
+
+    /// The ring when the store says this at this time.
+    fn said(keeper: &mut Keeper, seen: Vec<SeenKey>, seconds: i64) -> Arc<Ring> {
+        passed(keeper, seconds);
+        keeper.recall(seen, at(seconds)).0
+    }
+
+    #[test]
+    fn a10_a_key_that_only_others_hold_signs_while_they_say_so_and_verifies_for_one_window_after_it() {
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.observe(&file(), Ok(vec![rsa(2).key()]), at(0));
+        for seen in [50, 400, 800] {
+            said(&mut keeper, signing(seen), seen + 5);
+            let last = seen + 300;
+            let ring = passed(&mut keeper, last);
+            assert_eq!(state(&ring, 0, last), verifying(last, seen + WINDOW), "it signs until now");
+        }
+        let own: Vec<_> = keeper.seen(at(1_100)).into_iter().map(|seen| seen.spki).collect();
+        assert_eq!(own, [rsa(2).key().spki()], "it is theirs to keep");
+        let silent = 800 + WINDOW / 2;
+        for late in [silent, silent + 300] {
+            said(&mut keeper, signing(800), late);
+            let ring = passed(&mut keeper, late);
+            assert_eq!(state(&ring, 0, late), verifying(silent, 800 + WINDOW), "nobody says so any more");
+        }
+        let ring = passed(&mut keeper, 800 + WINDOW);
+        assert_eq!(state(&ring, 0, 800 + WINDOW), Some(State::Retired));
+        let ring = said(&mut keeper, signing(800), 801 + WINDOW);
+        assert_eq!(state(&ring, 0, 801 + WINDOW), Some(State::Retired), "reading it again adds nothing");
+        said(&mut keeper, signing(3_000), 3_000);
+        let replaced = elsewhere(Life::Verifying { signed_until: at(3_010), until: at(3_010 + WINDOW) });
+        let ring = said(&mut keeper, replaced, 3_020);
+        assert_eq!(state(&ring, 0, 3_020), verifying(3_010, 3_010 + WINDOW), "it was replaced there");
+    }
+
+    #[test]
+    fn a8_what_a_clock_that_is_ahead_wrote_counts_once_from_when_it_is_read() {
+        const DAY: i64 = 86_400;
+        for life in [
+            Life::Signing { seen: at(DAY) },
+            Life::Verifying { signed_until: at(DAY), until: at(DAY + WINDOW) },
+        ] {
+            let mut keeper = keeper(Overlap::Auto);
+            keeper.observe(&file(), Ok(vec![rsa(2).key()]), at(0));
+            for now in [0, 600, 1_200] {
+                keeper.pass(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
+                let (ring, _) = keeper.recall(elsewhere(life), at(now));
+                let found = state(&ring, 0, now);
+                let is_bounded = matches!(found, Some(State::Verifying { until, .. }) if until == at(WINDOW));
+                assert!(is_bounded, "{life:?} {now}: {found:?}");
+            }
+            for now in [WINDOW, 2 * WINDOW, 3 * WINDOW] {
+                keeper.pass(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
+                let (ring, _) = keeper.recall(elsewhere(life), at(now));
+                assert_eq!(state(&ring, 0, now), Some(State::Retired), "{life:?} {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_from_the_store_moves_an_end_that_was_listed() {
+        let until = Some(at(600));
+        let listed = || crate::decisions::ring::Listing { until, ..Default::default() };
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.declare(&file(), listed());
+        keeper.observe(&file(), Ok(vec![rsa(0).key()]), at(0));
+        assert_eq!(keeper.seen(at(0))[0].listed_end, until, "others know it");
+        keeper.observe(&file(), Ok(vec![rsa(1).key()]), at(100));
+        let longer = elsewhere(Life::Verifying { signed_until: at(150), until: at(150 + WINDOW) });
+        for said in [signing(150), longer] {
+            keeper.recall(said, at(200));
+            let (ring, _) = keeper.observe_held([rsa(0).key().kid()], at(300));
+            assert!(
+                matches!(state(&ring, 0, 300), Some(State::Verifying { until, .. }) if until == at(600)),
+                "{:?}",
+                state(&ring, 0, 300)
+            );
+        }
+        let kept = keeper.seen(at(300));
+        let mut next = self::keeper(Overlap::Auto);
+        next.observe(&file(), Ok(vec![rsa(2).key()]), at(300));
+        let (ring, _) = next.recall(kept, at(300));
+        assert_eq!(state(&ring, 0, 300), verifying(300, 600), "nor another process's");
     }
 
     #[test]

@@ -294,6 +294,18 @@ fn a_key_that_never_signed_has_no_window() {
 }
 
 #[test]
+fn a_key_that_was_announced_for_a_day_has_its_window_once_it_has_come() {
+    for (replaced, expected) in [(60, Some(State::Retired)), (200, verifying(200))] {
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.declare(&file(), Listing { from: Some(at(100)), ..listing(Some(Listed::Announced)) });
+        keeper.observe(&file(), keys([0]), at(0));
+        assert_eq!(keeper.seen(at(replaced)).len(), usize::from(replaced > 100));
+        let (ring, _) = keeper.observe(&file(), keys([1]), at(replaced));
+        assert_eq!(state(&ring, 0, replaced), expected, "{replaced}");
+    }
+}
+
+#[test]
 fn a_file_taken_out_of_a_folder_counts_as_replaced() {
     let mut keeper = keeper(Overlap::Auto);
     keeper.observe(&file(), keys([0]), at(0));
@@ -399,6 +411,26 @@ fn a8_a_clock_that_jumps_neither_ends_a_window_for_good_nor_makes_it_longer() {
         let (ring, _) = keeper.refresh(at(now));
         assert_eq!(state(&ring, 0, now), expected, "{when}");
         assert_eq!(state(&ring, 1, now), Some(State::Signing), "{when}");
+    }
+}
+
+#[test]
+fn a8_a_clock_that_is_set_back_ends_a_window_when_its_time_has_passed() {
+    const DAY: i64 = 86_400;
+    let mut keeper = keeper(Overlap::Auto);
+    keeper.observe(&file(), keys([0]), at(0));
+    keeper.pass(std::time::Duration::from_secs(10));
+    keeper.observe(&file(), keys([1]), at(10));
+    let mut read = |passed: i64, now: i64| {
+        keeper.pass(std::time::Duration::from_secs(u64::try_from(passed).unwrap()));
+        state(&keeper.refresh(at(now)).0, 0, now)
+    };
+    for passed in [20, 600, 9 + WINDOW] {
+        assert_eq!(read(passed, passed - DAY), verifying(10 - DAY), "{passed} s after the start");
+        assert_eq!(read(passed, passed), verifying(10), "put right");
+    }
+    for passed in [10 + WINDOW, 5 * WINDOW] {
+        assert_eq!(read(passed, passed - DAY), Some(State::Retired), "{passed} s after the start");
     }
 }
 

@@ -285,9 +285,7 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| small_file::fault(&error))?.path();
-        let is_key = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
-        let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-        if is_key && !is_hidden && !path.is_dir() {
+        if is_key_file(&path) && !path.is_dir() {
             files.push(path);
         }
         if files.len() > FILES_OF_A_FOLDER {
@@ -296,6 +294,13 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, KeyFault> {
     }
     files.sort();
     if files.is_empty() { Err(KeyFault::EmptyFolder) } else { Ok(files) }
+}
+
+/// Whether a file of a folder is read, by its name.
+pub(super) fn is_key_file(path: &Path) -> bool {
+    let is_key = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
+    let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    is_key && !is_hidden
 }
 
 fn warnings(path: &Path, keys: &[Key], read: &Read, now: UnixTime) -> Vec<Alarm> {

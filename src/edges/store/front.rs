@@ -39,6 +39,8 @@ const WAITING: usize = 100_000;
 const WAITING_BYTES: usize = 64 << 20;
 /// Changes written in one call, and records read in one.
 const AT_ONCE: usize = 256;
+/// A record is removed when it has been over for so long: this clock, or the one that wrote it, may be ahead.
+const SWEPT: Duration = Duration::from_hours(24);
 /// Writers that come in between, one after the other, before a change goes back to the queue.
 const TRIES: usize = 8;
 /// Records that don't open and are named; the others are counted.
@@ -127,8 +129,14 @@ struct State {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Keep { plain: Zeroizing<Vec<u8>>, expires: Option<UnixTime> },
-    Forget,
+    Keep {
+        plain: Zeroizing<Vec<u8>>,
+        expires: Option<UnixTime>,
+    },
+    /// Only the generation that was `judged`, where that is given: what somebody wrote since stays.
+    Forget {
+        judged: Option<u64>,
+    },
 }
 
 /// Why a record adds nothing.
@@ -196,7 +204,7 @@ impl Change {
     fn bytes(&self) -> usize {
         match self {
             Self::Keep { plain, .. } => plain.len(),
-            Self::Forget => 0,
+            Self::Forget { .. } => 0,
         }
     }
 }
@@ -255,8 +263,8 @@ impl Store {
         self.changed.subscribe()
     }
 
-    /// All records of a kind that open and aren't over. What was sealed by a former key is sealed again, and what is
-    /// over is removed, both in the background.
+    /// All records of a kind that open and aren't over. What was sealed by a former key is sealed again, and what has
+    /// long been over is removed, both in the background.
     pub async fn load(&self, kind: Kind) -> Result<Vec<Loaded>, StoreFault> {
         let read = self.read_within(WHOLE, kind).await;
         self.note(Asked::Read, read.as_ref().map(|_| ()));
@@ -289,10 +297,10 @@ impl Store {
         let mut records = records.into_iter();
         let mut all = records.next()?;
         for other in records {
-            all.plain = Zeroizing::new(place.kind.merge(&all.plain, &other.plain));
+            all.plain = Zeroizing::new(place.kind.merge(&all.plain, &other.plain, self.clock.now()));
             all.expires = later(all.expires, other.expires);
             if other.at != home {
-                self.queue(other.at, Change::Forget);
+                self.queue(other.at, Change::Forget { judged: None });
             }
         }
         if !is_home {
@@ -301,7 +309,7 @@ impl Store {
                 Change::Keep { plain: all.plain.clone(), expires: all.expires },
             );
             if all.at != home {
-                self.queue(all.at, Change::Forget);
+                self.queue(all.at, Change::Forget { judged: None });
             }
         }
         Some(Loaded { key: place.key, plain: all.plain })
@@ -320,6 +328,14 @@ impl Store {
     /// Where what belongs to a place is written.
     fn home(&self, place: &Place) -> Place {
         if self.state().shut.contains(place) { place.beside(self.seals.first()) } else { place.clone() }
+    }
+
+    /// Where a change of a place goes: what was judged is what stands there.
+    fn target(&self, place: &Place, change: &Change) -> Place {
+        match change {
+            Change::Forget { judged: Some(_) } => place.clone(),
+            Change::Forget { judged: None } | Change::Keep { .. } => self.home(place),
+        }
     }
 
     async fn read_within(&self, most: Duration, kind: Kind) -> Result<Page, StoreFault> {
@@ -388,7 +404,7 @@ impl Store {
         if at == self.home(&owner) {
             return self.one_of(owner, vec![Record { at, plain, by_first, expires: kept.expires }]);
         }
-        self.queue(at, Change::Forget);
+        self.queue(at, Change::Forget { judged: Some(kept.generation) });
         None
     }
 
@@ -439,22 +455,14 @@ impl Store {
     }
 
     fn take_in(&self, place: &Place, kept: &Kept) -> Option<Opened> {
-        let is_over = self.is_over(kept);
+        let now = self.clock.now();
+        let Some(end) = kept.expires.filter(|end| *end <= now) else { return self.open(place, kept).ok() };
         // That something is ended no more is believed only of what is sealed.
-        if is_over && !ENDS.contains(&place.kind) {
-            let mut state = self.state();
-            state.generations.insert(place.clone(), kept.generation);
-            state.shut.remove(place);
-            drop(state);
-            self.queue(place.clone(), Change::Forget);
-            return None;
+        let is_believed = !ENDS.contains(&place.kind) || self.open(place, kept).is_ok();
+        if is_believed && end.plus(SWEPT) <= now {
+            self.queue_unless_newer(place.clone(), Change::Forget { judged: Some(kept.generation) });
         }
-        let opened = self.open(place, kept).ok()?;
-        if is_over {
-            self.queue(place.clone(), Change::Forget);
-            return None;
-        }
-        Some(opened)
+        None
     }
 
     /// A record that doesn't open adds nothing, is named once, and stays where it is.
@@ -532,7 +540,7 @@ impl Store {
 
     /// Has this removed.
     pub fn forget(&self, place: Place) {
-        self.queue(place, Change::Forget);
+        self.queue(place, Change::Forget { judged: None });
     }
 
     fn queue(&self, place: Place, change: Change) -> bool {
@@ -716,7 +724,7 @@ impl Store {
     async fn write(&self, batch: Vec<(Place, Change)>) -> (Vec<(Place, Change)>, Result<(), StoreFault>) {
         let known = |place: &Place| self.state().generations.get(place).copied();
         let sealed = |(place, change): &(Place, Change)| {
-            let home = self.home(place);
+            let home = self.target(place, change);
             self.sealed(&home, change, known(&home))
         };
         let (changes, writes): (Vec<_>, Vec<Write>) =
@@ -747,7 +755,7 @@ impl Store {
     /// Somebody else wrote this place: what they wrote and what we want become one record.
     async fn settle(&self, place: &Place, mut change: Change) -> Result<(), StoreFault> {
         for _ in 0..TRIES {
-            let home = self.home(place);
+            let home = self.target(place, &change);
             let present = match in_time(self.backend.get(&home)).await {
                 Err(StoreFault::Foreign) => {
                     self.shut(&home, &StoreFault::Foreign.to_string());
@@ -760,13 +768,18 @@ impl Store {
                 present => present?,
             };
             if let Some(kept) = &present {
+                if matches!(change, Change::Forget { judged: Some(judged) } if judged != kept.generation) {
+                    return Ok(());
+                }
                 match (self.open(&home, kept), &mut change) {
                     (Ok(present), Change::Keep { plain: ours, expires }) => {
-                        *ours = Zeroizing::new(place.kind.merge(&present.plain, ours));
+                        *ours = Zeroizing::new(place.kind.merge(&present.plain, ours, self.clock.now()));
                         *expires = later(*expires, kept.expires);
                     }
                     // What was put back is ours to put right: a server that lost its last writes looks like that too.
-                    (Ok(_), Change::Forget) | (Err(Shut::PutBack), _) => {}
+                    (Ok(_), Change::Forget { .. })
+                    | (Err(Shut::PutBack), _)
+                    | (Err(Shut::Seal), Change::Forget { judged: Some(_) }) => {}
                     (Err(Shut::Seal), _) if home == *place => continue,
                     // Nor does what is beside it.
                     (Err(Shut::Seal), _) => {
@@ -791,7 +804,10 @@ impl Store {
     fn sealed(&self, place: &Place, change: &Change, over: Option<u64>) -> Option<Write> {
         let place = place.clone();
         match change {
-            Change::Forget => over.map(|_| Write { place, over, kept: None }),
+            Change::Forget { judged } => {
+                let over = judged.or(over);
+                over.map(|_| Write { place, over, kept: None })
+            }
             Change::Keep { plain, expires } => {
                 let state = self.state();
                 let known = state.generations.get(&place).max(state.emptied.generations.get(&place));

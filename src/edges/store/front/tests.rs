@@ -400,6 +400,42 @@ async fn what_a_former_key_sealed_is_sealed_again_by_the_first_one() {
     assert_eq!(loaded(&alone).await, [("a".to_owned(), b"x".to_vec())]);
 }
 
+/// A clock that is ahead, ours or the one that wrote it, must not cost others what they need.
+#[tokio::test]
+async fn a_record_that_is_over_is_removed_a_day_later_and_only_as_it_was_judged() {
+    let backend = Arc::new(Moody::default());
+    let clock = Clock::shifted(0);
+    let ends = |hours| Some(clock.now().plus(Duration::from_hours(hours)));
+    let one = store(&backend);
+    beside(&one, async {
+        one.keep(place("a"), b"x".to_vec(), ends(1));
+        one.keep(place("b"), b"x".to_vec(), ends(1));
+        assert!(one.written_within(LONG).await);
+    })
+    .await;
+    let ahead = Arc::new(Store::new(backend.clone(), SealRing::new("d", key(1), vec![]), clock.clone()));
+    clock.shift_to(3_600 * 24);
+    beside(&ahead, async {
+        assert_eq!(loaded(&ahead).await, []);
+        assert!(ahead.written_within(LONG).await);
+    })
+    .await;
+    assert_eq!(loaded(&store(&backend)).await.len(), 2, "for whose clock is right");
+    clock.shift_to(3_600 * 26);
+    assert_eq!(loaded(&ahead).await, []);
+    assert_eq!(ahead.health().waiting, 2, "both are to be removed");
+    // Somebody needs one of them still.
+    let other = store(&backend);
+    beside(&other, async {
+        assert_eq!(loaded(&other).await.len(), 2);
+        other.keep(place("b"), b"y".to_vec(), ends(100));
+        assert!(other.written_within(LONG).await);
+    })
+    .await;
+    beside(&ahead, async { assert!(ahead.written_within(LONG).await) }).await;
+    assert_eq!(loaded(&store(&backend)).await, [("b".to_owned(), b"y".to_vec())]);
+}
+
 #[tokio::test]
 async fn a20_a_kind_that_cant_be_written_or_read_keeps_no_revocation_back() {
     let backend = Arc::new(Moody::default());
