@@ -2,10 +2,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::FutureExt as _;
 
-use super::*;
+use super::{queue::WAITING, *};
 use crate::{
     decisions::record::seal::{KEY, SealKey},
-    edges::store::{Cursor, Memory, Page},
+    edges::store::{Cursor, Kept, Memory, Page, Write, Written},
 };
 
 /// A store in memory that can be told to fail or to hang.
