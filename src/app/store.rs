@@ -238,7 +238,7 @@ fn seal_keys(store: &config::Store, path: &Path) -> Vec<PathBuf> {
 }
 
 fn can_write(folder: &Path) -> bool {
-    tempfile::Builder::new().prefix(".tidegate").tempfile_in(folder).is_ok()
+    tempfile::tempfile_in(folder).is_ok()
 }
 
 fn alarm(subject: &str, cause: String, remedy: &'static str, clock: &Clock) -> Alarm {
@@ -283,7 +283,7 @@ pub fn file_fault(settings: &Settings) -> Option<(PathBuf, String, &'static str)
         Ok(_) => None,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let folder = path.ancestors().skip(1).find(|folder| folder.exists())?;
-            let made = tempfile::Builder::new().prefix(".tidegate").tempfile_in(folder);
+            let made = tempfile::tempfile_in(folder);
             fault(format!("it can't be made: {}: {}", folder.display(), made.err()?))
         }
         Err(error) => fault(error.to_string()),

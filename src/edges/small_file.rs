@@ -16,7 +16,7 @@ use crate::words::file_fault::FileFault;
 const LONGEST: usize = 1 << 20;
 
 /// `O_NONBLOCK` of Linux on the architectures that we build for: a FIFO without a writer opens at once.
-const NONBLOCK: i32 = 0o4000;
+pub(super) const NONBLOCK: i32 = 0o4000;
 
 /// What tells one content of a path from the next, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,13 +97,7 @@ impl From<&Metadata> for Stamp {
 
 /// The bytes of a regular file.
 pub(crate) fn read(path: &Path) -> Result<Read, FileFault> {
-    // Looked at before it is opened, because opening a device may do something; and after, because the path
-    // may lead elsewhere by then.
-    check(&metadata(path).map_err(|error| fault(&error))?)?;
-    let file =
-        OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(|error| fault(&error))?;
-    let meta = file.metadata().map_err(|error| fault(&error))?;
-    check(&meta)?;
+    let (file, meta) = open(path, LONGEST as u64)?;
     let bytes = contents(&file).map_err(|error| fault(&error))?;
     if bytes.len() > LONGEST {
         return Err(FileFault::TooLarge);
@@ -113,12 +107,24 @@ pub(crate) fn read(path: &Path) -> Result<Read, FileFault> {
     Ok(Read { bytes, digest: hash, stamp: Stamp::from(&meta), mode: Mode::of(&meta) })
 }
 
-fn check(meta: &Metadata) -> Result<(), FileFault> {
+/// A regular file of at most so many bytes, without waiting for anything.
+pub(crate) fn open(path: &Path, longest: u64) -> Result<(File, Metadata), FileFault> {
+    // Looked at before it is opened, because opening a device may do something; and after, because the path
+    // may lead elsewhere by then.
+    check(&metadata(path).map_err(|error| fault(&error))?, longest)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(|error| fault(&error))?;
+    let meta = file.metadata().map_err(|error| fault(&error))?;
+    check(&meta, longest)?;
+    Ok((file, meta))
+}
+
+fn check(meta: &Metadata, longest: u64) -> Result<(), FileFault> {
     let kind = meta.file_type();
     match () {
         () if kind.is_dir() => Err(FileFault::Directory),
         () if kind.is_fifo() || kind.is_socket() || !kind.is_file() => Err(FileFault::NoRegularFile),
-        () if meta.len() > LONGEST as u64 => Err(FileFault::TooLarge),
+        () if meta.len() > longest => Err(FileFault::TooLarge),
         () => Ok(()),
     }
 }

@@ -2,16 +2,22 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, Permissions},
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
     io::{self, Write as _},
     os::unix::{
         ffi::OsStringExt as _,
-        fs::{MetadataExt as _, PermissionsExt as _, fchown},
+        fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     },
     path::{Path, PathBuf},
 };
 
-use super::small_file::Mode;
+use super::small_file::{Mode, NONBLOCK};
+
+/// What a file is called that isn't whole yet. The dot before its name: whoever reads a folder of keys passes over it.
+const UNFINISHED: &str = ".tidegate-";
+/// Unfinished files that another process removes in the moment between their making and their lock, one after the
+/// other, before that is an error.
+const TRIES: usize = 8;
 
 /// Puts `bytes` in the place of what `path` names, or makes it; for its owner alone until it is complete. Where `mode`
 /// names another owner than this process's, only root can.
@@ -26,7 +32,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
 
 /// Whether [`replace`] can do its work, as far as can be told without doing it.
 pub(crate) fn can_replace(path: &Path, mode: Mode) -> io::Result<()> {
-    give(beside(path)?.as_file(), mode)
+    // It has no name, so that nothing is left of it whenever we are ended.
+    give(&tempfile::tempfile_in(folder(path))?, mode)
 }
 
 /// Whether the path is a mount by itself, as where one file is given to a container: no other file can be put in its
@@ -83,9 +90,36 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-/// A dot before its name: whoever reads a folder of keys passes over it.
+/// For its owner alone, and locked as long as this process has it.
 fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new().prefix(".tidegate-").tempfile_in(folder(path))
+    clear_beside(path);
+    for _ in 0..TRIES {
+        let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder(path))?;
+        match unfinished.as_file().try_lock() {
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) if unfinished.as_file().metadata()?.nlink() == 0 => {}
+            // Where a file system has no locks nobody takes it for one that was left behind.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(unfinished),
+        }
+    }
+    Err(io::Error::other("other processes remove what is begun in this folder"))
+}
+
+/// Removes what a process that was killed at this work has left beside this path: no living one has a lock on it. What
+/// can't be removed stays.
+pub(crate) fn clear_beside(path: &Path) {
+    let Ok(entries) = fs::read_dir(folder(path)) else { return };
+    for entry in entries.map_while(Result::ok) {
+        let is_unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+        if is_unfinished && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = remove_if_left(&entry.path());
+        }
+    }
+}
+
+fn remove_if_left(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
+    if file.try_lock().is_ok() { fs::remove_file(path) } else { Ok(()) }
 }
 
 fn finish(file: &File, bits: u32) -> io::Result<()> {
@@ -111,6 +145,25 @@ mod tests {
         assert!(is_mount_point(Path::new("/proc")));
         let file = tempfile::NamedTempFile::new().expect("a file");
         assert!(!is_mount_point(file.path()) && !is_mount_point(Path::new("/nowhere/at/all")));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key.pem");
+        let left = folder.path().join(format!("{UNFINISHED}left"));
+        let others = [".tidegate", ".other-left"].map(|name| folder.path().join(name));
+        for path in others.iter().chain([&left]) {
+            fs::write(path, "half a key").expect("a file");
+        }
+        let being_written = beside(&path).expect("begun");
+        assert!(!left.exists(), "a killed one's");
+        fs::create_dir(folder.path().join(format!("{UNFINISHED}folder"))).expect("a folder");
+        create(&path, b"a key").expect("made");
+        assert!(being_written.path().exists(), "a living one's");
+        assert!(others.iter().all(|path| path.exists()), "somebody else's");
+        being_written.persist(&path).expect("it goes on");
+        assert_eq!(fs::read(&path).expect("there"), b"", "what it wrote");
     }
 
     #[test]

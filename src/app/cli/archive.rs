@@ -103,6 +103,16 @@ impl Sealing {
             format!("{}: a passphrase has {SHORTEST_PASSPHRASE} characters or more", path.display())
         })
     }
+
+    /// What an operator should know of the secret's file.
+    fn caution(&self) -> String {
+        let path = self.key_file.as_ref().or(self.passphrase_file.as_ref());
+        let is_open =
+            |path: &&PathBuf| small_file::read(path).is_ok_and(|read| read.mode.is_world_readable());
+        path.filter(is_open).map_or_else(String::new, |path| {
+            format!("{}\n  is readable by the world: chmod o-r\n", path.display())
+        })
+    }
 }
 
 impl BackUp {
@@ -118,13 +128,17 @@ impl BackUp {
         let sealed =
             envelope::seal(&archive.write(), &secret, salt, ITERATIONS).map_err(anyhow::Error::from)?;
         let shown = self.file.display();
+        if sealed.len() as u64 > LONGEST {
+            let fault = anyhow!("nothing was written: {}; name fewer files in keys.sources", too_long());
+            return Err(fault.into());
+        }
         whole_file::create(&self.file, &sealed).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => anyhow!("{shown} is there already; name another file"),
             _ => anyhow!(
                 "{shown} was not written: {error}; name a file in a folder that this user may write to"
             ),
         })?;
-        let contents = contents(&archive) + &left_out(&here.tokens);
+        let contents = contents(&archive) + &left_out(&here.tokens) + &self.sealing.caution();
         Ok(output::print(&format!("{shown} is written, for its owner alone\n{contents}")))
     }
 }
@@ -170,7 +184,8 @@ fn ids(keys: &[Key]) -> String {
 impl Restore {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let shown = self.file.display();
-        let sealed = read_archive(&self.file).with_context(|| format!("{shown} can't be read"))?;
+        let sealed = read_archive(&self.file)
+            .map_err(|fault| anyhow!("{shown} can't be read: {fault}. Nothing was changed"))?;
         let opened = envelope::open(&sealed, &self.sealing.secret()?);
         let plain =
             opened.map_err(|fault| anyhow!("{shown}: {fault}; {}. Nothing was changed", fault.remedy()))?;
@@ -185,6 +200,7 @@ impl Restore {
         if left_out > 0 {
             let _ = writeln!(said, "not all of it: files that are left out: {left_out}");
         }
+        said += &self.sealing.caution();
         if self.dry_run {
             said += "nothing was changed (--dry-run)\n";
         }
@@ -192,15 +208,19 @@ impl Restore {
     }
 }
 
-fn read_archive(path: &Path) -> io::Result<Vec<u8>> {
+fn read_archive(path: &Path) -> anyhow::Result<Vec<u8>> {
     use io::Read as _;
-    let file = std::fs::File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
+    let (file, _) = small_file::open(path, LONGEST).map_err(|fault| match fault {
+        FileFault::TooLarge => anyhow!(too_long()),
+        fault => anyhow!("{fault}; {}", fault.remedy()),
+    })?;
     let mut bytes = Vec::new();
     file.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn too_long() -> String {
+    format!("no archive has more than {} MiB", LONGEST >> 20)
 }
 
 /// What becomes of one file.
@@ -302,6 +322,10 @@ fn put_back(archive: &Archive, client: &Client, dry_run: bool) -> anyhow::Result
     let steps = steps(&found, &told);
     let mut said = String::new();
     for (file, step) in &steps {
+        if !dry_run {
+            // Also where nothing is to be written any more: a restore that was killed has written it.
+            whole_file::clear_beside(Path::new(&file.path));
+        }
         if !dry_run && step.writes() {
             whole_file::replace(Path::new(&file.path), &file.bytes, mode_of(file)).with_context(|| {
                 format!("{} was not written, and of the archive only this was restored:\n{said}", file.path)
