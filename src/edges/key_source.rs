@@ -70,11 +70,18 @@ const ASKED_LOOK: Duration = Duration::from_millis(200);
 impl Place {
     fn takes(&self, path: &Path) -> bool {
         match self {
-            Self::File(file) | Self::Jwks(file) => file == path,
-            Self::Folder(folder) => path.parent() == Some(folder) && look::is_key_file(path),
+            Self::File(file) | Self::Jwks(file) => is_same(file, path),
+            Self::Folder(folder) => {
+                path.parent().is_some_and(|parent| is_same(folder, parent)) && look::is_key_file(path)
+            }
             Self::Token(_) => false,
         }
     }
+}
+
+/// Where a configured path is relative, it is to this process's folder.
+fn is_same(configured: &Path, path: &Path) -> bool {
+    configured == path || std::path::absolute(configured).is_ok_and(|absolute| absolute == path)
 }
 
 /// The current ring and alarms, shared by all workers, and what makes the next ones. Its locks are never held

@@ -164,7 +164,9 @@ fn publish(path: &Path, text: &str) -> anyhow::Result<String> {
     if small_file::read(path).is_ok_and(|read| *read.bytes == *text.as_bytes()) {
         return Ok(format!("{shown} says this already\n"));
     }
-    whole_file::replace_as_ours(path, text.as_bytes(), 0o644).with_context(|| {
+    // What a link leads to is replaced, not the link.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    whole_file::replace_as_ours(&target, text.as_bytes(), 0o644).with_context(|| {
         format!("{shown} was not written: name a file in a folder that this user may write to")
     })?;
     Ok(format!("{shown} is written\n"))

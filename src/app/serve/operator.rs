@@ -178,11 +178,15 @@ impl Operator for Process {
         let banned = banned.into_iter().map(|(spki, at)| Revocation::Key { spki, at });
         let ended: Vec<_> = banned.chain(self.shared.revocations.to_keep()).collect();
         let (files, tokens) = self.shared.keys.sources();
-        let names = |sources: Vec<SourceName>| sources.iter().map(ToString::to_string).collect();
+        // Who reads them may stand in another folder.
+        let absolute = |file: &SourceName| {
+            std::path::absolute(file.as_str())
+                .map_or_else(|_| file.to_string(), |path| path.display().to_string())
+        };
         Archivable {
             deployment: self.deployment.clone(),
-            files: names(files),
-            tokens: names(tokens),
+            files: files.iter().map(absolute).collect(),
+            tokens: tokens.iter().map(ToString::to_string).collect(),
             known: Known::of(&seen, &ended, self.shared.windows.order()),
         }
     }
