@@ -7,6 +7,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod archives;
 mod bearer;
 mod blind;
 mod broken_key;

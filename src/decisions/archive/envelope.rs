@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 use crate::decisions::record::seal::{KEY, SealKey};
 
 const MAGIC: &[u8] = b"tidegate keys\n";
-const VERSION: u8 = 1;
+/// The version that is written, and the only one so far.
+pub const VERSION: u8 = 1;
 /// Of the random part of a passphrase's key, in bytes.
 pub const SALT: usize = 16;
 /// What the whole head takes: magic, version, kind, salt, iterations.
@@ -56,9 +57,11 @@ impl Passphrase {
     }
 }
 
-/// Why an envelope doesn't open.
+/// Why an envelope doesn't open. Whichever byte of an archive was flipped, and wherever it was cut, is
+/// [`Self::Damaged`]: nothing else is looked at before the checksum fits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeFault {
+    /// It never was one.
     #[error("it is no archive of tidegate's keys")]
     Foreign,
     #[error("it is damaged or not whole: its checksum doesn't fit")]
@@ -122,7 +125,7 @@ pub fn seal(plain: &[u8], secret: &Secret, salt: [u8; SALT], iterations: u32) ->
 
 /// What was sealed.
 pub fn open(whole: &[u8], secret: &Secret) -> Result<Zeroizing<Vec<u8>>, EnvelopeFault> {
-    if !whole.starts_with(MAGIC) {
+    if !began_as_one(whole) {
         return Err(EnvelopeFault::Foreign);
     }
     let (content, checksum) = whole.split_last_chunk::<CHECKSUM>().ok_or(EnvelopeFault::Damaged)?;
@@ -151,6 +154,13 @@ pub fn open(whole: &[u8], secret: &Secret) -> Result<Zeroizing<Vec<u8>>, Envelop
             key.open_bound(head, sealed).map_err(|_| EnvelopeFault::OtherPassphrase)
         }
     }
+}
+
+/// Whether at least half of a file's beginning, as far as it goes, is an archive's: one that was damaged there, or cut
+/// to nothing, is still no stranger's.
+fn began_as_one(whole: &[u8]) -> bool {
+    let there = whole.len().min(MAGIC.len());
+    whole.iter().zip(MAGIC).filter(|(found, ours)| found == ours).count() >= there.div_ceil(2)
 }
 
 /// Version, kind, salt, iterations.
@@ -220,18 +230,32 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_byte_or_a_cut_has_one_reason() {
+    fn a_flipped_byte_a_cut_and_a_rest_have_one_reason() {
         for secret in [key(1), passphrase("twelve words, or so")] {
             let whole = sealed(&secret);
+            let damaged = |bytes: &[u8], what: &str| {
+                assert_eq!(open(bytes, &secret).map(|_| ()), Err(EnvelopeFault::Damaged), "{what}");
+            };
             for at in 0..whole.len() {
-                let expected = if at < MAGIC.len() { EnvelopeFault::Foreign } else { EnvelopeFault::Damaged };
-                let mut flipped = whole.clone();
-                flipped[at] ^= 0x10;
-                assert_eq!(open(&flipped, &secret).map(|_| ()), Err(expected.clone()), "byte {at}");
-                assert_eq!(open(&whole[..at], &secret).map(|_| ()), Err(expected), "cut at {at}");
+                for flip in [1, 0x80, 0xff] {
+                    let mut flipped = whole.clone();
+                    flipped[at] ^= flip;
+                    damaged(&flipped, &format!("byte {at} by {flip}"));
+                }
+                damaged(&whole[..at], &format!("cut at {at}"));
+            }
+            for rest in [&[0][..], b"\n", &whole] {
+                damaged(&[&whole, rest].concat(), "a rest");
             }
         }
-        assert_eq!(open(b"", &key(1)).map(|_| ()), Err(EnvelopeFault::Foreign));
+    }
+
+    #[test]
+    fn what_never_was_an_archive_is_told_from_a_damaged_one() {
+        let zeros = vec![0; 5_000];
+        for foreign in [&b"-----BEGIN RSA PRIVATE KEY-----\n"[..], b"x", b"{\"v\":1}", &zeros] {
+            assert_eq!(open(foreign, &key(1)).map(|_| ()), Err(EnvelopeFault::Foreign), "{foreign:?}");
+        }
     }
 
     #[test]
