@@ -261,31 +261,4 @@ mod tests {
         let fault = fits("harbor", "other").expect_err("another one").to_string();
         assert_eq!(fault, "it was made for the deployment \"harbor\", and this one is \"other\"");
     }
-
-    /// Files in `tests/fixtures` are never changed: every later version opens them.
-    #[test]
-    fn archives_of_version_1_are_read() {
-        use super::envelope::{Passphrase, Secret, open};
-        use crate::decisions::record::seal::SealKey;
-        macro_rules! fixture {
-            ($name:literal) => {
-                include_bytes!(concat!("../../tests/fixtures/archive/v1/", $name)).as_slice()
-            };
-        }
-        let key = SealKey::parse(fixture!("seal.key")).expect("a key");
-        let passphrase = Passphrase::parse(fixture!("passphrase")).expect("a passphrase");
-        for (sealed, secret) in [
-            (fixture!("by-key.archive"), Secret::Key(key)),
-            (fixture!("by-passphrase.archive"), Secret::Passphrase(passphrase)),
-        ] {
-            let archive = Archive::read(&open(sealed, &secret).expect("it opens")).expect("it is read");
-            let file = &archive.files[0];
-            assert_eq!((&*archive.deployment, &*file.path, file.bits), ("harbor", "core.pem", 0o640));
-            assert_eq!(file.keys().map(|keys| keys.len()), Ok(1));
-            let (seen, retired) = archive.known.read().expect("records");
-            let sources: Vec<_> = seen.iter().map(|seen| &*seen.source).collect();
-            assert_eq!((sources, retired.len()), (vec!["core.pem", "keys add"], 1));
-            assert_eq!(archive.known.read_orders(), Ok((vec![], None)));
-        }
-    }
 }

@@ -8,6 +8,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod archive_fixtures;
 mod behaviour;
 mod embedded;
 mod fixtures;

@@ -19,9 +19,11 @@ use super::Place;
 use crate::words::clock::UnixTime;
 
 /// First byte of every sealed record: the envelope's version.
-const VERSION: u8 = 2;
+pub const VERSION: u8 = 2;
 /// The one whose seal didn't hold the record's end.
 const WITHOUT_END: u8 = 1;
+/// All that are read. Each has its fixtures, for ever.
+pub const VERSIONS: [u8; 2] = [WITHOUT_END, VERSION];
 const ID: usize = 8;
 const NONCE: usize = 12;
 /// Bytes of a key.
@@ -196,7 +198,7 @@ impl SealRing {
         sealed: &[u8],
     ) -> Result<Opened, OpenFault> {
         let (version, rest) = sealed.split_first().ok_or(OpenFault::Format)?;
-        if ![VERSION, WITHOUT_END].contains(version) {
+        if !VERSIONS.contains(version) {
             return Err(OpenFault::Format);
         }
         let (id, rest) = rest.split_first_chunk::<ID>().ok_or(OpenFault::Format)?;

@@ -142,3 +142,20 @@ impl Write {
         if self.over == present { Written::Done } else { Written::Other(present) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In files and servers there are records as these: a form that is changed must be told from them.
+    #[test]
+    fn a_record_has_its_generation_and_its_end_before_what_is_sealed() {
+        for (expires, end) in [(Some(UnixTime(2)), [0, 0, 0, 0, 0, 0, 0, 2]), (None, i64::MAX.to_be_bytes())]
+        {
+            let kept = Kept { generation: 0x0102, expires, sealed: b"sealed".to_vec() };
+            let bytes = [&[0, 0, 0, 0, 0, 0, 1, 2][..], &end, b"sealed"].concat();
+            assert_eq!((kept.write(), Kept::read(&bytes)), (bytes.clone(), Ok(kept)));
+        }
+        assert_eq!(Kept::read(&[0; 15]), Err(StoreFault::Foreign));
+    }
+}
