@@ -1,6 +1,6 @@
 //! What waits to be written: bounded, and of two changes of one place the later one.
 
-use std::time::Duration;
+use std::{sync::MutexGuard, time::Duration};
 
 use tokio::time;
 use tracing::error;
@@ -62,7 +62,17 @@ impl Store {
     }
 
     pub(super) fn queue(&self, place: Place, change: Change) -> bool {
-        let mut state = self.state();
+        self.add(self.state(), place, change)
+    }
+
+    pub(super) fn queue_unless_newer(&self, place: Place, change: Change) {
+        let state = self.state();
+        if !state.waiting.contains_key(&place) {
+            self.add(state, place, change);
+        }
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, place: Place, change: Change) -> bool {
         let before = state.waiting.get(&place).map(Change::bytes);
         let bytes = state.bytes - before.unwrap_or_default() + change.bytes();
         let part = if place.kind == Kind::Grant { 2 } else { 1 };
@@ -76,12 +86,6 @@ impl Store {
         drop(state);
         self.wake.notify_one();
         true
-    }
-
-    pub(super) fn queue_unless_newer(&self, place: Place, change: Change) {
-        if !self.state().waiting.contains_key(&place) {
-            self.queue(place, change);
-        }
     }
 
     /// Waits until everything is written, at most so long; whether it is.
