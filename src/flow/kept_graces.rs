@@ -133,7 +133,7 @@ impl KeptGraces {
     }
 
     async fn read_ends(&self) -> Result<(), StoreFault> {
-        let learn = |Loaded { key, plain }: Loaded| match record::end::read(&plain) {
+        let learn = |Loaded { key, plain, .. }: Loaded| match record::end::read(&plain) {
             Ok(end) => self.shared.graces.learn(end),
             Err(fault) => unusable(&Place::new(Kind::End, key), &fault),
         };
@@ -143,7 +143,7 @@ impl KeptGraces {
     async fn read_grants(&self) -> Result<(), StoreFault> {
         let shared = &self.shared;
         let window = shared.policy.load().grace;
-        let recall = |Loaded { key, plain }: Loaded| match Grant::read(&plain) {
+        let recall = |Loaded { key, plain, .. }: Loaded| match Grant::read(&plain) {
             Ok(grant) => shared.graces.recall(&key, grant, (shared.clock.now(), window)),
             Err(fault) => unusable(&Place::new(Kind::Grant, key), &fault),
         };

@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     fn loaded(key: &str, plain: &[u8]) -> Loaded {
-        Loaded { key: key.to_owned(), plain: Zeroizing::new(plain.to_vec()) }
+        Loaded { key: key.to_owned(), plain: Zeroizing::new(plain.to_vec()), expires: None }
     }
 
     #[test]

@@ -15,10 +15,14 @@ use crate::{
         record::{
             Kind, Place, private_half,
             revocation::Revocation,
-            seen_key::{AHEAD, Life, SeenKey, place_of},
+            seen_key::{
+                Life, SeenKey,
+                due::{self, Windows},
+                place_of,
+            },
             window,
         },
-        window::{Open, Order},
+        window::Order,
     },
     edges::{
         key_source::KeyShelf,
@@ -26,10 +30,6 @@ use crate::{
     },
     words::clock::{Clock, UnixTime},
 };
-
-/// A window that moves on is written again when it has moved so far: an endpoint that still signs with a replaced key
-/// moves it at every probe.
-const MOVES: Duration = Duration::from_secs(10);
 
 /// How long the start waits for the store, whatever that does.
 const BEGINS: Duration = Duration::from_secs(10);
@@ -49,18 +49,18 @@ pub struct SeenKeys {
     store: Arc<Store>,
     shelves: Shelves,
     clock: Clock,
-    /// What the store holds by our writes and readings.
-    kept: BTreeMap<String, SeenKey>,
+    /// What the store holds by our writes and readings, and from when on that means nothing.
+    kept: BTreeMap<String, (SeenKey, Option<UnixTime>)>,
     /// The keys whose private halves it holds; `None` = it wasn't asked yet.
     private: Option<BTreeSet<String>>,
     /// What of it we wrote last, and when.
     written: BTreeMap<String, (UnixTime, Life)>,
-    /// Ends of records that an upgrade window made later.
-    prolonged: BTreeMap<String, UnixTime>,
     revoked: BTreeMap<String, Revocation>,
     order: Option<Order>,
     applied: watch::Sender<Applied>,
     trust: Trust,
+    /// What can't be used and was told of: it is read again and again.
+    told: BTreeSet<Place>,
 }
 
 /// Whether it is known what was retired (A20).
@@ -81,11 +81,11 @@ impl SeenKeys {
             kept: BTreeMap::new(),
             private: None,
             written: BTreeMap::new(),
-            prolonged: BTreeMap::new(),
             revoked: BTreeMap::new(),
             order: None,
             applied: watch::Sender::default(),
             trust: Trust::default(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -132,11 +132,12 @@ impl SeenKeys {
         self.kept.clear();
         for record in seen {
             match SeenKey::read(&record.plain) {
-                Ok(seen) => drop(self.kept.insert(record.key, seen)),
-                Err(fault) => unusable(Kind::Key, &record.key, &fault),
+                Ok(seen) => drop(self.kept.insert(record.key, (seen, record.expires))),
+                Err(fault) => self.tell_unusable(Kind::Key, &record.key, &fault),
             }
         }
-        self.shelves.keys.recall(self.kept.values().cloned(), self.clock.now());
+        let kept = self.kept.values().map(|(seen, _)| seen.clone());
+        self.shelves.keys.recall(kept, self.clock.now());
         // What another replica keeps is its own, but for what was kept when this one was told to keep none.
         if self.shelves.keys.keeps_private() || self.private.is_none() {
             let private = self.store.load(Kind::Private).await?;
@@ -159,11 +160,11 @@ impl SeenKeys {
                 }
                 Ok((None, revocation)) => drop(self.revoked.insert(name, revocation)),
                 Ok((Some(Err(fault)), _)) => {
-                    unusable(Kind::Revocation, &name, &fault);
+                    self.tell_unusable(Kind::Revocation, &name, &fault);
                     doubted.insert(name);
                 }
                 Err(fault) => {
-                    unusable(Kind::Revocation, &name, &fault);
+                    self.tell_unusable(Kind::Revocation, &name, &fault);
                     doubted.insert(name);
                 }
             }
@@ -174,18 +175,26 @@ impl SeenKeys {
         }
     }
 
-    fn recall_private(&self, records: Vec<Loaded>, now: UnixTime) {
+    fn recall_private(&mut self, records: Vec<Loaded>, now: UnixTime) {
         if !self.shelves.keys.keeps_private() {
             return;
         }
-        let key = |record: Loaded| match private_half::read(&record.plain) {
-            Ok(key) => Some(key),
-            Err(fault) => {
-                unusable(Kind::Private, &record.key, &fault);
-                None
+        let mut keys = Vec::new();
+        for record in records {
+            match private_half::read(&record.plain) {
+                Ok(key) => keys.push(key),
+                Err(fault) => self.tell_unusable(Kind::Private, &record.key, &fault),
             }
-        };
-        self.shelves.keys.recall_private(records.into_iter().filter_map(key), now);
+        }
+        self.shelves.keys.recall_private(keys, now);
+    }
+
+    fn tell_unusable(&mut self, kind: Kind, key: &str, fault: &dyn std::error::Error) {
+        let place = Place::new(kind, key);
+        if !self.told.contains(&place) {
+            tracing::warn!(store.record = %place, store.cause = %fault, "a record of the store can't be used");
+            self.told.insert(place);
+        }
     }
 
     /// Writes what changed in the ring, and reads what changed in the store; never ends.
@@ -224,7 +233,6 @@ impl SeenKeys {
     /// Queues what the store doesn't hold as it is now.
     fn write(&mut self) {
         let now = self.clock.now();
-        let window = self.shelves.keys.window();
         let (seen, retired) = self.shelves.keys.to_keep(now);
         let banned: BTreeSet<String> = retired.iter().map(|(key, _)| place_of(key.spki_digest())).collect();
         for (key, at) in retired {
@@ -234,23 +242,16 @@ impl SeenKeys {
             self.write_revoked(revocation, now);
         }
         self.write_order(now);
-        let open = self.shelves.windows.open(now);
+        let windows = Windows { each: self.shelves.keys.window(), open: self.shelves.windows.open(now) };
         let present: BTreeMap<String, SeenKey> = seen.into_iter().map(|seen| (digest(&seen), seen)).collect();
         for (name, seen) in &present {
-            let kept = self.kept.get(name).map(|kept| kept.life);
-            let known = self.prolonged.get(name).copied().unwrap_or(UnixTime(i64::MIN));
-            let is_prolonged = kept.zip(open).is_some_and(|(kept, open)| {
-                is_ours(kept, seen.life) && known.max(end(kept, window, None)) < open.until.plus(MOVES)
-            });
-            if is_prolonged || kept.is_none_or(|kept| self.is_due(name, kept, seen.life, (window, now))) {
-                let end = end(seen.life, window, open);
-                self.store.keep(Place::new(Kind::Key, name), seen.write(), Some(end));
-                self.kept.insert(name.clone(), seen.clone());
+            if due::is_due(self.known(name), seen.life, windows, now) {
+                let end = Some(due::end(seen.life, windows));
+                self.store.keep(Place::new(Kind::Key, name), seen.write(), end);
+                self.kept.insert(name.clone(), (seen.clone(), end));
                 self.written.insert(name.clone(), (now, seen.life));
-                self.prolonged.insert(name.clone(), end);
             }
         }
-        self.prolonged.retain(|name, _| present.contains_key(name));
         self.written.retain(|name, _| present.contains_key(name));
         // A record that is of no use to us may be another replica's: its clock, its rules and its files may be others.
         // It ends by itself, unless its key was retired at once.
@@ -277,12 +278,9 @@ impl SeenKeys {
         gone.for_each(|name| self.store.forget(Place::new(Kind::Private, name)));
     }
 
-    /// Whether a key's record is to be written again. Where another replica has other views and writes them over ours,
-    /// we don't answer each time.
-    fn is_due(&self, name: &str, kept: Life, now: Life, (window, at): (Duration, UnixTime)) -> bool {
-        let Some(pause) = outdated(kept, now, window, at) else { return false };
-        let is_answer = |(written, life): &&(UnixTime, Life)| *life != kept && *written <= at;
-        self.written.get(name).filter(is_answer).is_none_or(|(written, _)| at.since(*written) >= pause)
+    fn known(&self, name: &str) -> Option<due::Known> {
+        let (seen, end) = self.kept.get(name)?;
+        Some(due::Known { life: seen.life, end: *end, written: self.written.get(name).copied() })
     }
 
     /// What is over is not written again: it would be removed, and missed, for ever.
@@ -306,80 +304,9 @@ impl SeenKeys {
     }
 }
 
-fn unusable(kind: Kind, key: &str, fault: &dyn std::error::Error) {
-    tracing::warn!(store.record = %Place::new(kind, key), store.cause = %fault, "a record of the store can't be used");
-}
-
 fn digest(seen: &SeenKey) -> String {
     use aws_lc_rs::digest::{SHA256, digest};
     let mut of = [0; 32];
     of.copy_from_slice(digest(&SHA256, &seen.spki).as_ref());
     place_of(&of)
-}
-
-/// Whether what is kept of a key would bring back less than it should, or more, and after which pause it is written
-/// again where somebody else keeps it so. That a key signs for another replica is that one's word, until it is later
-/// known here to have ended.
-fn outdated(kept: Life, ours: Life, window: Duration, now: UnixTime) -> Option<Duration> {
-    let is_ahead = kept.evidence() > now.plus(AHEAD);
-    let (is_outdated, pause) = match (kept, ours) {
-        (Life::Signing { .. }, _) if is_ahead => (true, window / 5),
-        (Life::Signing { seen }, Life::Signing { .. }) => (now.since(seen) >= window / 5, MOVES),
-        (Life::Signing { .. }, Life::Verifying { .. }) => (is_ours(kept, ours), MOVES),
-        (Life::Verifying { .. }, Life::Signing { .. }) => (true, MOVES),
-        // One of a time to come stays: our clock may be the one that is wrong, and nobody lets it count for more.
-        (Life::Verifying { until, .. }, Life::Verifying { until: ours, .. }) => {
-            (ours.since(until) >= MOVES, MOVES)
-        }
-    };
-    is_outdated.then_some(pause)
-}
-
-/// Whether nobody is known to hold a key that no source here holds any more.
-fn is_ours(kept: Life, ours: Life) -> bool {
-    match (kept, ours) {
-        (Life::Signing { seen }, Life::Verifying { signed_until, .. }) => seen <= signed_until,
-        _ => true,
-    }
-}
-
-/// From when on a record can't bring anything back: not before an upgrade window closes that is open.
-fn end(life: Life, window: Duration, open: Option<Open>) -> UnixTime {
-    let end = match life {
-        Life::Signing { seen } => seen.plus(window).plus(window),
-        Life::Verifying { until, .. } => until.plus(MOVES),
-    };
-    open.map_or(end, |open| end.max(open.until.plus(MOVES)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_is_written_again_before_it_would_bring_back_less() {
-        let window = Duration::from_secs(1_000);
-        let signing = |seen| Life::Signing { seen: UnixTime(seen) };
-        let verifying =
-            |signed, until| Life::Verifying { signed_until: UnixTime(signed), until: UnixTime(until) };
-        let never = None;
-        let table = [
-            (signing(0), signing(0), 0, never),
-            (signing(0), signing(199), 199, never),
-            (signing(0), signing(200), 200, Some(10)),
-            (signing(60), signing(0), 0, never),
-            (signing(61), signing(0), 0, Some(200)),
-            (signing(0), verifying(0, 1_000), 0, Some(10)),
-            (signing(1), verifying(0, 1_000), 5, never),
-            (signing(90_000), verifying(0, 1_000), 5, Some(200)),
-            (verifying(0, 1_000), signing(0), 0, Some(10)),
-            (verifying(0, 0), verifying(0, 9), 9, never),
-            (verifying(0, 0), verifying(0, 10), 10, Some(10)),
-            (verifying(90_000, 91_000), verifying(0, 1_000), 0, never),
-        ];
-        for (kept, ours, now, want) in table {
-            let pause = outdated(kept, ours, window, UnixTime(now));
-            assert_eq!(pause.map(|pause| pause.as_secs()), want, "{kept:?} {ours:?}");
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! The record of a key that a source held: what brings it back after a restart, and to other replicas. Public halves
 //! alone.
 
+pub mod due;
+
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

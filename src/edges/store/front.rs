@@ -77,6 +77,8 @@ pub struct Health {
 pub struct Loaded {
     pub key: String,
     pub plain: Zeroizing<Vec<u8>>,
+    /// From then on it means nothing; `None` = never.
+    pub expires: Option<UnixTime>,
 }
 
 #[derive(Debug, Default)]

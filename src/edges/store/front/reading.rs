@@ -90,7 +90,7 @@ impl Store {
                 self.queue(all.at, Change::Forget { judged: None });
             }
         }
-        Some(Loaded { key: place.key, plain: all.plain })
+        Some(Loaded { key: place.key, plain: all.plain, expires: all.expires })
     }
 
     /// What an operator removed doesn't stand in anybody's way any more.
