@@ -14,8 +14,9 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -68,6 +69,67 @@ fn a_disk_that_becomes_read_only_stops_nothing() {
     scene.serves_degraded(&gate, "Read-only file system");
     disk.remount("rw");
     scene.recovers(&mut gate);
+}
+
+/// Whoever opens the file waits: as on a disk, or a server of files, that doesn't answer.
+#[test]
+fn a_disk_that_hangs_at_the_start_is_not_waited_for() {
+    let scene = Scene::new();
+    let mut gate = scene.gate(&limited());
+    gate.kill();
+    hold(&scene.core.key_file, 1);
+    let Some(held) = Held::of(&scene.stage.path("state/store.redb")) else { return };
+    let began = Instant::now();
+    gate.begin_again();
+    waiting::holds("it serves", KERNEL_WAITS - SPARE, || is_up(&gate));
+    waiting::holds("it says how the store is", KERNEL_WAITS - SPARE, || {
+        readiness(&gate).contains("degraded: store, since 20")
+    });
+    let answer = pull(MANIFEST).bearer(&token(gate.address, DEV, SCOPE)).at(gate.address);
+    assert_eq!(answer.status, 200, "{}", gate.tail());
+    assert!(began.elapsed() < KERNEL_WAITS, "the kernel waits no longer for who holds the file");
+    drop(held);
+    scene.recovers(&mut gate);
+}
+
+/// How long the kernel lets others wait for who holds a file (`/proc/sys/fs/lease-break-time`).
+const KERNEL_WAITS: Duration = Duration::from_secs(45);
+const SPARE: Duration = Duration::from_secs(10);
+
+fn is_up(gate: &Gate) -> bool {
+    http::get(gate.admin, "/readyz", &[]).is_ok_and(|answer| answer.status == 200)
+}
+
+/// A process with a lease on a file (fcntl(2), `F_SETLEASE`), which it never gives back: who opens the file for
+/// writing is held up by the kernel.
+struct Held {
+    _holder: Program,
+    _log: TempDir,
+}
+
+impl Held {
+    /// `None` where the file system has no leases, or this kernel waits for another while.
+    fn of(path: &Path) -> Option<Self> {
+        let waits = fs::read_to_string("/proc/sys/fs/lease-break-time").ok()?;
+        if waits.trim() != KERNEL_WAITS.as_secs().to_string() {
+            return None;
+        }
+        let script = "import fcntl, signal, sys, time\n\
+                      signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+                      file = open(sys.argv[1], 'rb')\n\
+                      fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)\n\
+                      print('held', flush=True)\n\
+                      time.sleep(3600)\n";
+        let log = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new("python3");
+        let mut holder = Program::start(command.args(["-c", script]).arg(path), log.path(), "lease");
+        holder.kill_at_once();
+        let is_held = waiting::until(PATIENCE, || {
+            let is_held = holder.output().contains("held");
+            (is_held || !holder.runs()).then_some(is_held)
+        });
+        (is_held == Some(true)).then_some(Self { _holder: holder, _log: log })
+    }
 }
 
 /// What was never there can't be begun: that is a mistake, and told at the start.

@@ -287,16 +287,32 @@ fn a20_until_an_operator_has_seen_to_a_torn_store_only_held_keys_verify() {
     is_in_state(&start(), 1, "verifying");
 }
 
+/// Neither those of another name nor those of none: whose they are nobody can tell.
 #[test]
-fn records_under_another_name_of_the_deployment_are_told_of() {
+fn a10_records_under_another_name_of_the_deployment_are_told_of_and_not_taken_over() {
     let (stage, core) = scene();
-    let gate = setup(&core, &file(&stage)).start();
-    is_in_state(&gate, 0, "signing");
+    let path = stage.path("state/store.redb");
+    let are_told_of = |gate: &Gate, name: &str| {
+        let alarms = gate.alarms(&path).concat();
+        let whose = format!("records of deployment = \\\"{name}\\\", which count for nothing here");
+        assert!(alarms.contains(&whose), "{alarms}");
+    };
+    let gate = administered(&stage, &core);
+    assert_eq!(retire(&gate, 0), 200);
     is_written(&gate);
     stop(gate);
-    let gate = setup(&core, &file(&stage)).top("deployment = \"harbor\"").start();
-    let alarms = gate.alarms(&stage.path("state/store.redb")).concat();
-    assert!(alarms.contains("which count for nothing here"), "{alarms}");
+    // The second time beside records of its own.
+    for _ in 0..2 {
+        let gate = setup(&core, &file(&stage)).top("deployment = \"harbor\"").start();
+        are_told_of(&gate, "");
+        is_in_state(&gate, 0, "signing");
+        assert_eq!(pulled(&gate, &token(gate.address, DEV, SCOPE)), 200, "{}", gate.tail());
+        is_written(&gate);
+        stop(gate);
+    }
+    let gate = administered(&stage, &core);
+    is_in_state(&gate, 0, "retired");
+    are_told_of(&gate, "harbor");
 }
 
 #[test]

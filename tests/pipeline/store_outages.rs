@@ -8,7 +8,9 @@ use crate::{
     stage::{MANIFEST, pull},
     support::{
         gate::{self, Gate},
-        http, settings, waiting,
+        http, settings,
+        slow_link::SlowLink,
+        waiting,
     },
 };
 use std::{fs, sync::Arc, thread, time::Duration};
@@ -45,6 +47,29 @@ fn nothing_fails_while_redis_hangs() {
     scene.upgrade_and_stay(away());
     redis.signal("CONT");
     scene.end("Redis hangs");
+}
+
+/// Each answer comes after two seconds, so that the store is there and yet of no use.
+#[test]
+fn nothing_fails_while_the_way_to_redis_takes_two_seconds() {
+    let redis = Redis::start(&[]);
+    let link = SlowLink::before(redis.address);
+    let scene = Scene::begin(&format!("redis://{}", link.address));
+    link.takes(Duration::from_secs(1));
+    scene.is_degraded();
+    let since = scene.gates.each_ref().map(degraded_since);
+    scene.upgrade_and_stay(away());
+    for gate in &scene.gates {
+        gate.wait_for("changes wait", |metrics| metrics.sum("tidegate_store_waiting_changes", &[]) > 0.5);
+    }
+    for (gate, since) in scene.gates.iter().zip(since) {
+        let alarms = crate::operating::status(gate)["alarms"].to_string();
+        assert!(alarms.contains("not usable since 20"), "{alarms}");
+        let now = degraded_since(gate);
+        assert!((now - since).abs() < 0.5, "since when: {since} and {now}");
+    }
+    link.takes(Duration::ZERO);
+    scene.end("a slow way to Redis");
 }
 
 #[test]
@@ -92,6 +117,8 @@ fn nothing_fails_while_the_sealing_key_is_rolled() {
     scene.judge("sealing key rolled");
 }
 
+const ADMIN: [&str; 2] = ["env", "TIDEGATE_ADMIN__TOKEN=a token of the operator's"];
+
 /// Two replicas of tidegate, clients of both, and the same clients before the cores alone.
 struct Scene {
     gates: [Gate; 2],
@@ -111,7 +138,7 @@ impl Scene {
             fs::write(files.path().join(name), seal::written(&[byte; seal::KEY]).as_bytes()).expect("a key");
         }
         let configuration = configuration(&rolling, url, &files, &["seal.key"]);
-        let (gates, killed) = ([(); 2].map(|()| Gate::start(&configuration)), Killed::default());
+        let (gates, killed) = ([(); 2].map(|()| Gate::start_by(&ADMIN, &configuration)), Killed::default());
         let addresses = gates.each_ref().map(|gate| gate.address);
         let direct = Pullers::begin(&Front::new(&rolling.addresses()), 2);
         let through = Pullers::begin(&Front::of_killed(&addresses, &killed), 4);
@@ -204,6 +231,11 @@ fn configuration(rolling: &Rolling, url: &str, files: &TempDir, seals: &[&str]) 
         gate::configuration(&rolling.addresses(), "auto", &rolling.key_files()),
         path("password"),
     )
+}
+
+/// A moment, in seconds since 1970.
+fn degraded_since(gate: &Gate) -> f64 {
+    gate.metrics().sum("tidegate_store_degraded_since_seconds", &[])
 }
 
 fn readiness(gate: &Gate) -> String {

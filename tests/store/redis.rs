@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     behaviour::{every, kept, place, put, write},
     servers::{Certificates, Cluster, Failover, PASSWORD, PATIENCE, Redis, server, settings_of},
-    support::waiting,
+    support::{slow_link::SlowLink, waiting},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,6 +233,19 @@ async fn a_fail_over_of_sentinel_loses_no_change() {
     assert!(running.store.written_within(PATIENCE).await, "{:?}", running.store.health());
     assert_eq!(servers.replica.info("role"), "master");
     assert_eq!(count(server(Form::Sentinel, &at, "d")).await, 200);
+    running.end().await;
+}
+
+/// One after the other they would take longer than a store is waited for, and so for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_changes_are_written_though_the_way_is_long() {
+    let redis = Redis::start(&[]);
+    let link = SlowLink::before(redis.address);
+    link.takes(Duration::from_millis(25));
+    let running = Running::on(server(Form::One, &[link.address], "d"));
+    running.keep(0..1_000);
+    assert!(running.store.written_within(PATIENCE).await, "{:?}", running.store.health());
+    assert_eq!(count(server(Form::One, &[redis.address], "d")).await, 1_000);
     running.end().await;
 }
 

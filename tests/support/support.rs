@@ -16,6 +16,7 @@ pub mod ports;
 pub mod process;
 pub mod registry;
 pub mod settings;
+pub mod slow_link;
 pub mod tap;
 pub mod waiting;
 pub mod witness;
