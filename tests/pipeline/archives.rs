@@ -77,7 +77,12 @@ fn an_archive_with_any_byte_flipped_cut_or_added_is_refused_with_one_reason() {
 /// What a restore might change.
 #[derive(Debug, PartialEq)]
 struct Untouched {
-    key_file: (Vec<u8>, u32, (u32, u32), u64, (i64, i64)),
+    key: Vec<u8>,
+    mode: u32,
+    owner: (u32, u32),
+    /// The file itself: one in its place has another.
+    inode: u64,
+    modified: (i64, i64),
     states: Vec<(usize, &'static str)>,
     stored: Vec<(Kind, String, Kept)>,
     extracted: usize,
@@ -92,10 +97,12 @@ impl Untouched {
             |key: usize, state| metrics.sum("tidegate_key_state", &[("kid", &kid(key)), ("state", state)]);
         let all =
             (0..2).flat_map(|key| ["announced", "signing", "verifying", "retired"].map(|state| (key, state)));
-        let times = (about.mtime(), about.mtime_nsec());
-        let bytes = fs::read(path).expect("core's key");
         Self {
-            key_file: (bytes, mode(path), (about.uid(), about.gid()), about.ino(), times),
+            key: fs::read(path).expect("core's key"),
+            mode: mode(path),
+            owner: (about.uid(), about.gid()),
+            inode: about.ino(),
+            modified: (about.mtime(), about.mtime_nsec()),
             states: all.filter(|(key, state)| is(*key, *state) > 0.5).collect(),
             stored: stored(scene),
             extracted: folder.read_dir().expect("a folder").count(),

@@ -239,6 +239,18 @@ async fn a_window_ends_by_itself_when_its_time_has_come() {
     following.end().await;
 }
 
+#[test]
+fn a_relative_source_is_the_same_file_by_its_absolute_path() {
+    let absolute = |path: &str| std::path::absolute(path).unwrap();
+    let (file, folder) = (Place::File("keys/a.pem".into()), Place::Folder("keys".into()));
+    for path in [Path::new("keys/a.pem").to_owned(), absolute("keys/a.pem")] {
+        assert!(file.takes(&path) && folder.takes(&path), "{}", path.display());
+    }
+    for path in [absolute("a.pem"), absolute("other/a.pem")] {
+        assert!(!file.takes(&path) && !folder.takes(&path), "{}", path.display());
+    }
+}
+
 #[tokio::test]
 async fn files_come_to_a_folder_and_leave_it() {
     let following = Following::of(|folder| Place::Folder(folder.to_owned()), HOUR).await;

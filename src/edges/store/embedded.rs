@@ -401,3 +401,51 @@ impl Backend for Embedded {
         &self.name
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(key: &str) -> Vec<Write> {
+        let kept = Kept { generation: 1, expires: None, sealed: b"x".to_vec() };
+        vec![Write { place: Place::new(Kind::Grant, key), over: None, kept: Some(kept) }]
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_given_so_many_calls_and_those_that_nobody_waits_for_are_not_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Embedded::open(&folder.path().join("store.redb"), "d", UnixTime(1), NotNow::Fault);
+        let store = store.expect("the store opens");
+        let (answer, disk) = bounded::<()>(0);
+        let hangs = store.ask(move |_| {
+            let _ = disk.recv();
+            Ok(())
+        });
+        let mut asked = Vec::new();
+        let refused = loop {
+            assert!(asked.len() <= JOBS, "one that the disk has, and those that wait");
+            let mut asks = store.put(write("left"));
+            match futures_util::poll!(&mut asks) {
+                std::task::Poll::Ready(refused) => break refused,
+                std::task::Poll::Pending => asked.push(asks),
+            }
+        };
+        assert_eq!(refused, Err(StoreFault::Unavailable("the disk doesn't answer".to_owned())));
+        drop(asked);
+        answer.send(()).expect("it waits");
+        assert_eq!(hangs.await, Ok(()));
+        // The queue is in order: the others have had their turn.
+        let place = Place::new(Kind::Grant, "left");
+        let found = async {
+            loop {
+                match store.get(&place).await {
+                    Err(_) => tokio::task::yield_now().await,
+                    Ok(found) => break found,
+                }
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(30), found).await.expect("the disk is back");
+        assert_eq!(found, None, "whoever asked had left");
+        assert_eq!(store.put(write("kept")).await, Ok(vec![Written::Done]));
+    }
+}
