@@ -10,7 +10,7 @@ use super::{
     token::verify::{Fault, VerifiedClaims},
 };
 use crate::words::{clock::UnixTime, kid::Kid};
-pub use endpoint::{Choice, Fleet, Held, Standing, View, Wanted, choose};
+pub use endpoint::{Choice, Fleet, Held, Standing, Vain, View, Wanted, choose};
 
 /// What a request's bearer proved to be.
 #[derive(Clone, Copy, Debug)]

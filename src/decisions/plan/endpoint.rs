@@ -1,6 +1,6 @@
 //! What is known of the endpoints, and which one a token goes to.
 
-use super::{Judged, Ring};
+use super::{Judged, Ring, Tried};
 use crate::{decisions::ramp::Side, words::kid::Kid};
 
 /// The key that an endpoint signs and verifies with, as far as it is known.
@@ -83,6 +83,15 @@ impl Wanted<'_> {
     }
 }
 
+/// What a request has tried in vain.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vain<'a> {
+    /// Endpoints that it failed at.
+    pub avoid: &'a [usize],
+    /// Ways that it went, wherever that was.
+    pub tried: &'a [Tried],
+}
+
 /// An endpoint, and whether the token's key decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -114,12 +123,12 @@ struct ByTurn {
 
 /// The endpoint for a request: a healthy one before an ejected one, then one of the side that is wanted where it can do
 /// anything with the token, then the one that can do most with it as it is (holds its key, can be signed for, else any),
-/// turn and turn about among equals. `avoid` are endpoints that this request failed at. `None` only for a fleet of none.
+/// turn and turn about among equals. `None` only for a fleet of none.
 pub fn choose(
     judged: Judged<'_>,
     fleet: &impl Fleet,
     ring: &Ring,
-    avoid: &[usize],
+    vain: Vain<'_>,
     turn: usize,
     wanted: Option<&Wanted<'_>>,
 ) -> Option<Choice> {
@@ -129,11 +138,11 @@ pub fn choose(
     }
     let rank = |index: usize| {
         let held = fleet.view(index).held;
-        let fit = fitness(judged, held, ring);
+        let fit = fitness(judged, held, ring, vain.tried);
         let side = fleet.side(index);
         Rank {
             by_turn: ByTurn {
-                avoided: avoid.contains(&index),
+                avoided: vain.avoid.contains(&index),
                 standing: fleet.standing(index),
                 forbidden: wanted.is_some_and(|wanted| wanted.forbids(judged, side)),
             },
@@ -178,10 +187,12 @@ fn signs_one_of(judged: Judged<'_>, held: &Held, ring: &Ring) -> bool {
 enum Fitness {
     HoldsItsKey,
     SignedFor,
+    /// It held its key when that was last looked at; so did the one that has refused it.
+    HeldItsKey,
     Other,
 }
 
-fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring) -> Fitness {
+fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring, tried: &[Tried]) -> Fitness {
     let own = match judged {
         Judged::Verified(claims) => claims.kid(),
         Judged::Unverified(kid) => kid,
@@ -190,9 +201,13 @@ fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring) -> Fitness {
         Judged::Untouched | Judged::Refused(_) | Judged::Own => return Fitness::HoldsItsKey,
     };
     let verified = matches!(judged, Judged::Verified(_));
+    let was_refused = |kid: &Kid| tried.iter().any(|tried| matches!(tried, Tried::Key(by) if by == kid));
     match held {
+        Held::One(kid) if kid == own && was_refused(kid) => Fitness::HeldItsKey,
         Held::One(kid) if kid == own => Fitness::HoldsItsKey,
-        Held::One(kid) if verified && ring.signer(kid.as_str()).is_some() => Fitness::SignedFor,
+        Held::One(kid) if verified && !was_refused(kid) && ring.signer(kid.as_str()).is_some() => {
+            Fitness::SignedFor
+        }
         Held::Several(kids) if kids.contains(own) => Fitness::SignedFor,
         _ => Fitness::Other,
     }

@@ -5,7 +5,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::{Bearer, judge};
 use crate::{
     decisions::{
-        plan::{self, Fleet as _, Means, Step},
+        plan::{self, Fleet as _, Means, Step, Vain},
         refusal::{self, Reading},
     },
     edges::fleet::{Endpoint, Group},
@@ -34,7 +34,7 @@ pub fn would_rescue(
     let group = Group(&fleet.statuses);
     let asked = *group.places(&[asked?.id]).first()?;
     // The turn is that endpoint's, so that another one is chosen for the token's sake alone.
-    let choice = plan::choose(judged, &group, &ring, &[], asked, None)?;
+    let choice = plan::choose(judged, &group, &ring, Vain::default(), asked, None)?;
     let plan = plan::plan(judged, &group.view(choice.index), &ring, Means::default(), &[], now);
     if refusal::read(&plan, registry, method, status, headers) != Reading::Suspect {
         return None;

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     decisions::{
-        plan::{self, Choice, Fleet as _, Held, Judged, Means, Plan, Step, Tried, View, Wanted, coverage},
+        plan::{
+            self, Choice, Fleet as _, Held, Judged, Means, Plan, Step, Tried, Vain, View, Wanted, coverage,
+        },
         ramp::Side,
         ring::Ring,
     },
@@ -63,7 +65,7 @@ impl Passage<'_> {
         let turn = self.worker.next_turn();
         let way = self.way(moment.now);
         let choice = match way {
-            None => plan::choose(judged, &group, &moment.ring, &avoid, turn, None),
+            None => plan::choose(judged, &group, &moment.ring, self.vain(&avoid), turn, None),
             Some(way) => self.choose_by(way, (judged, moment), &group, (&avoid, turn)),
         };
         let choice = choice.ok_or(Reason::NoEndpoint)?;
@@ -130,6 +132,10 @@ impl Passage<'_> {
         Ok(Some(Ready { plan, lease, endpoint, issued, several: held.several(), anonymous, blind }))
     }
 
+    fn vain<'a>(&'a self, avoid: &'a [usize]) -> Vain<'a> {
+        Vain { avoid, tried: &self.journey.tried }
+    }
+
     /// The endpoint, where a ramp is under way.
     fn choose_by(
         &self,
@@ -143,7 +149,7 @@ impl Passage<'_> {
             judgement.is_some_and(|j| self.replayable(j, &group.view(index), &moment.ring).is_some())
         };
         let wanted = Wanted { side: way.side, may_be_next: way.may_be_next, replay: &replay };
-        plan::choose(judged, group, &moment.ring, avoid, turn, Some(&wanted))
+        plan::choose(judged, group, &moment.ring, self.vain(avoid), turn, Some(&wanted))
     }
 
     /// What the token was issued for, where a plan might use it and its access covers the request (A5).

@@ -58,7 +58,9 @@ fn of_key_0(fleet: &Endpoints, avoid: &[usize]) -> Vec<(usize, bool)> {
 
 fn turns(judged: Judged<'_>, fleet: &Endpoints, avoid: &[usize]) -> Vec<(usize, bool)> {
     let ring = ring();
-    let chosen = (0..4).map(|turn| choose(judged, fleet, &ring, avoid, turn, None).expect("an endpoint"));
+    let chosen = (0..4).map(|turn| {
+        choose(judged, fleet, &ring, Vain { avoid, tried: &[] }, turn, None).expect("an endpoint")
+    });
     chosen.map(|choice| (choice.index, choice.rerouted)).collect()
 }
 
@@ -134,7 +136,7 @@ fn what_has_no_token_keeps_away_from_a_core_that_cannot_sign() {
 
 #[test]
 fn a_fleet_of_none_has_no_choice() {
-    assert_eq!(choose(Judged::Untouched, &healthy([]), &ring(), &[], 7, None), None);
+    assert_eq!(choose(Judged::Untouched, &healthy([]), &ring(), Vain::default(), 7, None), None);
 }
 
 #[test]
@@ -143,7 +145,9 @@ fn a_choice_looks_at_each_of_several_endpoints_once_whatever_the_turn() {
         let fleet = healthy((0..count).map(|n| one(n % 4)));
         for turn in [0, 1, usize::MAX] {
             fleet.looks.set(0);
-            assert!(choose(Judged::Unverified(&kid(3)), &fleet, &ring(), &[], turn, None).is_some());
+            assert!(
+                choose(Judged::Unverified(&kid(3)), &fleet, &ring(), Vain::default(), turn, None).is_some()
+            );
             assert_eq!(fleet.looks.get(), count);
         }
     }
@@ -153,7 +157,8 @@ fn a_choice_looks_at_each_of_several_endpoints_once_whatever_the_turn() {
 fn on(side: Side, may_be_next: bool, judged: Judged<'_>, fleet: &Endpoints, replay: bool) -> Vec<usize> {
     let ring = ring();
     let wanted = Wanted { side, may_be_next, replay: &|_| replay };
-    let chosen = (0..4).map(|turn| choose(judged, fleet, &ring, &[], turn, Some(&wanted)).expect("one"));
+    let chosen =
+        (0..4).map(|turn| choose(judged, fleet, &ring, Vain::default(), turn, Some(&wanted)).expect("one"));
     chosen.map(|choice| choice.index).collect()
 }
 
@@ -206,4 +211,24 @@ fn a9_an_unverified_kid_chooses_only_among_healthy_endpoints_that_the_ramp_allow
     assert_eq!(on(Side::Current, true, judged, &fleet, false), [2; 4], "it was there before");
     let ejected = ejected(healthy([one(0), one(0), one(3), one(3)]), &[2, 3]);
     assert_eq!(on(Side::Next, true, judged, &ejected, false), [0; 4]);
+}
+
+/// All cores got another key, and it is known of the first one that refused the token.
+#[test]
+fn a_refused_key_leads_to_where_the_token_can_be_signed_again_and_else_to_where_it_was_held() {
+    let (fleet, ring) = (healthy([one(1), one(0)]), ring());
+    let claims = verified(&Draft::of(0).signed(0), &ring);
+    let chosen = |fleet: &Endpoints, tried: &[Tried]| {
+        let vain = Vain { avoid: &[], tried };
+        let choose = |turn| choose(Judged::Verified(&claims), fleet, &ring, vain, turn, None);
+        (0..2).map(|turn| choose(turn).expect("an endpoint").index).collect::<Vec<_>>()
+    };
+    assert_eq!(chosen(&fleet, &[]), [1, 1], "as it came");
+    assert_eq!(chosen(&fleet, &[Tried::Key(kid(0))]), [0, 0], "signed again");
+    assert_eq!(
+        chosen(&fleet, &[Tried::Key(kid(0)), Tried::Key(kid(1))]),
+        [1, 1],
+        "the other one was refused too"
+    );
+    assert_eq!(chosen(&healthy([Held::Unknown, one(0)]), &[Tried::Key(kid(0))]), [1, 1]);
 }
