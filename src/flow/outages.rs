@@ -25,7 +25,7 @@ use crate::{
         plan::Standing,
     },
     edges::{
-        fleet::{Endpoint, Shelf, Snapshot},
+        fleet::{Endpoint, Shelf, Snapshot, Status},
         probe::{self, AskFault, KEY_TARGET},
     },
     words::{credential::BLANK, reason::Reason},
@@ -75,11 +75,29 @@ struct Core {
 #[derive(Clone, Copy)]
 struct Question {
     began: Instant,
-    patience: Duration,
     found: Option<(Found, Instant)>,
+    /// When the last answer came that was slow, or didn't come.
+    slow: Option<Instant>,
 }
 
 impl Question {
+    /// The next one, begun now.
+    fn after(last: Option<Self>, now: Instant) -> Self {
+        Self { began: now, found: None, slow: last.and_then(|last| last.slow) }
+    }
+
+    /// How long it may take.
+    fn patience(&self) -> Duration {
+        let is_recent = |slow| self.began.saturating_duration_since(slow) < SLOW;
+        if self.slow.is_some_and(is_recent) { LONG_PATIENCE } else { PATIENCE }
+    }
+
+    fn answered(self, found: Found, now: Instant) -> Self {
+        let is_slow =
+            matches!(found, Found::Silent(_)) || now.saturating_duration_since(self.began) > PATIENCE / 2;
+        Self { found: Some((found, now)), slow: is_slow.then_some(now), ..self }
+    }
+
     /// What it tells of `since` or later. An answer may be as old as its question; silence lasted to its end.
     fn tells(&self, since: Instant) -> Option<Found> {
         let (found, ended) = self.found?;
@@ -92,19 +110,6 @@ impl Question {
         match self.found {
             Some((Found::Well, _)) => BETWEEN_WELL,
             _ => BETWEEN,
-        }
-    }
-
-    /// How long the next one may take.
-    fn next_patience(&self, now: Instant) -> Duration {
-        match self.found {
-            None => self.patience,
-            Some((Found::Silent(_), _)) => LONG_PATIENCE,
-            Some((_, ended)) => {
-                let is_slow = ended.saturating_duration_since(self.began) > PATIENCE / 2;
-                let is_recent = now.saturating_duration_since(ended) < SLOW;
-                if is_slow && is_recent { LONG_PATIENCE } else { PATIENCE }
-            }
         }
     }
 }
@@ -160,11 +165,15 @@ impl Outages {
         if let Some(last) = *asked {
             tokio::time::sleep_until((last.began + last.pause()).into()).await;
         }
-        let began = Instant::now();
-        let patience = asked.map_or(PATIENCE, |last| last.next_patience(began));
-        *asked = Some(Question { began, patience, found: None });
-        let found = ask(endpoint, patience).await;
-        *asked = Some(Question { began, patience, found: Some((found, Instant::now())) });
+        let question = Question::after(*asked, Instant::now());
+        *asked = Some(question);
+        let found = ask(endpoint, question.patience()).await;
+        let answered = question.answered(found, Instant::now());
+        *asked = Some(answered);
+        if answered.slow.is_some() {
+            // An outage's end makes an answer slow, too: only the next one tells how much time they need.
+            self.wanted.notify_one();
+        }
         if found != Found::Well {
             core.is_out();
         }
@@ -243,12 +252,11 @@ impl Outages {
     pub async fn watch(&self, fleet: &Shelf) {
         loop {
             self.wanted.notified().await;
-            while self.wanting.load(SeqCst) > 0 || self.any() {
+            while self.wanting.load(SeqCst) > 0 || self.any() || self.any_slow(&fleet.snapshot()).await {
                 let now = Instant::now();
                 let snapshot = fleet.snapshot();
                 self.forget_left(&snapshot);
-                let healthy = snapshot.statuses.iter().filter(|s| s.standing == Standing::Healthy);
-                let all = healthy.map(async |status| {
+                let all = healthy(&snapshot).map(async |status| {
                     let well = self.is_well(&status.endpoint, now).await;
                     if well {
                         // Not first when the others have answered, too: one of them may hang.
@@ -265,6 +273,16 @@ impl Outages {
             // Whoever waits next waits for an answer to a question of its own time.
             self.lot.tell(false);
         }
+    }
+
+    async fn any_slow(&self, fleet: &Snapshot) -> bool {
+        for status in healthy(fleet) {
+            let core = self.core(status.endpoint.id);
+            if core.asked.lock().await.is_some_and(|asked| asked.slow.is_some()) {
+                return true;
+            }
+        }
+        false
     }
 
     fn core(&self, id: u64) -> Arc<Core> {
@@ -297,6 +315,10 @@ impl Drop for Wanting<'_> {
     fn drop(&mut self) {
         self.0.wanting.fetch_sub(1, SeqCst);
     }
+}
+
+fn healthy(fleet: &Snapshot) -> impl Iterator<Item = &Status> {
+    fleet.statuses.iter().filter(|status| status.standing == Standing::Healthy)
 }
 
 async fn ask(endpoint: &Endpoint, patience: Duration) -> Found {
@@ -334,7 +356,7 @@ mod tests {
     fn silence_tells_of_its_end_and_an_answer_of_its_question() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
-        let asked = |found| Question { began, patience: PATIENCE, found };
+        let asked = |found| Question { began, found, slow: None };
         let tells = |found, since| asked(Some((found, at(5)))).tells(since) == Some(found);
         let silent = Found::Silent(Silence::Database);
         assert_eq!([0, 3, 5, 6].map(|since| tells(silent, at(since))), [true, true, true, false]);
@@ -347,26 +369,41 @@ mod tests {
     #[test]
     fn what_was_well_is_asked_again_soon_and_what_was_slow_has_more_time() {
         let began = Instant::now();
-        let silent = Found::Silent(Silence::Core);
-        let next = |patience, found: Option<(Found, u64)>, later| {
-            let found = found.map(|(found, took)| (found, began + Duration::from_millis(took)));
-            let asked = Question { began, patience, found };
-            (asked.pause(), asked.next_patience(began + Duration::from_secs(later)))
-        };
-        let table = [
-            ("well", PATIENCE, Some((Found::Well, 20)), (BETWEEN_WELL, PATIENCE)),
-            ("well and slow", PATIENCE, Some((Found::Well, 3_000)), (BETWEEN_WELL, LONG_PATIENCE)),
-            ("quick again", LONG_PATIENCE, Some((Found::Well, 20)), (BETWEEN_WELL, PATIENCE)),
-            ("refuses", PATIENCE, Some((Found::Refusing, 20)), (BETWEEN, PATIENCE)),
-            ("gone", PATIENCE, Some((Found::Gone, 20)), (BETWEEN, PATIENCE)),
-            ("silent", PATIENCE, Some((silent, 4_000)), (BETWEEN, LONG_PATIENCE)),
-            ("its asker left", LONG_PATIENCE, None, (BETWEEN, LONG_PATIENCE)),
+        let after = |millis| began + Duration::from_millis(millis);
+        let (well, silent) = (Found::Well, Found::Silent(Silence::Core));
+        let table: [(&str, &[(Option<Found>, u64)], _); 9] = [
+            ("never asked", &[], None),
+            ("well", &[(Some(well), 20)], Some((BETWEEN_WELL, PATIENCE))),
+            ("well and slow", &[(Some(well), 3_000)], Some((BETWEEN_WELL, LONG_PATIENCE))),
+            ("quick again", &[(Some(silent), 4_000), (Some(well), 20)], Some((BETWEEN_WELL, PATIENCE))),
+            ("refuses", &[(Some(Found::Refusing), 20)], Some((BETWEEN, PATIENCE))),
+            ("gone", &[(Some(Found::Gone), 20)], Some((BETWEEN, PATIENCE))),
+            ("silent", &[(Some(silent), 4_000)], Some((BETWEEN, LONG_PATIENCE))),
+            ("its asker left", &[(None, 20)], Some((BETWEEN, PATIENCE))),
+            (
+                "so did that of a slow one's next",
+                &[(Some(silent), 4_000), (None, 20)],
+                Some((BETWEEN, LONG_PATIENCE)),
+            ),
         ];
-        for (name, patience, found, want) in table {
-            assert_eq!(next(patience, found, 4), want, "{name}");
+        for (name, asked, want) in table {
+            let mut now = began;
+            let last = asked.iter().fold(None, |last, (found, took)| {
+                let question = Question::after(last, now);
+                now += Duration::from_millis(*took);
+                Some(found.map_or(question, |found| question.answered(found, now)))
+            });
+            let next = Question::after(last, now);
+            assert_eq!(last.map(|last| (last.pause(), next.patience())), want, "{name}");
+            if last.is_none() {
+                assert_eq!(next.patience(), PATIENCE, "{name}");
+            }
         }
-        let long_ago = next(PATIENCE, Some((Found::Well, 3_000)), 13);
-        assert_eq!(long_ago, (BETWEEN_WELL, PATIENCE), "slow long ago, as at the end of an outage");
+        // As at the end of an outage, whoever asked since and left.
+        let slow = Question::after(None, began).answered(well, after(3_000));
+        let left = Question::after(Some(slow), after(12_000));
+        assert_eq!(left.patience(), LONG_PATIENCE, "slow a moment ago");
+        assert_eq!(Question::after(Some(left), after(13_001)).patience(), PATIENCE, "slow long ago");
     }
 
     #[tokio::test]

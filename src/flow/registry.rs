@@ -111,6 +111,8 @@ struct Journey {
     learned: Vec<u64>,
     refused: bool,
     held: bool,
+    /// Whether the endpoint of its last send was asked for its key first.
+    asked_last: bool,
     /// Whether it has waited for a lock of core's.
     outlasted: bool,
     waits: usize,

@@ -14,6 +14,7 @@ use crate::{
     decisions::{
         outage::Need,
         plan::{Plan, Step, Tried},
+        refusal,
     },
     edges::{fleet::Endpoint, pool::Lease, wire::Patience},
     flow::{
@@ -181,10 +182,15 @@ impl Passage<'_> {
         if exact { None } else { HeaderValue::try_from(format!("Bearer {}", token.text())).ok() }
     }
 
-    /// Whether nothing of the body will be kept, so that the question about the key must go first (A25).
-    fn asks_first(&self, plan: &Plan, several: bool) -> bool {
+    /// Whether the question about the key must go first: nothing of the body will be kept (A25), or it is the last send
+    /// after others in vain, as where all cores are replaced at once and what is known of their keys grows old.
+    fn asks_first(&mut self, plan: &Plan, several: bool) -> bool {
+        if several || plan.counts_on().is_none() || !self.may_send_again() {
+            return false;
+        }
         let unkept = self.outgoing.body.as_ref().is_some_and(|relay| !relay.keeps_head());
-        unkept && !several && plan.counts_on().is_some() && self.may_send_again()
+        let is_last = self.sends() + 1 == refusal::SENDS;
+        unkept || (is_last && !std::mem::replace(&mut self.journey.asked_last, true))
     }
 
     /// Asks the endpoint before anything is sent; whether it says that it does not hold the key any more.
