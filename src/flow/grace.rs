@@ -113,6 +113,8 @@ impl Opened {
                 URL_SAFE_NO_PAD.encode(self.keyed([b"tidegate project ", name.as_bytes()]))
             }
             Whose::Credential(secret) => URL_SAFE_NO_PAD.encode(secret),
+            Whose::Answers { replays: false } => "answers".to_owned(),
+            Whose::Answers { replays: true } => "replays".to_owned(),
         };
         record::Place::new(Kind::End, format!("{by}-{of}"))
     }
@@ -283,9 +285,16 @@ impl Graces {
         }
     }
 
-    /// Another process has ended something.
-    pub fn learn(&self, end: End) {
-        lock(&self.ends).learn(end);
+    /// Another process has ended something; whether it is an end of answers that wasn't known.
+    pub fn learn(&self, end: End) -> bool {
+        lock(&self.ends).learn(end)
+    }
+
+    /// A write may have changed what a credential may do: tells the other processes that share the store.
+    pub fn tell_of_answers(&self, replays: bool, now: UnixTime) {
+        if let Some(opened) = self.opened.get().filter(|opened| opened.store.is_some()) {
+            end(&self.ends, opened, Whose::Answers { replays }, now);
+        }
     }
 
     /// Forgets what ended so long ago that it concerns nothing any more.

@@ -1,5 +1,6 @@
 //! Grants between memory and the store: what Harbor granted outlives this process and reaches others, and what ended it
-//! reaches them within a second. Beside them the secrets that all processes of the deployment share.
+//! reaches them within a second, with writes that end answers to token requests. Beside them the secrets that all processes
+//! of the deployment share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,10 @@ use zeroize::Zeroizing;
 
 use super::context::Shared;
 use crate::{
-    decisions::record::{self, Kind, Place, granted::Grant},
+    decisions::{
+        grace::ends::{End, Whose},
+        record::{self, Kind, Place, granted::Grant},
+    },
     edges::store::{Loaded, Store, StoreFault},
 };
 
@@ -134,7 +138,7 @@ impl KeptGraces {
 
     async fn read_ends(&self) -> Result<(), StoreFault> {
         let learn = |Loaded { key, plain }: Loaded| match record::end::read(&plain) {
-            Ok(end) => self.shared.graces.learn(end),
+            Ok(end) => learn(&self.shared, end),
             Err(fault) => unusable(&Place::new(Kind::End, key), &fault),
         };
         self.store.news(Kind::End, learn).await
@@ -148,6 +152,17 @@ impl KeptGraces {
             Err(fault) => unusable(&Place::new(Kind::Grant, key), &fault),
         };
         self.store.news(Kind::Grant, recall).await
+    }
+}
+
+/// What another process heard of a write is over here too: answers, and what is under way to become one (A2).
+fn learn(shared: &Shared, end: End) {
+    let of_answers = if let Whose::Answers { replays } = end.whose { Some(replays) } else { None };
+    if let (true, Some(replays)) = (shared.graces.learn(end), of_answers) {
+        shared.answers.forget_all();
+        if replays {
+            shared.replays.forget_all();
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use tidegate::{
 use crate::{
     outages::{SHORT_PARK, SOON},
     stage::{
-        ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, hold, pull, spare_key, story, token,
+        ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, hold, pull, spare_key, story,
+        token,
     },
     store::{PATIENCE, file, is_written, redis},
     support::{gate::Gate, ports, waiting},
@@ -36,14 +37,15 @@ fn setup(core: &Replica, store: &str) -> Setup {
 
 /// A replica with a store at that server.
 fn shared(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
+    caching(stage, core, server).rest("[token]\ncache = \"0s\"")
+}
+
+/// The same, which keeps answers to token requests as ever.
+fn caching(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
     let key = stage.path("seal.key");
     fs::write(&key, seal::written(&[7; seal::KEY]).as_bytes()).expect("the sealing key");
     let store = format!("[store]\nurl = \"redis://{server}\"\nseal_key_files = [\"{}\"]\n", key.display());
-    Setup::before(&[core], &[&core.key_file])
-        .top("deployment = \"harbor\"")
-        .rest("[token]\ncache = \"0s\"")
-        .rest(SHORT_PARK)
-        .rest(&store)
+    Setup::before(&[core], &[&core.key_file]).top("deployment = \"harbor\"").rest(SHORT_PARK).rest(&store)
 }
 
 fn kill(mut gate: Gate) {
@@ -152,6 +154,45 @@ fn a15_what_one_replica_was_granted_another_grants_and_what_ends_it_there_ends_i
     assert_eq!(asks(&one)[2], "credential_refused");
     stage.world.set_database(Health::Refusing);
     waiting::holds("and a refusal", SOON, || asks(&two)[2] == "outage");
+}
+
+/// What a replica keeps of token answers is over when a write goes through another one: of a password, and where grace
+/// isn't touched, of a new member.
+#[test]
+fn a2_a_write_through_one_replica_empties_the_answers_of_all() {
+    type Deed = (&'static str, fn(&Stage) -> Ask);
+    let deeds: [Deed; 2] = [
+        ("a write that may concern anybody", |stage| {
+            let leaver = stage.world.add_user("leaver", "Leaver12345", false);
+            Ask::new("DELETE", &format!("/api/v2.0/users/{leaver}")).basic(ADMIN)
+        }),
+        ("a write that adds", |_| {
+            let write = Ask::new("POST", "/api/v2.0/projects").header("Content-Type", "application/json");
+            write.body("{\"project_name\":\"another\"}").basic(ADMIN)
+        }),
+    ];
+    for (name, write) in deeds {
+        let (stage, core) = scene();
+        let address = ports::free();
+        let _server = redis(&stage, address);
+        let start = || caching(&stage, &core, address).start();
+        let (one, two) = (start(), start());
+        let asked = || core.asked().iter().filter(|head| head.target.starts_with("/service/token")).count();
+        for gate in [&one, &two] {
+            is_granted(gate);
+        }
+        let before = asked();
+        for gate in [&one, &two] {
+            is_granted(gate);
+        }
+        assert_eq!(asked(), before, "{name}: both keep the answer");
+        let status = write(&stage).at(one.address).status;
+        assert!((200..300).contains(&status), "{name}: {status}");
+        stage.world.set_password("dev", OTHERS);
+        assert_eq!(asks(&one)[2], "credential_refused", "{name}");
+        // An answer lives for 45 s.
+        waiting::holds("the other one's are gone", SOON, || asks(&two)[2] == "credential_refused");
+    }
 }
 
 /// Long after Harbor issued what it was made of: without a store another process takes it for a forgery (A8).

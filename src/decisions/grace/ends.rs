@@ -43,6 +43,9 @@ pub enum Whose {
     Project(Box<str>),
     /// This credential's.
     Credential(Secret),
+    /// Nobody's: a write went through that may have changed what a credential may do, so that answers to token requests
+    /// that are kept mean nothing, and where `replays`, credentials for replay neither (A2).
+    Answers { replays: bool },
 }
 
 /// One end.
@@ -102,11 +105,15 @@ type Marks = Vec<Mark>;
 #[derive(Debug, Default)]
 pub struct Ends {
     own: ProcessId,
+    /// The last number that was given here, whosoever grants it ended.
+    last: u64,
     numbers: BTreeMap<ProcessId, u64>,
     seen: Seen,
     of_all: Marks,
     of_project: HashMap<Box<str>, Marks>,
     of_credential: HashMap<Secret, Marks>,
+    /// Writes that ended answers; apart, those that ended replays too.
+    of_answers: BTreeMap<bool, Marks>,
 }
 
 impl Ends {
@@ -127,14 +134,23 @@ impl Ends {
 
     /// Something ends here and now. Where there is no room to remember whose, everybody's.
     pub fn add(&mut self, whose: Whose, at: UnixTime) -> End {
-        let number = self.numbers.get(&self.own).copied().unwrap_or_default() + 1;
-        let end = End { by: self.own, number, at, whose };
+        self.last += 1;
+        let end = End { by: self.own, number: self.last, at, whose };
         self.take(end)
     }
 
-    /// Another process has seen this end.
-    pub fn learn(&mut self, end: End) {
+    /// Another process has seen this end; whether it is one of answers that wasn't known.
+    pub fn learn(&mut self, end: End) -> bool {
+        let is_news = match end.whose {
+            Whose::Answers { replays } => {
+                let known =
+                    self.of_answers.get(&replays).into_iter().flatten().find(|mark| mark.by == end.by);
+                end.by != self.own && known.is_none_or(|known| known.number < end.number)
+            }
+            Whose::All | Whose::Project(_) | Whose::Credential(_) => false,
+        };
         self.take(end);
+        is_news
     }
 
     fn take(&mut self, mut end: End) -> End {
@@ -152,6 +168,11 @@ impl Ends {
             }
             Whose::Project(name) => set(self.of_project.entry(name.clone()).or_default(), mark),
             Whose::Credential(secret) => set(self.of_credential.entry(*secret).or_default(), mark),
+            Whose::Answers { replays } => {
+                // No grant needs to know of it.
+                set(self.of_answers.entry(*replays).or_default(), mark);
+                return end;
+            }
         }
         let known = self.numbers.entry(by).or_default();
         if number > *known {
@@ -163,7 +184,7 @@ impl Ends {
 
     fn has_room(&self, whose: &Whose) -> bool {
         match whose {
-            Whose::All => true,
+            Whose::All | Whose::Answers { .. } => true,
             Whose::Project(name) => self.of_project.len() < PROJECTS || self.of_project.contains_key(name),
             Whose::Credential(secret) => {
                 self.of_credential.len() < CREDENTIALS || self.of_credential.contains_key(secret)
@@ -198,6 +219,7 @@ impl Ends {
             !marks.is_empty()
         };
         forget(&mut self.of_all, &|| Whose::All);
+        self.of_answers.retain(|replays, marks| forget(marks, &|| Whose::Answers { replays: *replays }));
         self.of_project.retain(|name, marks| forget(marks, &|| Whose::Project(name.clone())));
         self.of_credential.retain(|secret, marks| forget(marks, &|| Whose::Credential(*secret)));
         let marks = self.of_project.values().chain(self.of_credential.values()).flatten().chain(&self.of_all);
@@ -311,6 +333,26 @@ mod tests {
         assert!(two.has_ended(&asked, &SECRET, "dev", &access("")), "the credential's");
         assert!(two.has_ended(&asked, &[2; 32], "dev", &access("mine/a")), "the project's");
         assert!(!two.has_ended(&asked, &[2; 32], "dev", &access("")));
+    }
+
+    #[test]
+    fn a2_what_another_process_says_of_answers_is_told_once_and_ends_no_grant() {
+        let (mut one, mut two) = (process(1), process(2));
+        let asked = two.seen();
+        let of = |replays| Whose::Answers { replays };
+        let [first, second, third] = [false, false, true].map(|replays| one.add(of(replays), NOW));
+        assert!(two.learn(second.clone()));
+        for known in [first, second.clone()] {
+            assert!(!two.learn(known));
+        }
+        assert!(two.learn(third), "replays too");
+        assert!(!one.learn(second), "its own word");
+        assert!(!two.has_ended(&asked, &SECRET, "dev", &access("mine/a")));
+        assert_eq!(two.seen(), asked, "no grant carries it");
+        let end = one.add(Whose::All, NOW);
+        assert_eq!(end.number, 4, "no number twice");
+        assert!(!two.learn(end));
+        assert!(two.has_ended(&asked, &SECRET, "dev", &access("mine/a")));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The record of what a process ended: a write or a refusal that ends grants on all replicas, and after a restart.
+//! The record of what a process ended: a write or a refusal that ends grants, and answers to token requests, on all
+//! replicas, and grants after a restart too.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub fn write(end: &End) -> Vec<u8> {
         Whose::All => ("all", None, None),
         Whose::Project(name) => ("project", Some(name.to_string()), None),
         Whose::Credential(secret) => ("credential", None, Some(STANDARD.encode(secret))),
+        Whose::Answers { replays: false } => ("answers", None, None),
+        Whose::Answers { replays: true } => ("replays", None, None),
     };
     let End { by, number, at, .. } = end;
     let (by, of) = (by.to_string(), of.to_owned());
@@ -52,6 +55,8 @@ fn parse(text: &[u8]) -> Option<End> {
         "all" => Whose::All,
         "project" => Whose::Project(written.project?.into()),
         "credential" => Whose::Credential(STANDARD.decode(written.credential?).ok()?.try_into().ok()?),
+        "answers" => Whose::Answers { replays: false },
+        "replays" => Whose::Answers { replays: true },
         _ => return None,
     };
     let by = ProcessId::parse(&written.by)?;
@@ -74,7 +79,9 @@ mod tests {
 
     #[test]
     fn an_end_is_read_as_it_was_written_and_unknown_ones_are_refused() {
-        for whose in [Whose::All, Whose::Project("mine".into()), Whose::Credential([3; 32])] {
+        let of_grants = [Whose::All, Whose::Project("mine".into()), Whose::Credential([3; 32])];
+        let of_answers = [false, true].map(|replays| Whose::Answers { replays });
+        for whose in of_grants.into_iter().chain(of_answers) {
             assert_eq!(read(&write(&end(9, whose.clone()))), Ok(end(9, whose)));
         }
         let mut other: serde_json::Value = serde_json::from_slice(&write(&end(9, Whose::All))).expect("JSON");
