@@ -33,7 +33,7 @@ use crate::{
         token::claims::{self, Claims},
     },
     edges::store::Store,
-    words::{clock::UnixTime, scope::Access},
+    words::{clock::UnixTime, credential::basic_user, scope::Access},
 };
 
 /// A keyed hash of credential, service and scopes.
@@ -113,6 +113,12 @@ impl Opened {
                 URL_SAFE_NO_PAD.encode(self.keyed([b"tidegate project ", name.as_bytes()]))
             }
             Whose::Credential(secret) => URL_SAFE_NO_PAD.encode(secret),
+            Whose::Subject(name) => {
+                format!(
+                    "subject-{}",
+                    URL_SAFE_NO_PAD.encode(self.keyed([b"tidegate user ", name.as_bytes()]))
+                )
+            }
             Whose::Answers { replays: false } => "answers".to_owned(),
             Whose::Answers { replays: true } => "replays".to_owned(),
         };
@@ -320,7 +326,8 @@ impl Graces {
     pub fn known(&self, credential: &HeaderValue) -> Option<grace::Record> {
         let secret = self.opened.get()?.secret(credential);
         let (accepted, seen) = lock(&self.credentials.get(&secret)?.0).clone();
-        let suspended = lock(&self.ends).has_ended(&seen, &secret, "", &[]);
+        let name = basic_user(credential).unwrap_or_default();
+        let suspended = lock(&self.ends).has_ended(&seen, &secret, &name, &[]);
         Some(grace::Record { accepted, suspended })
     }
 
@@ -390,6 +397,13 @@ impl Graces {
     pub fn forget_project(&self, project: &str, now: UnixTime) {
         if let Some(opened) = self.opened.get() {
             end(&self.ends, opened, Whose::Project(project.into()), now);
+        }
+    }
+
+    /// An operator has revoked what this user was given: whatever clocks say, only what is asked for from now on counts.
+    pub fn forget_subject(&self, subject: &str, now: UnixTime) {
+        if let Some(opened) = self.opened.get() {
+            end(&self.ends, opened, Whose::Subject(subject.into()), now);
         }
     }
 

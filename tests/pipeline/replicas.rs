@@ -18,7 +18,10 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tidegate::rehearsal::harbor::{Health, KeyForm};
+use tidegate::{
+    rehearsal::harbor::{Health, KeyForm},
+    words::clock::Clock,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -169,6 +172,23 @@ fn a20_what_a_user_was_given_is_refused_everywhere_and_after_a_restart() {
     both.two.ends(PATIENCE);
     let (two, _) = with_token(&both.stage, &both.setup);
     assert_eq!([&of_dev, &of_robot].map(|token| pulled(&two, token)), [401, 200], "{}", two.tail());
+}
+
+/// Whose clock says what is older than an order isn't the same everywhere.
+#[test]
+fn a20_a_token_of_a_core_whose_clock_is_ahead_ends_with_its_users_revocation() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| options.clock = Clock::shifted(45));
+    core.seed();
+    let (gate, secret) = with_token(&stage, &Setup::before(&[&core], &[&core.key_file]));
+    let (of_dev, of_robot) = (token(gate.address, DEV, SCOPE), token(gate.address, ROBOT, SCOPE));
+    assert_eq!([&of_dev, &of_robot].map(|token| pulled(&gate, token)), [200, 200]);
+    told(&gate, &secret, &["revoke", "--subject", DEV.0]);
+    assert_eq!([&of_dev, &of_robot].map(|token| pulled(&gate, token)), [401, 200], "{}", gate.tail());
+    assert_eq!(pull(MANIFEST).bearer(&of_dev).at(core.address).status, 200, "directly");
+    waiting::holds("what Harbor gives the user now is good", PATIENCE, || {
+        pulled(&gate, &token(gate.address, DEV, SCOPE)) == 200
+    });
 }
 
 /// Without any key nothing is verified: what the token says of itself denies.

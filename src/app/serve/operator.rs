@@ -192,11 +192,10 @@ impl Operator for Process {
         archive::fits(&archived.deployment, &self.deployment)?;
         let (seen, retired) = archived.known.read()?;
         let (revoked, window) = archived.known.read_orders()?;
-        let revoked_before = self.shared.revocations.revoked();
-        let is_new = |revocation: &&Revocation| Revoked::clone(&revoked_before).add(revocation);
-        let revoked_count = revoked.iter().filter(is_new).count();
+        let revoked: Vec<_> = revoked.into_iter().filter(|revocation| self.is_news(revocation)).collect();
+        let revoked_count = revoked.len();
         if !archived.dry_run {
-            self.take_revoked(revoked);
+            self.take_revoked(revoked, now);
             if let Some(order) = window {
                 self.shared.windows.take(order);
             }
@@ -262,9 +261,8 @@ impl Operator for Process {
         let at = self.shared.clock.now();
         let revocation = match what {
             Revoke::Subject(name) if name.is_empty() => return None,
-            // What was given within this very second has ended too.
             Revoke::Subject(name) => {
-                let not_before = at.plus(Duration::from_secs(1));
+                let not_before = self.after_all_tokens(at);
                 Revocation::Subject { name: name.clone(), not_before, at }
             }
             Revoke::Token(digest) => {
@@ -272,7 +270,7 @@ impl Operator for Process {
                 Revocation::Token { digest, at }
             }
         };
-        self.take_revoked(vec![revocation.clone()]);
+        self.take_revoked(vec![revocation.clone()], at);
         Some(Ordered::Revocation(revocation))
     }
 
@@ -318,7 +316,24 @@ impl Process {
             .collect()
     }
 
-    fn take_revoked(&self, revoked: Vec<Revocation>) {
+    /// Later than the `iat` of any token up to `now`: what was given within this very second has ended too, and what a
+    /// core gave whose clock is ahead.
+    fn after_all_tokens(&self, now: UnixTime) -> UnixTime {
+        let fleet = self.shared.fleet.snapshot();
+        let ahead = fleet.statuses.iter().map(|status| status.clock_ahead).max().unwrap_or_default().max(0);
+        now.plus(Duration::from_secs(1 + ahead.unsigned_abs()))
+    }
+
+    fn is_news(&self, revocation: &Revocation) -> bool {
+        Revoked::clone(&self.shared.revocations.revoked()).add(revocation)
+    }
+
+    fn take_revoked(&self, revoked: Vec<Revocation>, now: UnixTime) {
+        for revocation in &revoked {
+            if let Revocation::Subject { name, .. } = revocation {
+                self.shared.graces.forget_subject(name, now);
+            }
+        }
         if self.shared.revocations.take(revoked) {
             self.shared.answers.forget_all();
         }

@@ -1,4 +1,4 @@
-//! What ended grants before their time: a write, or a refusal (A2, A15). A grant counts only where whoever asked for it
+//! What ended grants before their time: a write, a refusal or an operator's word (A2, A15, A20). A grant counts only where whoever asked for it
 //! knew of all that concerns it when it asked, so that of two replicas no clock decides whose word came later.
 //!
 //! Each process of a deployment numbers what it ends. What a process knows at one moment is the last number of each
@@ -43,6 +43,8 @@ pub enum Whose {
     Project(Box<str>),
     /// This credential's.
     Credential(Secret),
+    /// All that was granted to this user, by the name that Harbor's tokens have in `sub`.
+    Subject(Box<str>),
     /// Nobody's: a write went through that may have changed what a credential may do, so that answers to token requests
     /// that are kept mean nothing, and where `replays`, credentials for replay neither (A2).
     Answers { replays: bool },
@@ -87,8 +89,9 @@ impl FromIterator<(ProcessId, u64)> for Seen {
     }
 }
 
-/// Projects, and credentials, whose last end is remembered; with one more, everybody's grants end.
+/// Projects, credentials and users, whose last end is remembered; with one more, everybody's grants end.
 const PROJECTS: usize = 4_096;
+const SUBJECTS: usize = 4_096;
 const CREDENTIALS: usize = 65_536;
 
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +115,7 @@ pub struct Ends {
     of_all: Marks,
     of_project: HashMap<Box<str>, Marks>,
     of_credential: HashMap<Secret, Marks>,
+    of_subject: HashMap<Box<str>, Marks>,
     /// Writes that ended answers; apart, those that ended replays too.
     of_answers: BTreeMap<bool, Marks>,
 }
@@ -147,7 +151,7 @@ impl Ends {
                     self.of_answers.get(&replays).into_iter().flatten().find(|mark| mark.by == end.by);
                 end.by != self.own && known.is_none_or(|known| known.number < end.number)
             }
-            Whose::All | Whose::Project(_) | Whose::Credential(_) => false,
+            Whose::All | Whose::Project(_) | Whose::Credential(_) | Whose::Subject(_) => false,
         };
         self.take(end);
         is_news
@@ -164,10 +168,12 @@ impl Ends {
                 // What it ended of one alone is among it.
                 drop_until(&mut self.of_project, mark);
                 drop_until(&mut self.of_credential, mark);
+                drop_until(&mut self.of_subject, mark);
                 set(&mut self.of_all, mark);
             }
             Whose::Project(name) => set(self.of_project.entry(name.clone()).or_default(), mark),
             Whose::Credential(secret) => set(self.of_credential.entry(*secret).or_default(), mark),
+            Whose::Subject(name) => set(self.of_subject.entry(name.clone()).or_default(), mark),
             Whose::Answers { replays } => {
                 // No grant needs to know of it.
                 set(self.of_answers.entry(*replays).or_default(), mark);
@@ -186,6 +192,7 @@ impl Ends {
         match whose {
             Whose::All | Whose::Answers { .. } => true,
             Whose::Project(name) => self.of_project.len() < PROJECTS || self.of_project.contains_key(name),
+            Whose::Subject(name) => self.of_subject.len() < SUBJECTS || self.of_subject.contains_key(name),
             Whose::Credential(secret) => {
                 self.of_credential.len() < CREDENTIALS || self.of_credential.contains_key(secret)
             }
@@ -200,6 +207,7 @@ impl Ends {
         let mut projects = access.iter().filter(|it| it.kind == "repository").map(|it| project_of(&it.name));
         after(&self.of_all)
             || self.of_credential.get(secret).is_some_and(after)
+            || self.of_subject.get(subject).is_some_and(after)
             || projects.any(ended)
             || owners_of(subject).any(ended)
     }
@@ -222,7 +230,9 @@ impl Ends {
         self.of_answers.retain(|replays, marks| forget(marks, &|| Whose::Answers { replays: *replays }));
         self.of_project.retain(|name, marks| forget(marks, &|| Whose::Project(name.clone())));
         self.of_credential.retain(|secret, marks| forget(marks, &|| Whose::Credential(*secret)));
-        let marks = self.of_project.values().chain(self.of_credential.values()).flatten().chain(&self.of_all);
+        self.of_subject.retain(|name, marks| forget(marks, &|| Whose::Subject(name.clone())));
+        let of_users = self.of_credential.values().chain(self.of_subject.values());
+        let marks = self.of_project.values().chain(of_users).flatten().chain(&self.of_all);
         let left: BTreeSet<ProcessId> = marks.map(|mark| mark.by).chain([own]).collect();
         self.numbers.retain(|by, _| left.contains(by));
         self.seen = self.numbers.iter().map(|(by, number)| (*by, *number)).collect();
@@ -290,6 +300,9 @@ mod tests {
             (project("mine"), "robot$ci", "", false),
             (Whose::Credential(SECRET), "dev", "mine/a", true),
             (Whose::Credential([2; 32]), "dev", "mine/a", false),
+            (Whose::Subject("dev".into()), "dev", "mine/a", true),
+            (Whose::Subject("dev".into()), "dev", "", true),
+            (Whose::Subject("dev".into()), "Dev", "mine/a", false),
         ];
         for (whose, subject, name, want) in table {
             let mut ends = process(1);
@@ -325,13 +338,15 @@ mod tests {
         let (mut one, mut two) = (process(1), process(2));
         let of_all = one.add(Whose::All, NOW);
         let asked = one.seen();
-        let of_one = [Whose::Credential(SECRET), project("mine")].map(|whose| one.add(whose, NOW));
+        let of_some = [Whose::Credential(SECRET), project("mine"), Whose::Subject("ci".into())];
+        let of_one = of_some.map(|whose| one.add(whose, NOW));
         for end in of_one {
             two.learn(end);
         }
         two.learn(of_all);
         assert!(two.has_ended(&asked, &SECRET, "dev", &access("")), "the credential's");
         assert!(two.has_ended(&asked, &[2; 32], "dev", &access("mine/a")), "the project's");
+        assert!(two.has_ended(&asked, &[2; 32], "ci", &access("")), "the user's");
         assert!(!two.has_ended(&asked, &[2; 32], "dev", &access("")));
     }
 
