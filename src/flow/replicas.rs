@@ -275,19 +275,18 @@ impl Replicas {
         all.filter(|other| other.silent < LIVES).collect()
     }
 
-    /// Waits until this order is in the store and every live replica goes by it.
-    pub async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
+    /// Waits until these orders are in the store and every live replica goes by them.
+    pub async fn settled(&self, ordered: &[Ordered]) -> Result<(), Unsettled> {
         let until = Instant::now() + SETTLES;
-        if !ordered.is_in(&self.applied.borrow()) {
-            // Now, and not when a task comes to it: we may be killed right after the answer.
-            ordered.keep(&self.store);
-        }
+        // Now, and not when a task comes to it: we may be killed right after the answer.
+        let missing = |ordered: &&Ordered| !ordered.is_in(&self.applied.borrow());
+        ordered.iter().filter(missing).for_each(|ordered| ordered.keep(&self.store));
         if !self.store.is_shared() {
             let is_written = self.store.written_within(SETTLES).await;
             return if is_written { Ok(()) } else { Err(Unsettled::NotWritten) };
         }
         loop {
-            let is_here = ordered.is_in(&self.applied.borrow());
+            let is_here = ordered.iter().all(|ordered| ordered.is_in(&self.applied.borrow()));
             let heard = is_here && self.hear().await.is_ok();
             let missing: Vec<Other> = self.live().into_iter().filter(|other| !other.agrees).collect();
             if heard && missing.is_empty() {

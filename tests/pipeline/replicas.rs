@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tidegate::{
+    decisions::record::seal,
     rehearsal::harbor::{Health, KeyForm},
     words::clock::Clock,
 };
@@ -130,6 +131,44 @@ fn a20_a_replica_that_does_not_answer_is_named_and_the_command_fails() {
     assert_eq!(both.two.ends(PATIENCE), Some(0), "{}", both.two.tail());
     are(&both.one, 1);
     told(&both.one, &both.secret, &["keys", "retire", &kid(0), "--now"]);
+}
+
+/// What is known of the former order says nothing of the next one.
+#[test]
+fn a20_a_second_order_of_the_same_user_is_acknowledged_for_itself() {
+    let both = Both::new();
+    let revoke = ["revoke", "--subject", DEV.0];
+    told(&both.one, &both.secret, &revoke);
+    both.two.signal("STOP");
+    let said_at = Clock::system().now();
+    waiting::holds("a later second", PATIENCE, || Clock::system().now() > said_at);
+    let (exit, said) = tell(&both.one, &both.secret, &revoke);
+    assert_eq!(exit, 1, "{said}");
+    assert!(said.contains("it is revoked here, but") && said.contains("haven't acknowledged it: "), "{said}");
+    both.two.signal("CONT");
+    told(&both.one, &both.secret, &revoke);
+}
+
+#[test]
+fn a20_a_restore_names_the_replica_that_does_not_know_what_it_ended() {
+    let both = Both::new();
+    let path = |name: &str| both.stage.path(name).display().to_string();
+    let (archive, key) = (path("ended.keys"), path("archive.key"));
+    fs::write(&key, &**seal::written(&[9; seal::KEY])).expect("a key");
+    let (other, other_secret) = {
+        let file = format!("[store]\nurl = \"file:{}\"\n", path("other.redb"));
+        let setup = Setup::before(&[&both.core], &[&both.core.key_file]).top("deployment = \"harbor\"");
+        with_token(&both.stage, &setup.rest(&file))
+    };
+    told(&other, &other_secret, &["revoke", "--subject", DEV.0]);
+    told(&other, &other_secret, &["keys", "back-up", &archive, "--key-file", &key]);
+    let restore = ["keys", "restore", &archive, "--key-file", &key];
+    both.two.signal("STOP");
+    let (exit, said) = tell(&both.one, &both.secret, &restore);
+    assert_eq!(exit, 1, "{said}");
+    assert!(said.contains("it is restored here, but") && said.contains("haven't acknowledged it: "), "{said}");
+    both.two.signal("CONT");
+    told(&both.one, &both.secret, &restore);
 }
 
 #[test]

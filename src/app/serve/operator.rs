@@ -187,17 +187,22 @@ impl Operator for Process {
         }
     }
 
-    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault> {
+    fn restore(&self, archived: Restore) -> Result<(Restored, Vec<Ordered>), ContentFault> {
         let (keys, now) = (&self.shared.keys, self.shared.clock.now());
         archive::fits(&archived.deployment, &self.deployment)?;
         let (seen, retired) = archived.known.read()?;
         let (revoked, window) = archived.known.read_orders()?;
+        let ended = retired.iter().map(|key| Revocation::Key { spki: key.spki().to_vec(), at: now });
+        let ordered = ended.chain(revoked.iter().cloned()).filter(|it| it.expires().is_none_or(|end| now < end));
+        let mut ordered: Vec<_> = ordered.map(Ordered::Revocation).collect();
         let revoked: Vec<_> = revoked.into_iter().filter(|revocation| self.is_news(revocation)).collect();
         let revoked_count = revoked.len();
         if !archived.dry_run {
             self.take_revoked(revoked, now);
             if let Some(order) = window {
                 self.shared.windows.take(order);
+                let counts = self.shared.windows.order() == Some(order) && now < order.over();
+                ordered.extend(counts.then_some(Ordered::Window(order)));
             }
         }
         let mut banned: Vec<String> = retired.iter().map(|key| key.kid().to_string()).collect();
@@ -205,13 +210,14 @@ impl Operator for Process {
         banned.extend(keys.ring().banned().iter().map(|key| key.kid().to_string()));
         let is_stranger = |path: &String| !keys.is_source(Path::new(path));
         let window = |(kid, until): (Kid, UnixTime)| RestoredWindow { kid: kid.to_string(), until: until.0 };
-        Ok(Restored {
+        let restored = Restored {
             retired: would.retired.iter().map(ToString::to_string).collect(),
             windows: would.windows.into_iter().map(window).collect(),
             banned,
             strangers: archived.files.into_iter().filter(is_stranger).collect(),
             revoked: revoked_count,
-        })
+        };
+        Ok((restored, ordered))
     }
 
     fn retire(&self, kid: &str, at_once: bool) -> Result<Ordered, NotRetired> {
@@ -274,7 +280,7 @@ impl Operator for Process {
         Some(Ordered::Revocation(revocation))
     }
 
-    async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
+    async fn settled(&self, ordered: &[Ordered]) -> Result<(), Unsettled> {
         match &self.replicas {
             Some(replicas) => replicas.settled(ordered).await,
             None => Ok(()),
