@@ -166,7 +166,10 @@ fn a20_a_restore_names_the_replica_that_does_not_know_what_it_ended() {
     both.two.signal("STOP");
     let (exit, said) = tell(&both.one, &both.secret, &restore);
     assert_eq!(exit, 1, "{said}");
-    assert!(said.contains("it is restored here, but") && said.contains("haven't acknowledged it: "), "{said}");
+    assert!(
+        said.contains("it is restored here, but") && said.contains("haven't acknowledged it: "),
+        "{said}"
+    );
     both.two.signal("CONT");
     told(&both.one, &both.secret, &restore);
 }
