@@ -193,7 +193,8 @@ impl Operator for Process {
         let (seen, retired) = archived.known.read()?;
         let (revoked, window) = archived.known.read_orders()?;
         let ended = retired.iter().map(|key| Revocation::Key { spki: key.spki().to_vec(), at: now });
-        let ordered = ended.chain(revoked.iter().cloned()).filter(|it| it.expires().is_none_or(|end| now < end));
+        let ordered =
+            ended.chain(revoked.iter().cloned()).filter(|it| it.expires().is_none_or(|end| now < end));
         let mut ordered: Vec<_> = ordered.map(Ordered::Revocation).collect();
         let revoked: Vec<_> = revoked.into_iter().filter(|revocation| self.is_news(revocation)).collect();
         let revoked_count = revoked.len();
