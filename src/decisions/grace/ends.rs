@@ -202,14 +202,27 @@ impl Ends {
     /// Whether what `subject` asked for, who knew as much as `seen` then, has ended. What names no repository is a
     /// log-in: of a project's writes only those to its own robots concern one.
     pub fn has_ended(&self, seen: &Seen, secret: &Secret, subject: &str, access: &[Access]) -> bool {
-        let after = |marks: &Marks| marks.iter().any(|mark| seen.of(mark.by) < mark.number);
-        let ended = |project: &str| self.of_project.get(project).is_some_and(after);
-        let mut projects = access.iter().filter(|it| it.kind == "repository").map(|it| project_of(&it.name));
-        after(&self.of_all)
-            || self.of_credential.get(secret).is_some_and(after)
-            || self.of_subject.get(subject).is_some_and(after)
-            || projects.any(ended)
-            || owners_of(subject).any(ended)
+        let mut marks = self.marks(secret, subject, access);
+        marks.any(|mark| seen.of(mark.by) < mark.number)
+    }
+
+    /// What of `seen` [`Self::has_ended`] looks at by what is known now. Of what isn't known yet the rest would say less
+    /// than it might: whoever passes it on errs on the side of an end.
+    pub fn concerning(&self, seen: &Seen, secret: &Secret, subject: &str, access: &[Access]) -> Seen {
+        let marks: BTreeSet<ProcessId> = self.marks(secret, subject, access).map(|mark| mark.by).collect();
+        seen.iter().filter(|(by, _)| marks.contains(by)).collect()
+    }
+
+    fn marks<'a>(
+        &'a self,
+        secret: &Secret,
+        subject: &'a str,
+        access: &'a [Access],
+    ) -> impl Iterator<Item = &'a Mark> {
+        let projects = access.iter().filter(|it| it.kind == "repository").map(|it| project_of(&it.name));
+        let of_projects = projects.chain(owners_of(subject)).filter_map(|name| self.of_project.get(name));
+        let of_user = self.of_credential.get(secret).into_iter().chain(self.of_subject.get(subject));
+        self.of_all.iter().chain(of_user.chain(of_projects).flatten())
     }
 
     /// Forgets what no grant is old enough for; gives back what of it was ended here.
@@ -348,6 +361,29 @@ mod tests {
         assert!(two.has_ended(&asked, &[2; 32], "dev", &access("mine/a")), "the project's");
         assert!(two.has_ended(&asked, &[2; 32], "ci", &access("")), "the user's");
         assert!(!two.has_ended(&asked, &[2; 32], "dev", &access("")));
+    }
+
+    #[test]
+    fn of_what_was_known_only_what_concerns_a_grant_is_passed_on() {
+        let mut ends = process(1);
+        let whose = [
+            Whose::All,
+            project("mine"),
+            project("other"),
+            Whose::Credential(SECRET),
+            Whose::Subject("dev".into()),
+        ];
+        for (by, whose) in (2..).map(ProcessId).zip(whose) {
+            ends.learn(End { by, number: 9, at: NOW, whose });
+        }
+        let seen = ends.seen();
+        let concerning = ends.concerning(&seen, &SECRET, "dev", &access("mine/a"));
+        assert_eq!(concerning.iter().collect::<Vec<_>>(), [2, 3, 5, 6].map(|by| (ProcessId(by), 9)));
+        let ended = |ends: &Ends| ends.has_ended(&concerning, &SECRET, "dev", &access("mine/a"));
+        assert!(!ended(&ends));
+        // What that process ends next ends it, of which nothing was said as well.
+        ends.learn(End { by: ProcessId(4), number: 10, at: NOW, whose: project("mine") });
+        assert!(ended(&ends));
     }
 
     #[test]

@@ -280,3 +280,19 @@ mod with_a_store {
         assert!(kept <= 100, "{kept}");
     }
 }
+
+#[test]
+fn a_proof_is_read_as_it_was_written_and_none_speaks_of_very_many() {
+    let seen = |n: usize| (0..n).map(|n| (ProcessId(u64::MAX - n as u64), 7)).collect();
+    let proof = |n| Proof { secret: [9; 32], seen: seen(n) };
+    for n in [0, 1, PROCESSES] {
+        let written = proof(n).write().expect("a proof");
+        assert_eq!(written.len(), 32 + 16 * n);
+        let read = Proof::read(&written).expect("a proof");
+        assert_eq!((read.secret, read.seen), ([9; 32], seen(n)));
+        for cut in [31, written.len() - 1] {
+            assert!(n == 0 || Proof::read(&written[..cut]).is_none());
+        }
+    }
+    assert!(proof(PROCESSES + 1).write().is_none());
+}
