@@ -155,7 +155,13 @@ impl Opened {
 struct Standing(Mutex<(UnixTime, Seen)>);
 
 impl Standing {
+    /// Here and now, whatever a clock that was ahead has said before.
     fn accepted(&self, at: UnixTime, seen: &Seen) {
+        *lock(&self.0) = (at, seen.clone());
+    }
+
+    /// By another process, or another life of this one.
+    fn was_accepted(&self, at: UnixTime, seen: &Seen) {
         let mut last = lock(&self.0);
         if last.0 <= at {
             *last = (at, seen.clone());
@@ -310,11 +316,11 @@ impl Graces {
             return;
         }
         let standing = self.standing(secret);
-        standing.accepted(accepted, &seen);
         let (ends, kept) = (self.ends.clone(), Some((accepted, seen.clone())));
         let subject = Arc::from(subject);
         let granted = Granted { token, subject, access, accepted, seen, secret, standing, ends, life, kept };
         if !granted.is_over() {
+            granted.standing.was_accepted(accepted, &granted.seen);
             self.records.insert(place, Arc::new(granted));
         }
     }

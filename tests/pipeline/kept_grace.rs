@@ -8,9 +8,11 @@ use tidegate::{
 };
 
 use crate::{
+    gate_clock::GateClock,
+    operating::{told, with_token},
     outages::{SHORT_PARK, SOON},
     stage::{
-        ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, hold, pull, spare_key, story,
+        ADMIN, DEV, MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, hold, pull, spare_key, story,
         token,
     },
     store::{PATIENCE, file, is_written, redis},
@@ -154,6 +156,36 @@ fn a15_what_one_replica_was_granted_another_grants_and_what_ends_it_there_ends_i
     assert_eq!(asks(&one)[2], "credential_refused");
     stage.world.set_database(Health::Refusing);
     waiting::holds("and a refusal", SOON, || asks(&two)[2] == "outage");
+}
+
+/// No clock decides: by that of the replica that was asked, what it recorded looks younger than the order.
+#[test]
+fn a20_a_grant_by_a_replica_whose_clock_is_ahead_ends_with_its_users_revocation() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let setup = shared(&stage, &core, address);
+    let (clock, (one, secret)) = (GateClock::new(&stage), with_token(&stage, &setup));
+    clock.is_ahead(20);
+    let starter = clock.starter();
+    let words: Vec<&str> = starter.iter().map(String::as_str).collect();
+    let two = Gate::start_by(&words, &setup.text());
+    let asks = |gate: &Gate, who| story(gate, &ask_token(SCOPE).basic(who).at(gate.address))[2].clone();
+    for who in [DEV, ROBOT] {
+        assert_eq!(ask_token(SCOPE).basic(who).at(two.address).subject(), who.0, "{}", two.tail());
+        waiting::holds("it reaches the other one", PATIENCE, || {
+            stage.world.set_database(Health::Refusing);
+            let reason = asks(&one, who);
+            stage.world.set_database(Health::Up);
+            reason == "grace"
+        });
+    }
+    told(&one, &secret, &["revoke", "--subject", DEV.0]);
+    stage.world.set_database(Health::Refusing);
+    for gate in [&one, &two] {
+        waiting::holds("it is over", SOON, || asks(gate, DEV) == "outage");
+        assert_eq!(asks(gate, ROBOT), "grace", "another's: {}", gate.tail());
+    }
 }
 
 /// What a replica keeps of token answers is over when a write goes through another one: of a password, and where grace
