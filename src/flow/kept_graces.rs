@@ -14,7 +14,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::context::Shared;
+use super::{context::Shared, own_token::Day};
 use crate::{
     decisions::{
         grace::ends::{End, Whose},
@@ -25,8 +25,8 @@ use crate::{
 
 /// What grants are found by.
 const GRACE: &str = "grace";
-/// What tokens of our own are sealed by.
-const OWN_TOKEN: &str = "own-token";
+/// What tokens of our own are sealed by: this, and the day.
+const OWN_TOKEN: &str = "own-token-";
 
 /// How long the start waits for grants: few are there by then, many come while it serves.
 const FIRST: Duration = Duration::from_millis(300);
@@ -79,6 +79,8 @@ impl KeptGraces {
                 told = changes.changed() => told,
                 _ = tidy.tick() => {
                     self.shared.graces.tidy(self.shared.clock.now());
+                    // Told by the store, where it fails.
+                    let _ = self.share_keys().await;
                     continue;
                 }
             };
@@ -107,9 +109,7 @@ impl KeptGraces {
     }
 
     async fn open(&self) -> Result<(), StoreFault> {
-        if let Some(key) = self.secret(OWN_TOKEN).await? {
-            self.shared.own.share(&key);
-        }
+        self.share_keys().await?;
         match self.secret(GRACE).await? {
             Some(key) => {
                 self.read_ends().await?;
@@ -120,6 +120,26 @@ impl KeptGraces {
             None if !self.store.is_shared() => without_a_store(&self.shared),
             None => {}
         }
+        Ok(())
+    }
+
+    /// The keys of our own tokens: yesterday's, so long as it is there, today's, and tomorrow's, so that all have it when
+    /// the day begins, and where another clock is ahead. Former ones go.
+    async fn share_keys(&self) -> Result<(), StoreFault> {
+        let today = Day::of(self.shared.clock.now());
+        let mut keys = Vec::new();
+        for record in self.store.load(Kind::Secret).await? {
+            let Some(day) = day_of(&record.key) else { continue };
+            if day < Day(today.0 - 1) {
+                self.store.forget(Place::new(Kind::Secret, record.key));
+            } else if let (true, Ok(key)) = (day < today, record::secret::read(&record.plain)) {
+                keys.push((day, key));
+            }
+        }
+        for day in [today, Day(today.0 + 1)] {
+            keys.extend(self.secret(&format!("{OWN_TOKEN}{}", day.0)).await?.map(|key| (day, key)));
+        }
+        self.shared.own.share(&keys);
         Ok(())
     }
 
@@ -153,6 +173,11 @@ impl KeptGraces {
         };
         self.store.news(Kind::Grant, recall).await
     }
+}
+
+/// The day of a key of our own tokens.
+fn day_of(name: &str) -> Option<Day> {
+    name.strip_prefix(OWN_TOKEN)?.parse().ok().map(Day)
 }
 
 /// What another process heard of a write is over here too: answers, and what is under way to become one (A2).
