@@ -2,7 +2,7 @@
 
 use crate::{
     gate_clock::GateClock,
-    operating::status,
+    operating::{status, tell, with_token},
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, token},
     support::{gate::Gate, http, ports, process::Program, settings, waiting},
     talk::Ask,
@@ -10,6 +10,7 @@ use crate::{
 };
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
     process::Command,
@@ -170,6 +171,32 @@ fn a_sidecar_that_restarts_after_the_secret_changed_signs_for_a_core_that_holds_
         let gate = sidecar(&stage, &core, true);
         assert_eq!(pulled(&gate, &token), 401, "{}", gate.tail());
     }
+}
+
+/// Whoever kept it is gone by then.
+#[test]
+fn a9_the_private_half_of_a_key_retired_at_once_goes_with_it() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let setup = |keeps: bool| shared(&stage, &core, address).keys(&format!("keep_private = {keeps}"));
+    let (gate, secret) = with_token(&stage, &setup(false));
+    let mut keeper = setup(true).start();
+    is_written(&keeper);
+    let halves = || said_to(address, "HLEN tidegate:harbor:private");
+    // Beside records a hash has a field for itself.
+    assert!(halves().starts_with(":2\r\n"), "{}", halves());
+    keeper.signal("KILL");
+    keeper.ends(PATIENCE);
+    hold(&core.key_file, 1);
+    is_in_state(&gate, 0, "verifying");
+    // One that was killed is waited for, for a while.
+    waiting::holds("it is retired", Duration::from_secs(40), || {
+        tell(&gate, &secret, &["keys", "retire", &kid(0), "--now"]).0 == 0
+    });
+    assert!(!gate.output().contains("put back"), "its own writes: {}", gate.tail());
+    let is_gone = waiting::until(PATIENCE, || halves().starts_with(":1\r\n").then_some(()));
+    assert!(is_gone.is_some(), "{}\n{}", said_to(address, "HKEYS tidegate:harbor:private"), gate.tail());
 }
 
 #[test]
@@ -401,6 +428,16 @@ fn while_the_store_is_gone_all_is_served_and_readiness_says_degraded() {
     // What was learned meanwhile is there for whoever comes next.
     let next = shared(&stage, &core, address).start();
     assert_eq!(pulled(&next, &token), 200, "{}", next.tail());
+}
+
+/// A command for the server, and what it says.
+fn said_to(server: SocketAddr, command: &str) -> String {
+    let mut line = TcpStream::connect(server).expect("a connection");
+    write!(line, "{command}\r\nQUIT\r\n").expect("it is said");
+    let mut answer = String::new();
+    line.read_to_string(&mut answer).expect("an answer");
+    assert!(!answer.starts_with('-'), "{answer}");
+    answer
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn write_the_fixtures_of_this_version() {
     }
     let of_secret = secret::write(&[11; secret::BYTES]);
     write("secret.sealed", &sealed(&Place::new(Kind::Secret, "grace"), &of_secret));
-    let half = private_half::write(&keys[0]).expect("a private half");
+    let half = private_half::write(&keys[0], "").expect("a private half");
     write("private.sealed", &sealed(&Place::new(Kind::Private, NAME), &half));
     let revocation = Revocation::Key { spki: spki.clone(), at };
     write("revocation.sealed", &sealed(&Place::new(Kind::Revocation, name), &revocation.write()));
