@@ -279,6 +279,7 @@ impl Store {
         // In their order: what is beside a place comes after what is in it, and is the later word mostly.
         let mut found: BTreeMap<Place, Vec<Record>> = BTreeMap::new();
         for (at, kept) in read {
+            let Some(kept) = self.again_if_doubted(&at, kept).await? else { continue };
             if let Some(Opened { plain, by_first }) = self.take_in(&at, &kept) {
                 let owner = at.owner().unwrap_or_else(|| at.clone());
                 let record = Record { at, plain, by_first, expires: kept.expires };
@@ -372,6 +373,7 @@ impl Store {
     /// Else as [`Self::load`].
     pub async fn news(&self, kind: Kind, mut take: impl FnMut(Loaded) + Send) -> Result<(), StoreFault> {
         let (mut there, is_shared) = (HashSet::new(), self.is_shared());
+        let mut doubted = Vec::new();
         let read = self.read_pages(kind, |page| {
             for key in page.junk {
                 self.shut(&Place::new(kind, key), &StoreFault::Foreign.to_string());
@@ -382,12 +384,21 @@ impl Store {
                     there.insert(at.clone());
                 }
                 let known = self.state().generations.get(&at).copied();
-                if known != Some(kept.generation) || self.is_over(&kept) {
+                if self.looks_put_back(&at, &kept) {
+                    doubted.push((at, kept));
+                } else if known != Some(kept.generation) || self.is_over(&kept) {
                     self.news_at(at, &kept).into_iter().for_each(&mut take);
                 }
             }
         });
-        let read = read.await;
+        let mut read = read.await;
+        for (at, kept) in doubted {
+            match self.again_if_doubted(&at, kept).await {
+                Ok(Some(kept)) => self.news_at(at, &kept).into_iter().for_each(&mut take),
+                Ok(None) => {}
+                Err(fault) => read = Err(fault),
+            }
+        }
         self.note(Asked::Read, read.as_ref().copied());
         self.tell_more();
         if is_shared && read.is_ok() {
@@ -395,6 +406,15 @@ impl Store {
             self.state().generations.retain(|place, _| place.kind != kind || there.contains(place));
         }
         read
+    }
+
+    fn looks_put_back(&self, at: &Place, kept: &Kept) -> bool {
+        self.state().generations.get(at).is_some_and(|known| kept.generation < *known)
+    }
+
+    /// A record of an earlier generation was put back, or written here while it was read: then it is there by now.
+    async fn again_if_doubted(&self, at: &Place, kept: Kept) -> Result<Option<Kept>, StoreFault> {
+        if self.looks_put_back(at, &kept) { in_time(self.backend.get(at)).await } else { Ok(Some(kept)) }
     }
 
     /// What is beside a place that isn't shut any more has had its day: what is read so is of use for a while alone.
