@@ -430,6 +430,44 @@ fn while_the_store_is_gone_all_is_served_and_readiness_says_degraded() {
     assert_eq!(pulled(&next, &token), 200, "{}", next.tail());
 }
 
+/// That reads are answered says nothing of writes: readiness doesn't come and go with each of them.
+#[test]
+fn a_server_that_takes_reads_and_no_writes_is_one_fault_until_it_takes_them_again() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let gate = shared(&stage, &core, address).start();
+    is_written(&gate);
+    said_to(address, "CONFIG SET maxmemory 1");
+    waiting::holds("degraded", PATIENCE, || readiness(&gate).contains("degraded: store, since 20"));
+    let (since, refused, read) = (readiness(&gate), counted(address, "errorstat_OOM:count="), reads(address));
+    let mut flapped = Vec::new();
+    waiting::holds("writes are tried and reads succeed", PATIENCE, || {
+        let now = readiness(&gate);
+        flapped.extend((now != since).then_some(now));
+        counted(address, "errorstat_OOM:count=") >= refused + 8 && reads(address) >= read + 8
+    });
+    assert_eq!(flapped, [""; 0], "{since}\n{}", gate.tail());
+    let told = |gate: &Gate| gate.output().matches("the store is back").count();
+    assert_eq!(told(&gate), 0, "{}", gate.tail());
+    said_to(address, "CONFIG SET maxmemory 0");
+    waiting::holds("well again", PATIENCE, || readiness(&gate) == "ready\n");
+    assert_eq!(told(&gate), 1, "{}", gate.tail());
+}
+
+/// Scans that the server has answered.
+fn reads(server: SocketAddr) -> u64 {
+    counted(server, "cmdstat_hscan:calls=")
+}
+
+/// A number of the server's own counters.
+fn counted(server: SocketAddr, name: &str) -> u64 {
+    let all = said_to(server, "INFO everything");
+    let number = all.split_once(name).map_or("0", |(_, rest)| rest);
+    let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
 /// A command for the server, and what it says.
 fn said_to(server: SocketAddr, command: &str) -> String {
     let mut line = TcpStream::connect(server).expect("a connection");
