@@ -74,8 +74,8 @@ pub trait Operator: Send + Sync + 'static {
     /// What an archive of keys is made of here.
     fn archivable(&self) -> Archivable;
 
-    /// Takes what an archive holds beside its files, but for a dry run.
-    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault>;
+    /// Takes what an archive holds beside its files, but for a dry run; and what of it all replicas must know.
+    fn restore(&self, archived: Restore) -> Result<(Restored, Vec<Ordered>), ContentFault>;
 
     /// Steers the move to the next side; `false` where there is none.
     fn steer(&self, how: Steer) -> bool;
@@ -96,8 +96,8 @@ pub trait Operator: Send + Sync + 'static {
     /// Ends a token, or all that a user was given before; `None` where it names neither.
     fn revoke(&self, what: &Revoke) -> Option<Ordered>;
 
-    /// Waits until the store and every live replica have taken an order (A20).
-    fn settled(&self, ordered: &Ordered) -> impl Future<Output = Result<(), Unsettled>> + Send;
+    /// Waits until the store and every live replica have taken these orders (A20).
+    fn settled(&self, ordered: &[Ordered]) -> impl Future<Output = Result<(), Unsettled>> + Send;
 
     /// Takes keys that core signed with until then (`None` = now) into the ring.
     fn add(&self, keys: Vec<Key>, signed_until: Option<UnixTime>) -> Result<(), AddFault>;

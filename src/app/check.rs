@@ -10,7 +10,7 @@ use serde::Serialize;
 
 pub use self::{endpoints::Asked, looked::Looked};
 use super::{
-    config::{self, Fault, Faults, KeyOrigin, Material, Place, Settings, Sources},
+    config::{self, Fault, Faults, KeyOrigin, Material, Mode, Place, Ramp, Settings, Sources},
     distant, held_keys,
     realm::{self, Reached},
     serve::wiring,
@@ -56,6 +56,7 @@ pub fn check(sources: &Sources, clock: &Clock, ask: Option<&AskEndpoints>) -> Re
     store_files(&settings, clock, &mut report);
     peers(&settings, clock, &mut report);
     former_secrets(&settings, now, &mut report);
+    report.warnings.extend(idle_ramp(&settings));
     if is_sound {
         report.looked.at(&settings);
         addresses::addresses(&settings, &mut report);
@@ -104,6 +105,19 @@ fn public_halves(settings: &Settings, ring: &Ring, now: UnixTime) -> Vec<Fault> 
         remedy: "name core's private key file, unless that is meant".to_owned(),
     };
     public.map(|entry| warning(entry.source().as_str())).collect()
+}
+
+/// In observe mode nothing is sent a second time and no token is signed again, so nobody is moved (A27).
+fn idle_ramp(settings: &Settings) -> Option<Fault> {
+    let moves = |ramp: &Ramp| ramp.share > 0 || !ramp.plan.is_empty() || !ramp.by.is_empty();
+    settings.ramp.as_ref().filter(|ramp| settings.mode == Mode::Observe && moves(ramp))?;
+    Some(Fault {
+        place: Place::Default,
+        key: "ramp".to_owned(),
+        found: "mode = \"observe\": everything goes to the endpoints without side = \"next\"".to_owned(),
+        expected: String::new(),
+        remedy: "set mode = \"enforce\" before the first step".to_owned(),
+    })
 }
 
 /// The files that peers and JWKS URLs need, and what is dangerous on purpose.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::{Alarm, Ramp};
 use crate::{
-    decisions::ramp::Tally,
+    decisions::{self, ramp::Tally},
     edges::telemetry::exposition::RampGauges,
     flow::{
         context::Shared,
@@ -32,7 +32,7 @@ pub fn of(shared: &Shared, now: UnixTime) -> Option<Ramp> {
     let (steered, minute) = (shared.ramps.steered(), shared.ramps.minute(now));
     let ([current, next], failed) = shared.ramps.counts();
     Some(Ramp {
-        share: shared.ramps.share(ramp, now),
+        share: share(shared, ramp, now),
         planned: ramp.planned(now),
         set: steered.set,
         by: ramp.by.iter().map(ToString::to_string).collect(),
@@ -45,6 +45,11 @@ pub fn of(shared: &Shared, now: UnixTime) -> Option<Ramp> {
         minute_requests_next: minute.sends,
         minute_failed_next: minute.failures,
     })
+}
+
+/// In observe mode nobody is sent to the next side.
+fn share(shared: &Shared, ramp: &decisions::ramp::Ramp, now: UnixTime) -> u8 {
+    if shared.policy.load().enforce { shared.ramps.share(ramp, now) } else { 0 }
 }
 
 fn why(Stopped { why, since }: &Stopped) -> String {
@@ -71,7 +76,7 @@ pub fn gauges(shared: &Shared, now: UnixTime) -> Option<RampGauges> {
     let ramp = policy.ramp.as_deref()?;
     let ([current, next], failed) = shared.ramps.counts();
     let stopped = shared.ramps.steered().stopped.is_some();
-    Some(RampGauges { share: shared.ramps.share(ramp, now), stopped, requests: [current, next], failed })
+    Some(RampGauges { share: share(shared, ramp, now), stopped, requests: [current, next], failed })
 }
 
 /// `false` where there is none.

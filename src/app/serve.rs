@@ -253,9 +253,10 @@ async fn store(
         windows: shared.windows.clone(),
         answers: shared.answers.clone(),
     };
-    let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone());
+    let us = us()?;
+    let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone(), us.1.clone());
     let (applied, evidence) = (seen_keys.applied(), shared.evidence.clone());
-    let replicas = Arc::new(Replicas::new(store.clone(), us()?, clock.clone(), applied, evidence));
+    let replicas = Arc::new(Replicas::new(store.clone(), us, clock.clone(), applied, evidence));
     seen_keys.begin(opened.is_lost).await;
     background.spawn(store.clone().run(stopped.clone()));
     background.spawn(stop_at(seen_keys.run(), stopped.clone()));

@@ -1,7 +1,11 @@
 //! The move from one side of endpoints to the next one: who goes there, how many, and when it has failed too often.
 //! Pure.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use aws_lc_rs::digest::{self, SHA256};
 use ipnet::IpNet;
@@ -233,6 +237,56 @@ impl Minute {
         }
         sum
     }
+}
+
+/// How sure it is that a failed request failed because of the next side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The same request was served elsewhere, or what failed was more than one request.
+    Better,
+    /// It could not be compared: whoever asks can make some requests fail anywhere.
+    Nothing,
+}
+
+/// Failures of one network that count in a minute: fewer than stop the move, also where one minute follows another.
+pub const OF_ONE_NETWORK: u32 = 2;
+/// Networks that are told apart; all others are as one.
+const NETWORKS: usize = 10_000;
+
+/// What each network sent to the next side within a minute, and what of it failed.
+#[derive(Clone, Debug)]
+pub struct Networks {
+    since: UnixTime,
+    each: HashMap<IpAddr, Tally>,
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        Self { since: UnixTime(i64::MIN), each: HashMap::new() }
+    }
+}
+
+impl Networks {
+    /// Counts this too; what the network has by now.
+    pub fn count(&mut self, network: IpAddr, more: Tally, now: UnixTime) -> Tally {
+        if !(0..WINDOW as i64).contains(&now.0.saturating_sub(self.since.0)) {
+            self.since = now;
+            self.each.clear();
+        }
+        let is_known = self.each.len() < NETWORKS || self.each.contains_key(&network);
+        let network = if is_known { network } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let tally = self.each.entry(network).or_default();
+        tally.sends = tally.sends.saturating_add(more.sends);
+        tally.failures = tally.failures.saturating_add(more.failures);
+        *tally
+    }
+}
+
+/// Whether another failure of a network counts, which is among `of_network`; `all` are the minute's. Nobody stops the
+/// move alone, but for who sends most of it: behind one address may be all clients there are.
+pub fn counts(of_network: Tally, all: Tally, proof: Proof) -> bool {
+    let is_most = u64::from(of_network.sends) * 2 > u64::from(all.sends);
+    of_network.failures <= OF_ONE_NETWORK || proof == Proof::Better && is_most
 }
 
 #[cfg(test)]

@@ -39,7 +39,10 @@ use super::{
     windows::UpgradeWindows,
 };
 use crate::{
-    decisions::{ramp::Ramp, token::verify::Rules},
+    decisions::{
+        ramp::{Proof, Ramp},
+        token::verify::Rules,
+    },
     edges::{
         distant::Distant,
         fleet::{Endpoint, Scheme, Shelf},
@@ -191,10 +194,10 @@ impl Shared {
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request that an endpoint answered turned out to have failed there: of the next side that counts.
-    pub fn failed_after_all(&self, policy: &Policy, endpoint: &Endpoint) {
+    /// A client's request that an endpoint answered turned out to have failed there: of the next side that counts.
+    pub fn failed_after_all(&self, policy: &Policy, endpoint: &Endpoint, of: (IpAddr, Proof)) {
         if let Some(ramp) = policy.ramp.as_deref() {
-            self.ramps.failed_after_all(ramp, endpoint.side, self.clock.now());
+            self.ramps.failed(ramp, endpoint.side, of, self.clock.now());
         }
     }
 

@@ -57,12 +57,16 @@ pub struct Formers {
     /// guesses drive out no right one.
     right: Cache<[u8; 32], ()>,
     wrong: Cache<[u8; 32], ()>,
+    /// Other secrets of such a robot that Harbor has accepted: no guesses drive them out.
+    others: Cache<[u8; 32], ()>,
     /// Tokens that were given for a former secret, and whose it is.
     tokens: Cache<Digest, Arc<str>>,
     gave_any: AtomicBool,
     /// When the first window ends, or the past where one was taken out of the configuration.
     first_end: AtomicI64,
     at_once: Semaphore,
+    /// The same for secrets that Harbor accepted before: they don't wait behind guesses (A7).
+    of_accepted: Semaphore,
     waiting: AtomicUsize,
 }
 
@@ -134,10 +138,12 @@ impl Formers {
             any: AtomicBool::new(false),
             right: Cache::builder().max_capacity(VERDICTS).time_to_idle(RIGHT).build(),
             wrong: Cache::builder().max_capacity(VERDICTS).time_to_live(WRONG).build(),
+            others: Cache::builder().max_capacity(VERDICTS).time_to_idle(RIGHT).build(),
             tokens: Cache::builder().max_capacity(TOKENS).time_to_live(TOKEN).build(),
             gave_any: AtomicBool::new(false),
             first_end: AtomicI64::new(i64::MAX),
             at_once: Semaphore::new(AT_ONCE),
+            of_accepted: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -180,9 +186,12 @@ impl Formers {
     /// Reads files that have changed: it may block.
     pub fn look(&self, now: UnixTime) {
         self.all.load().iter().for_each(|former| former.look(now));
-        self.tokens.run_pending_tasks();
-        if self.tokens.entry_count() == 0 {
+        if self.tokens.iter().next().is_none() {
             self.gave_any.store(false, SeqCst);
+            // One may have been given since the look.
+            if self.tokens.iter().next().is_some() {
+                self.gave_any.store(true, SeqCst);
+            }
         }
     }
 
@@ -205,7 +214,12 @@ impl Formers {
         if secret.len() == present.len() && bool::from(secret.ct_eq(present)) {
             return Ok(None);
         }
-        if !self.is_former(hash, (&name, secret), (client, wrong)).await? {
+        let is_former = if wrong.has_accepted(came) {
+            self.is_former_after_all(hash, (&name, secret)).await
+        } else {
+            self.is_former(hash, (&name, secret), (client, wrong)).await?
+        };
+        if !is_former {
             return Ok(None);
         }
         former.is_used(client, now);
@@ -215,6 +229,32 @@ impl Formers {
             until: former.configured.until,
             former: former.clone(),
         }))
+    }
+
+    /// Of a secret that Harbor accepted before, which it may accept still: it is limited together with no other one (A7),
+    /// and where nobody can tell in time it goes up as it came.
+    async fn is_former_after_all(
+        &self,
+        hash: &Arc<FormerHash>,
+        (name, secret): (&[u8], Zeroizing<Vec<u8>>),
+    ) -> bool {
+        let place = self.place(hash, name, &secret);
+        let known = || if self.others.get(&place).is_some() { Some(false) } else { self.verdict(&place) };
+        if let Some(known) = known() {
+            return known;
+        }
+        let turn = tokio::time::timeout(PATIENCE, self.of_accepted.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return false };
+        if let Some(known) = known() {
+            return known;
+        }
+        let is_former = is_of(hash, secret).await;
+        if is_former {
+            self.right.insert(place, ());
+        } else {
+            self.others.insert(place, ());
+        }
+        is_former
     }
 
     async fn is_former(
@@ -239,9 +279,7 @@ impl Formers {
         if wrong.is_over_limit(client) {
             return Err(Reason::WrongCredentials);
         }
-        let hash = hash.clone();
-        // Off the worker, which serves others meanwhile.
-        let is_former = tokio::task::spawn_blocking(move || hash.is_of(&secret)).await.unwrap_or(false);
+        let is_former = is_of(hash, secret).await;
         if is_former {
             self.right.insert(place, ());
         } else {
@@ -337,6 +375,12 @@ impl Taken {
         let mut used = lock(&self.former.used);
         used.refused = if accepted { None } else { Some(used.refused.unwrap_or(now)) };
     }
+}
+
+/// Off the worker, which serves others meanwhile.
+async fn is_of(hash: &Arc<FormerHash>, secret: Zeroizing<Vec<u8>>) -> bool {
+    let hash = hash.clone();
+    tokio::task::spawn_blocking(move || hash.is_of(&secret)).await.unwrap_or(false)
 }
 
 /// One that waits for its turn, until dropped.

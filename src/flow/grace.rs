@@ -16,7 +16,6 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use moka::{notification::RemovalCause, sync::Cache};
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
@@ -33,7 +32,7 @@ use crate::{
         token::claims::{self, Claims},
     },
     edges::store::Store,
-    words::{clock::UnixTime, scope::Access},
+    words::{clock::UnixTime, credential::basic_user, scope::Access},
 };
 
 /// A keyed hash of credential, service and scopes.
@@ -68,11 +67,35 @@ struct Opened {
 }
 
 /// What is sealed in a token of grace, bound to what it says: whose it is, and what was known to have ended when it was
-/// asked for.
-#[derive(Deserialize, Serialize)]
+/// asked for. As bytes: headers have their bounds.
 struct Proof {
     secret: Secret,
-    seen: Vec<(u64, u64)>,
+    seen: Seen,
+}
+
+/// Processes that a proof may speak of: it has some 800 bytes of the token then.
+const PROCESSES: usize = 32;
+
+impl Proof {
+    /// The secret, then each process and its last number. `None` where there are too many: such a token is known where it
+    /// was given alone, by its bytes.
+    fn write(&self) -> Option<Vec<u8>> {
+        let pairs: Vec<_> = self.seen.iter().collect();
+        if pairs.len() > PROCESSES {
+            return None;
+        }
+        let pairs = pairs.into_iter().flat_map(|(by, number)| [by.0, number]).flat_map(u64::to_be_bytes);
+        Some(self.secret.iter().copied().chain(pairs).collect())
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (secret, pairs) = bytes.split_first_chunk::<{ size_of::<Secret>() }>()?;
+        let (numbers, []) = pairs.as_chunks::<8>() else { return None };
+        let (pairs, []) = numbers.as_chunks::<2>() else { return None };
+        let pair =
+            |[by, number]: &[[u8; 8]; 2]| (ProcessId(u64::from_be_bytes(*by)), u64::from_be_bytes(*number));
+        Some(Self { secret: *secret, seen: pairs.iter().map(pair).collect() })
+    }
 }
 
 /// AES-256-GCM-SIV's.
@@ -113,6 +136,14 @@ impl Opened {
                 URL_SAFE_NO_PAD.encode(self.keyed([b"tidegate project ", name.as_bytes()]))
             }
             Whose::Credential(secret) => URL_SAFE_NO_PAD.encode(secret),
+            Whose::Subject(name) => {
+                format!(
+                    "subject-{}",
+                    URL_SAFE_NO_PAD.encode(self.keyed([b"tidegate user ", name.as_bytes()]))
+                )
+            }
+            Whose::Answers { replays: false } => "answers".to_owned(),
+            Whose::Answers { replays: true } => "replays".to_owned(),
         };
         record::Place::new(Kind::End, format!("{by}-{of}"))
     }
@@ -124,7 +155,13 @@ impl Opened {
 struct Standing(Mutex<(UnixTime, Seen)>);
 
 impl Standing {
+    /// Here and now, whatever a clock that was ahead has said before.
     fn accepted(&self, at: UnixTime, seen: &Seen) {
+        *lock(&self.0) = (at, seen.clone());
+    }
+
+    /// By another process, or another life of this one.
+    fn was_accepted(&self, at: UnixTime, seen: &Seen) {
         let mut last = lock(&self.0);
         if last.0 <= at {
             *last = (at, seen.clone());
@@ -177,6 +214,11 @@ impl Granted {
 
     fn has_ended(&self, seen: &Seen) -> bool {
         lock(&self.ends).has_ended(seen, &self.secret, &self.subject, &self.access)
+    }
+
+    /// Of what was known when it was asked for, what concerns it: the rest says nothing of it.
+    fn seen_of_it(&self) -> Seen {
+        lock(&self.ends).concerning(&self.seen, &self.secret, &self.subject, &self.access)
     }
 
     /// What the store holds of it, where that would bring back as much as it should.
@@ -274,18 +316,25 @@ impl Graces {
             return;
         }
         let standing = self.standing(secret);
-        standing.accepted(accepted, &seen);
         let (ends, kept) = (self.ends.clone(), Some((accepted, seen.clone())));
         let subject = Arc::from(subject);
         let granted = Granted { token, subject, access, accepted, seen, secret, standing, ends, life, kept };
         if !granted.is_over() {
+            granted.standing.was_accepted(accepted, &granted.seen);
             self.records.insert(place, Arc::new(granted));
         }
     }
 
-    /// Another process has ended something.
-    pub fn learn(&self, end: End) {
-        lock(&self.ends).learn(end);
+    /// Another process has ended something; whether it is an end of answers that wasn't known.
+    pub fn learn(&self, end: End) -> bool {
+        lock(&self.ends).learn(end)
+    }
+
+    /// A write may have changed what a credential may do: tells the other processes that share the store.
+    pub fn tell_of_answers(&self, replays: bool, now: UnixTime) {
+        if let Some(opened) = self.opened.get().filter(|opened| opened.store.is_some()) {
+            end(&self.ends, opened, Whose::Answers { replays }, now);
+        }
     }
 
     /// Forgets what ended so long ago that it concerns nothing any more.
@@ -311,7 +360,8 @@ impl Graces {
     pub fn known(&self, credential: &HeaderValue) -> Option<grace::Record> {
         let secret = self.opened.get()?.secret(credential);
         let (accepted, seen) = lock(&self.credentials.get(&secret)?.0).clone();
-        let suspended = lock(&self.ends).has_ended(&seen, &secret, "", &[]);
+        let name = basic_user(credential).unwrap_or_default();
+        let suspended = lock(&self.ends).has_ended(&seen, &secret, &name, &[]);
         Some(grace::Record { accepted, suspended })
     }
 
@@ -328,8 +378,7 @@ impl Graces {
     pub fn proof(&self, granted: &Granted, expires: UnixTime) -> Option<String> {
         let opened = self.opened.get().filter(|opened| opened.store.is_some())?;
         let claims = claims::read(&granted.token).ok()?.unverified_claims;
-        let seen = granted.seen.iter().map(|(by, number)| (by.0, number)).collect();
-        let mut sealed = serde_json::to_vec(&Proof { secret: granted.secret, seen }).ok()?;
+        let mut sealed = Proof { secret: granted.secret, seen: granted.seen_of_it() }.write()?;
         let bound_to = Aad::from(said(&claims, expires.0)?);
         let nonce = opened.proofs.as_ref()?.seal_in_place_append_tag(bound_to, &mut sealed).ok()?;
         Some(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &sealed].concat()))
@@ -344,13 +393,13 @@ impl Graces {
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let bound_to = Aad::from(said(claims, claims.exp)?);
         let plain = opened.proofs.as_ref()?.open_in_place(nonce, bound_to, sealed).ok()?;
-        let Proof { secret, seen } = serde_json::from_slice(plain).ok()?;
+        let Proof { secret, seen } = Proof::read(plain)?;
         Some(Arc::new(Granted {
             token: "".into(),
             subject: claims.sub.as_deref().unwrap_or_default().into(),
             access: claims.access.clone().unwrap_or_default(),
             accepted: UnixTime(claims.iat),
-            seen: seen.into_iter().map(|(by, number)| (ProcessId(by), number)).collect(),
+            seen,
             secret,
             standing: Arc::default(),
             ends: self.ends.clone(),
@@ -384,6 +433,13 @@ impl Graces {
         }
     }
 
+    /// An operator has revoked what this user was given: whatever clocks say, only what is asked for from now on counts.
+    pub fn forget_subject(&self, subject: &str, now: UnixTime) {
+        if let Some(opened) = self.opened.get() {
+            end(&self.ends, opened, Whose::Subject(subject.into()), now);
+        }
+    }
+
     /// A write may have changed what any credential may do.
     pub fn forget_all(&self, now: UnixTime) {
         if let Some(opened) = self.opened.get() {
@@ -397,7 +453,7 @@ impl Graces {
 impl Granted {
     /// Has it written, and notes that.
     fn keep(&mut self, store: &Store, place: Place, window: Duration) {
-        let record = Grant::write(&self.token, &self.secret, self.accepted, &self.seen);
+        let record = Grant::write(&self.token, &self.secret, self.accepted, &self.seen_of_it());
         let expires = Some(self.accepted.plus(window));
         if store.keep(place_in_store(&place), record, expires) {
             self.kept = Some((self.accepted, self.seen.clone()));

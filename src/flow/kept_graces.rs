@@ -1,5 +1,6 @@
 //! Grants between memory and the store: what Harbor granted outlives this process and reaches others, and what ended it
-//! reaches them within a second. Beside them the secrets that all processes of the deployment share.
+//! reaches them within a second, with writes that end answers to token requests. Beside them the secrets that all processes
+//! of the deployment share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,16 +14,19 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::context::Shared;
+use super::{context::Shared, own_token::Day};
 use crate::{
-    decisions::record::{self, Kind, Place, granted::Grant},
+    decisions::{
+        grace::ends::{End, Whose},
+        record::{self, Kind, Place, granted::Grant},
+    },
     edges::store::{Loaded, Store, StoreFault},
 };
 
 /// What grants are found by.
 const GRACE: &str = "grace";
-/// What tokens of our own are sealed by.
-const OWN_TOKEN: &str = "own-token";
+/// What tokens of our own are sealed by: this, and the day.
+const OWN_TOKEN: &str = "own-token-";
 
 /// How long the start waits for grants: few are there by then, many come while it serves.
 const FIRST: Duration = Duration::from_millis(300);
@@ -75,6 +79,8 @@ impl KeptGraces {
                 told = changes.changed() => told,
                 _ = tidy.tick() => {
                     self.shared.graces.tidy(self.shared.clock.now());
+                    // Told by the store, where it fails.
+                    let _ = self.share_keys().await;
                     continue;
                 }
             };
@@ -103,9 +109,7 @@ impl KeptGraces {
     }
 
     async fn open(&self) -> Result<(), StoreFault> {
-        if let Some(key) = self.secret(OWN_TOKEN).await? {
-            self.shared.own.share(&key);
-        }
+        self.share_keys().await?;
         match self.secret(GRACE).await? {
             Some(key) => {
                 self.read_ends().await?;
@@ -116,6 +120,26 @@ impl KeptGraces {
             None if !self.store.is_shared() => without_a_store(&self.shared),
             None => {}
         }
+        Ok(())
+    }
+
+    /// The keys of our own tokens: yesterday's, so long as it is there, today's, and tomorrow's, so that all have it when
+    /// the day begins, and where another clock is ahead. Former ones go.
+    async fn share_keys(&self) -> Result<(), StoreFault> {
+        let today = Day::of(self.shared.clock.now());
+        let mut keys = Vec::new();
+        for record in self.store.load(Kind::Secret).await? {
+            let Some(day) = day_of(&record.key) else { continue };
+            if day < Day(today.0 - 1) {
+                self.store.forget(Place::new(Kind::Secret, record.key));
+            } else if let (true, Ok(key)) = (day < today, record::secret::read(&record.plain)) {
+                keys.push((day, key));
+            }
+        }
+        for day in [today, Day(today.0 + 1)] {
+            keys.extend(self.secret(&format!("{OWN_TOKEN}{}", day.0)).await?.map(|key| (day, key)));
+        }
+        self.shared.own.share(&keys);
         Ok(())
     }
 
@@ -134,7 +158,7 @@ impl KeptGraces {
 
     async fn read_ends(&self) -> Result<(), StoreFault> {
         let learn = |Loaded { key, plain, .. }: Loaded| match record::end::read(&plain) {
-            Ok(end) => self.shared.graces.learn(end),
+            Ok(end) => learn(&self.shared, end),
             Err(fault) => unusable(&Place::new(Kind::End, key), &fault),
         };
         self.store.news(Kind::End, learn).await
@@ -148,6 +172,22 @@ impl KeptGraces {
             Err(fault) => unusable(&Place::new(Kind::Grant, key), &fault),
         };
         self.store.news(Kind::Grant, recall).await
+    }
+}
+
+/// The day of a key of our own tokens.
+fn day_of(name: &str) -> Option<Day> {
+    name.strip_prefix(OWN_TOKEN)?.parse().ok().map(Day)
+}
+
+/// What another process heard of a write is over here too: answers, and what is under way to become one (A2).
+fn learn(shared: &Shared, end: End) {
+    let of_answers = if let Whose::Answers { replays } = end.whose { Some(replays) } else { None };
+    if let (true, Some(replays)) = (shared.graces.learn(end), of_answers) {
+        shared.answers.forget_all();
+        if replays {
+            shared.replays.forget_all();
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //! with: sealed envelopes that the processes of one deployment alone open, good for nothing but to have their credential
 //! sent up in their place, so that Harbor judges every use.
 
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::{
     aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey},
     error::Unspecified,
@@ -31,9 +32,21 @@ const NONCE: usize = 12;
 /// those of before a restart, mean nothing then.
 pub struct OwnTokens {
     own: RandomizedNonceKey,
-    /// That of all processes of the deployment, once it is known.
-    shared: OnceLock<RandomizedNonceKey>,
+    /// Those of all processes of the deployment, once they are known: one for each day, so that who gets hold of one reads
+    /// the tokens of a day.
+    shared: ArcSwap<Vec<(Day, RandomizedNonceKey)>>,
     bound_to: Vec<u8>,
+}
+
+/// A day of UTC, counted from 1970's first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Day(pub i64);
+
+impl Day {
+    /// The one that it is then.
+    pub const fn of(now: UnixTime) -> Self {
+        Self(now.0.div_euclid(24 * 60 * 60))
+    }
 }
 
 /// What a token of ours stands for.
@@ -78,15 +91,16 @@ impl OwnTokens {
         rand::fill(&mut *key)?;
         let bound_to = [PREFIX.as_bytes(), deployment.as_bytes()].concat();
         let own = RandomizedNonceKey::new(&AES_256_GCM_SIV, &*key)?;
-        Ok(Self { own, shared: OnceLock::new(), bound_to })
+        Ok(Self { own, shared: ArcSwap::default(), bound_to })
     }
 
-    /// Seals by this key from now on, as all processes of the deployment do; what was sealed before still opens.
-    pub fn share(&self, key: &[u8; 32]) {
-        if let Ok(key) = RandomizedNonceKey::new(&AES_256_GCM_SIV, key) {
-            // The first one stands.
-            let _ = self.shared.set(key);
-        }
+    /// Seals by the key of the day from now on, as all processes of the deployment do, and opens by any of these; what was
+    /// sealed before by our own still opens.
+    pub fn share(&self, keys: &[(Day, Zeroizing<[u8; 32]>)]) {
+        let key = |(day, key): &(Day, Zeroizing<[u8; 32]>)| {
+            RandomizedNonceKey::new(&AES_256_GCM_SIV, &**key).ok().map(|key| (*day, key))
+        };
+        self.shared.store(keys.iter().filter_map(key).collect::<Vec<_>>().into());
     }
 
     /// A token for this credential (its `Authorization` and its user's name), or for nobody; `None` where it would
@@ -106,9 +120,26 @@ impl OwnTokens {
             },
             access,
         };
+        self.envelope(&sealed, now)
+    }
+
+    /// The same token with an earlier end, where it is one of ours that lives longer.
+    pub fn shortened(&self, token: &str, until: UnixTime, now: UnixTime) -> Option<String> {
+        let own = self.open(token.as_bytes(), now)?.ok().filter(|own| until < own.expires)?;
+        let (credential, sub) = match &own.credential {
+            Some((value, name)) => (Some(value.to_str().ok()?.to_owned()), Some(name.clone())),
+            None => (None, None),
+        };
+        self.envelope(&Sealed { exp: until.0, sub, credential, access: own.access }, now)
+    }
+
+    fn envelope(&self, sealed: &Sealed, now: UnixTime) -> Option<String> {
         let mut envelope = Zeroizing::new(Vec::with_capacity(claims::LONGEST));
-        serde_json::to_writer(&mut *envelope, &sealed).ok()?;
-        let key = self.shared.get().unwrap_or(&self.own);
+        serde_json::to_writer(&mut *envelope, sealed).ok()?;
+        let (shared, today) = (self.shared.load(), Day::of(now));
+        // Where today's isn't known, the last one that is.
+        let key = shared.iter().find(|(day, _)| *day == today).or(shared.last());
+        let key = key.map_or(&self.own, |(_, key)| key);
         let nonce = key.seal_in_place_append_tag(Aad::from(&self.bound_to), &mut *envelope).ok()?;
         let whole = [nonce.as_ref().as_slice(), &envelope].concat();
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(whole));
@@ -119,7 +150,8 @@ impl OwnTokens {
     pub fn open(&self, token: &[u8], now: UnixTime) -> Option<Result<Own, Over>> {
         let encoded = token.strip_prefix(PREFIX.as_bytes()).filter(|_| token.len() <= claims::LONGEST)?;
         let bytes = URL_SAFE_NO_PAD.decode(encoded).ok()?;
-        let mut sealed = self.shared.get().into_iter().chain([&self.own]).find_map(|key| {
+        let shared = self.shared.load();
+        let mut sealed = shared.iter().map(|(_, key)| key).chain([&self.own]).find_map(|key| {
             let mut bytes = Zeroizing::new(bytes.clone());
             let (nonce, envelope) = bytes.split_at_mut_checked(NONCE)?;
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;

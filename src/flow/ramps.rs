@@ -19,7 +19,7 @@ use super::{
     uploads::{self, Name},
 };
 use crate::{
-    decisions::ramp::{self, Asked, Minute, Part, Ramp, Side, Tally},
+    decisions::ramp::{self, Asked, Minute, Networks, Part, Proof, Ramp, Side, Tally},
     words::{clock::UnixTime, route::project_of},
 };
 
@@ -42,6 +42,7 @@ pub struct Ramps {
     /// The largest share that clients of this process had: some of them may have tokens of the next side.
     reached: AtomicU8,
     minute: Mutex<Minute>,
+    networks: Mutex<Networks>,
     sends: [AtomicU64; 2],
     failures: AtomicU64,
     uploads: Cache<Name, Side>,
@@ -96,6 +97,7 @@ impl Default for Ramps {
             share: AtomicU8::new(AS_PLANNED),
             reached: AtomicU8::new(0),
             minute: Mutex::default(),
+            networks: Mutex::default(),
             sends: Default::default(),
             failures: AtomicU64::new(0),
             uploads: Cache::builder().max_capacity(UPLOADS).time_to_idle(UPLOAD_IDLE).build(),
@@ -125,21 +127,40 @@ impl Ramps {
         share_of(self.share.load(Relaxed), ramp.planned(now))
     }
 
-    /// Counts a request that went to `side`, or should have. Where the next side has failed too often the move stops:
-    /// then it is told what of.
-    pub fn count(&self, ramp: &Ramp, side: Side, failed: bool, now: UnixTime) {
-        if let Some(sends) = self.sends.get(usize::from(side == Side::Next)) {
-            sends.fetch_add(1, Relaxed);
-        }
+    /// Counts a request of this client that went to `side`.
+    pub fn sent(&self, ramp: &Ramp, side: Side, client: IpAddr, now: UnixTime) {
+        self.count(side);
         if side == Side::Next {
-            self.note(ramp, Tally { sends: 1, failures: u32::from(failed) }, now);
+            let one = Tally { sends: 1, failures: 0 };
+            lock(&self.networks).count(network_of(client), one, now);
+            self.note(ramp, one, now);
         }
     }
 
-    /// A request that was counted already as one to `side` turned out to have failed there.
-    pub fn failed_after_all(&self, ramp: &Ramp, side: Side, now: UnixTime) {
+    /// Counts a request that should have gone to `side`, which couldn't be reached.
+    pub fn unreached(&self, ramp: &Ramp, side: Side, now: UnixTime) {
+        self.count(side);
         if side == Side::Next {
-            self.note(ramp, Tally { sends: 0, failures: 1 }, now);
+            self.note(ramp, Tally { sends: 1, failures: 1 }, now);
+        }
+    }
+
+    /// A request of this client that was counted as sent to `side` has failed there. Where the next side has failed too
+    /// often the move stops: then it is told what of.
+    pub fn failed(&self, ramp: &Ramp, side: Side, (client, proof): (IpAddr, Proof), now: UnixTime) {
+        if side == Side::Current {
+            return;
+        }
+        let one = Tally { sends: 0, failures: 1 };
+        let of_network = lock(&self.networks).count(network_of(client), one, now);
+        if ramp::counts(of_network, self.minute(now), proof) {
+            self.note(ramp, one, now);
+        }
+    }
+
+    fn count(&self, side: Side) {
+        if let Some(sends) = self.sends.get(usize::from(side == Side::Next)) {
+            sends.fetch_add(1, Relaxed);
         }
     }
 
@@ -200,6 +221,7 @@ impl Ramps {
         if to.stopped.is_none() {
             // What failed before is not held against it.
             *lock(&self.minute) = Minute::default();
+            *lock(&self.networks) = Networks::default();
         }
         *steered = to;
         self.share.store(share, Relaxed);
@@ -315,10 +337,10 @@ mod tests {
         let before = next(&ramps, &ramp);
         assert!((50..110).contains(&before), "{before}");
         for _ in 0..4 {
-            ramps.count(&ramp, Side::Next, true, now);
+            ramps.unreached(&ramp, Side::Next, now);
         }
         assert_eq!(next(&ramps, &ramp), before, "too few to tell");
-        ramps.count(&ramp, Side::Next, true, now);
+        ramps.unreached(&ramp, Side::Next, now);
         assert_eq!(next(&ramps, &ramp), 0);
         let why = ramps.steered().stopped.map(|stopped| stopped.why);
         assert_eq!(why, Some(Why::Failures(Tally { sends: 5, failures: 5 })));
@@ -334,9 +356,38 @@ mod tests {
     }
 
     #[test]
+    fn one_client_alone_stops_nothing_and_several_do() {
+        let (ramps, ramp, now) = (Ramps::default(), ramp(30), UnixTime(1_000));
+        let of = |n: u8| IpAddr::from([10, 0, 0, n]);
+        (0..200).for_each(|n| ramps.sent(&ramp, Side::Next, of(n), now));
+        for proof in [Proof::Nothing, Proof::Better] {
+            for _ in 0..20 {
+                ramps.sent(&ramp, Side::Next, of(250), now);
+                ramps.failed(&ramp, Side::Next, (of(250), proof), now);
+                ramps.failed(&ramp, Side::Current, (of(250), proof), now);
+            }
+        }
+        assert_eq!((ramps.steered(), ramps.minute(now).failures), (Steered::default(), 2));
+        (0..3).for_each(|n| ramps.failed(&ramp, Side::Next, (of(n), Proof::Better), now));
+        let why = ramps.steered().stopped.map(|stopped| stopped.why);
+        assert_eq!(why, Some(Why::Failures(Tally { sends: 240, failures: 5 })));
+    }
+
+    #[test]
+    fn a_client_alone_stops_it_where_all_it_asks_for_does_better_elsewhere() {
+        let (ramps, ramp, now) = (Ramps::default(), ramp(30), UnixTime(1_000));
+        let client = IpAddr::from([10, 0, 0, 1]);
+        for _ in 0..5 {
+            ramps.sent(&ramp, Side::Next, client, now);
+            ramps.failed(&ramp, Side::Next, (client, Proof::Better), now);
+        }
+        assert!(ramps.steered().stopped.is_some());
+    }
+
+    #[test]
     fn failures_of_a_side_that_nobody_is_sent_to_stop_nothing() {
         let (ramps, ramp) = (Ramps::default(), ramp(0));
-        (0..50).for_each(|_| ramps.count(&ramp, Side::Next, true, UnixTime(1_000)));
+        (0..50).for_each(|_| ramps.unreached(&ramp, Side::Next, UnixTime(1_000)));
         assert_eq!(ramps.steered(), Steered::default());
     }
 

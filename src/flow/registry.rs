@@ -31,7 +31,7 @@ use super::{
     story::Story,
 };
 use crate::{
-    decisions::{outage::Need, plan::Tried, refusal},
+    decisions::{outage::Need, plan::Tried, ramp::Proof, refusal},
     words::{
         reason::{Reason, Rescue},
         route::{Kind, Registry},
@@ -197,44 +197,52 @@ pub async fn forward(
         begun: false,
         ramped: Ramped::default(),
     };
-    let mut turn: Option<Turn> = None;
-    let mut waited = false;
-    loop {
-        let body = passage.outgoing.body.is_some();
-        let round = match &turn {
-            None => passage.round().await,
-            // Boxed: rare.
-            Some(_) => Box::pin(park::hold(passage.round(), &mut turn, body)).await,
-        };
-        let reason = match round {
-            Ok(Some(response)) => {
-                turn.into_iter().for_each(Turn::answered);
-                if waited {
-                    passage.story.rescued(Rescue::Park);
-                }
-                passage.settle_side(&response);
-                passage.settle_push(&response);
-                return Ok(response);
-            }
-            Ok(None) if passage.journey.rounds + 1 >= ROUNDS => return Err(Reason::UpstreamBroke),
-            Ok(None) => {
-                passage.journey.rounds += 1;
-                continue;
-            }
-            Err(reason) => reason,
-        };
-        drop(turn.take());
-        waited = false;
-        // Boxed: rare.
-        match Box::pin(passage.recover(reason)).await? {
-            Recovered::Turn(back) => (turn, waited) = (Some(back), true),
-            Recovered::Again => {}
-            Recovered::Done(response) => return Ok(*response),
-        }
-    }
+    let result = passage.run().await;
+    // What nobody was asked for again, or nobody else has answered.
+    passage.settle_failures(Proof::Nothing);
+    result
 }
 
 impl Passage<'_> {
+    /// Round after round, until there is an answer or nothing more can be done.
+    async fn run(&mut self) -> Result<Response<DownBody>, Reason> {
+        let mut turn: Option<Turn> = None;
+        let mut waited = false;
+        loop {
+            let body = self.outgoing.body.is_some();
+            let round = match &turn {
+                None => self.round().await,
+                // Boxed: rare.
+                Some(_) => Box::pin(park::hold(self.round(), &mut turn, body)).await,
+            };
+            let reason = match round {
+                Ok(Some(response)) => {
+                    turn.into_iter().for_each(Turn::answered);
+                    if waited {
+                        self.story.rescued(Rescue::Park);
+                    }
+                    self.settle_side(&response);
+                    self.settle_push(&response);
+                    return Ok(response);
+                }
+                Ok(None) if self.journey.rounds + 1 >= ROUNDS => return Err(Reason::UpstreamBroke),
+                Ok(None) => {
+                    self.journey.rounds += 1;
+                    continue;
+                }
+                Err(reason) => reason,
+            };
+            drop(turn.take());
+            waited = false;
+            // Boxed: rare.
+            match Box::pin(self.recover(reason)).await? {
+                Recovered::Turn(back) => (turn, waited) = (Some(back), true),
+                Recovered::Again => {}
+                Recovered::Done(response) => return Ok(*response),
+            }
+        }
+    }
+
     /// One round under one snapshot of keys, endpoints and time (A19).
     async fn round(&mut self) -> Result<Round, Reason> {
         if self.journey.refused {

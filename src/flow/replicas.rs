@@ -46,11 +46,13 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// Of the records as they were read.
+    /// Of the records as they were read. Those that mean nothing to us are left out: nobody may take us for one that goes
+    /// by what only a later version knows.
     pub fn of(revocations: &[Loaded], windows: &[Loaded]) -> Self {
         let kinds = [(Kind::Revocation, revocations), (Kind::Window, windows)];
         let all = kinds.into_iter().flat_map(|(kind, records)| {
-            records.iter().map(move |record| (kind.name(), record.key.as_str(), record.plain.as_slice()))
+            let usable = records.iter().filter(move |record| is_usable(kind, &record.plain));
+            usable.map(move |record| (kind.name(), record.key.as_str(), record.plain.as_slice()))
         });
         let mut all: Vec<_> = all.collect();
         all.sort_unstable();
@@ -71,6 +73,13 @@ impl Applied {
                 .collect(),
             window: windows.iter().find_map(|record| Order::read(&record.plain).ok()),
         }
+    }
+}
+
+fn is_usable(kind: Kind, plain: &[u8]) -> bool {
+    match kind {
+        Kind::Window => Order::read(plain).is_ok(),
+        _ => Revocation::read(plain).is_ok_and(|revocation| revocation.key().is_none_or(|key| key.is_ok())),
     }
 }
 
@@ -275,19 +284,18 @@ impl Replicas {
         all.filter(|other| other.silent < LIVES).collect()
     }
 
-    /// Waits until this order is in the store and every live replica goes by it.
-    pub async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
+    /// Waits until these orders are in the store and every live replica goes by them.
+    pub async fn settled(&self, ordered: &[Ordered]) -> Result<(), Unsettled> {
         let until = Instant::now() + SETTLES;
-        if !ordered.is_in(&self.applied.borrow()) {
-            // Now, and not when a task comes to it: we may be killed right after the answer.
-            ordered.keep(&self.store);
-        }
+        // Now, and not when a task comes to it: we may be killed right after the answer.
+        let missing = |ordered: &&Ordered| !ordered.is_in(&self.applied.borrow());
+        ordered.iter().filter(missing).for_each(|ordered| ordered.keep(&self.store));
         if !self.store.is_shared() {
             let is_written = self.store.written_within(SETTLES).await;
             return if is_written { Ok(()) } else { Err(Unsettled::NotWritten) };
         }
         loop {
-            let is_here = ordered.is_in(&self.applied.borrow());
+            let is_here = ordered.iter().all(|ordered| ordered.is_in(&self.applied.borrow()));
             let heard = is_here && self.hear().await.is_ok();
             let missing: Vec<Other> = self.live().into_iter().filter(|other| !other.agrees).collect();
             if heard && missing.is_empty() {
@@ -319,16 +327,39 @@ mod tests {
     #[test]
     fn a20_replicas_agree_that_go_by_the_same_records_in_whatever_order_they_read_them() {
         let of = |revocations: &[Loaded], windows: &[Loaded]| Applied::of(revocations, windows).digest;
-        let one = of(&[loaded("a", b"1"), loaded("b", b"2")], &[]);
-        assert_eq!(one, of(&[loaded("b", b"2"), loaded("a", b"1")], &[]));
+        let revoked =
+            |key: &str, n: u8| loaded(key, &Revocation::Token { digest: [n; 32], at: UnixTime(1) }.write());
+        let window = |until| {
+            let order = Order { opened: UnixTime(0), until: UnixTime(until), said: UnixTime(0) };
+            loaded("b", &order.write())
+        };
+        let one = of(&[revoked("a", 1), revoked("b", 2)], &[]);
+        assert_eq!(one, of(&[revoked("b", 2), revoked("a", 1)], &[]));
         for other in [
-            of(&[loaded("a", b"1")], &[]),
-            of(&[loaded("a", b"1"), loaded("b", b"3")], &[]),
-            of(&[loaded("a", b"1")], &[loaded("b", b"2")]),
-            of(&[loaded("a", b"1b"), loaded("", b"2")], &[]),
+            of(&[revoked("a", 1)], &[]),
+            of(&[revoked("a", 1), revoked("b", 3)], &[]),
+            of(&[revoked("a", 1)], &[window(9)]),
+            of(&[revoked("a", 1), revoked("b", 2)], &[window(9)]),
+            of(&[revoked("ab", 1), revoked("", 2)], &[]),
         ] {
             assert_ne!(one, other);
         }
+    }
+
+    /// The former version doesn't do what it can't read: it mustn't look as if it did.
+    #[test]
+    fn a20_who_cannot_use_a_record_does_not_agree_with_who_can() {
+        let known = loaded("a", &Revocation::Token { digest: [1; 32], at: UnixTime(1) }.write());
+        let of = |records: Vec<Loaded>, windows: Vec<Loaded>| Applied::of(&records, &windows).digest;
+        let without = of(vec![known], vec![]);
+        let known = || loaded("a", &Revocation::Token { digest: [1; 32], at: UnixTime(1) }.write());
+        for strange in [
+            &b"{\"v\":9,\"of\":\"moon\",\"at\":1}"[..],
+            b"{\"v\":1,\"of\":\"key\",\"spki\":\"AA==\",\"at\":1}",
+        ] {
+            assert_eq!(without, of(vec![known(), loaded("b", strange)], vec![]));
+        }
+        assert_eq!(without, of(vec![known()], vec![loaded("order", b"{}")]));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::{
     decisions::{
         outage::Need,
         plan::Standing,
+        ramp::Proof,
         resume::{Misfit, Promise, Tries, Way},
     },
     edges::{fleet::Endpoint, pool::Lease},
@@ -163,7 +164,7 @@ impl Pull {
         let pause = self.tries.pause();
         if pause.is_zero() {
             // What breaks again and again without a byte is the blob's fault, not the endpoint's.
-            self.eject(endpoint, &story.worker);
+            self.eject(endpoint, story);
         }
         self.asked.settle(self.promise.way());
         let uri = origin_form(&story.uri);
@@ -191,13 +192,17 @@ impl Pull {
 
     /// A core that stops does not drain: it is not used again before it answers a probe (U8). A client that reads
     /// slowly finds out late: an endpoint that has answered a probe since its last byte is left alone.
-    fn eject(&self, endpoint: &Endpoint, worker: &Worker) {
-        worker.shared.failed_after_all(&worker.shared.policy.load(), endpoint);
+    fn eject(&self, endpoint: &Endpoint, story: &Story) {
+        let worker = &story.worker;
         let fleet = &worker.shared.fleet;
         let snapshot = fleet.snapshot();
         let Some(status) = snapshot.by_id(endpoint.id) else { return };
-        let answered_since = status.probed.is_some_and(|probed| probed > self.heard);
-        if status.standing == Standing::Healthy && !answered_since {
+        if status.probed.is_some_and(|probed| probed > self.heard) {
+            return;
+        }
+        let of = (story.client, Proof::Nothing);
+        worker.shared.failed_after_all(&worker.shared.policy.load(), endpoint, of);
+        if status.standing == Standing::Healthy {
             fleet.eject(endpoint, CUT);
             worker.shared.probe_now.notify_one();
         }

@@ -56,10 +56,15 @@ pub struct SeenKeys {
     store: Arc<Store>,
     shelves: Shelves,
     clock: Clock,
+    /// What we are called beside others.
+    host: String,
     /// What the store holds by our writes and readings, and from when on that means nothing.
     kept: BTreeMap<String, (SeenKey, Option<UnixTime>)>,
-    /// The keys whose private halves it holds; `None` = it wasn't asked yet.
-    private: Option<BTreeSet<String>>,
+    /// The private halves that it holds, by their keys' names; `None` = it wasn't asked yet.
+    private: Option<BTreeMap<String, Half>>,
+    /// Keys that were retired at once, and those of them whose private halves were removed.
+    banned: BTreeSet<String>,
+    wiped: BTreeSet<String>,
     /// What of it we wrote last, and when.
     written: BTreeMap<String, (UnixTime, Life)>,
     revoked: BTreeMap<String, Revocation>,
@@ -68,6 +73,15 @@ pub struct SeenKeys {
     trust: Trust,
     /// What can't be used and was told of: it is read again and again.
     told: BTreeSet<Place>,
+}
+
+/// A private half in the store.
+#[derive(Clone, Copy, Debug)]
+struct Half {
+    /// When its record ends, as we wrote it; the past where somebody else did.
+    until: UnixTime,
+    /// Whether it is ours to remove.
+    is_ours: bool,
 }
 
 /// Whether it is known what was retired (A20).
@@ -80,13 +94,17 @@ struct Trust {
 }
 
 impl SeenKeys {
-    pub fn new(store: Arc<Store>, shelves: Shelves, clock: Clock) -> Self {
+    /// `host` is what operators call the machine, the container or the pod.
+    pub fn new(store: Arc<Store>, shelves: Shelves, clock: Clock, host: String) -> Self {
         Self {
             store,
             shelves,
             clock,
+            host,
             kept: BTreeMap::new(),
             private: None,
+            banned: BTreeSet::new(),
+            wiped: BTreeSet::new(),
             written: BTreeMap::new(),
             revoked: BTreeMap::new(),
             order: None,
@@ -158,7 +176,7 @@ impl SeenKeys {
         // What another replica keeps is its own, but for what was kept when this one was told to keep none.
         if self.shelves.keys.keeps_private() || self.private.is_none() {
             let private = self.store.load(Kind::Private).await?;
-            self.private = Some(private.iter().map(|record| record.key.clone()).collect());
+            self.private = Some(self.halves_in(&private));
             self.recall_private(private, self.clock.now());
         }
         Ok(())
@@ -192,6 +210,18 @@ impl SeenKeys {
         }
     }
 
+    /// The halves that are there. Those of a shared store that another host keeps are its own.
+    fn halves_in(&self, records: &[Loaded]) -> BTreeMap<String, Half> {
+        let half = |record: &Loaded| {
+            let keeper = private_half::keeper(&record.plain);
+            let is_ours = !self.store.is_shared() || keeper.is_empty() || keeper == self.host;
+            let known = self.private.as_ref().and_then(|known| known.get(&record.key));
+            let until = known.map_or(UnixTime(i64::MIN), |known| known.until);
+            (record.key.clone(), Half { until, is_ours })
+        };
+        records.iter().map(half).collect()
+    }
+
     fn recall_private(&mut self, records: Vec<Loaded>, now: UnixTime) {
         if !self.shelves.keys.keeps_private() {
             return;
@@ -221,6 +251,7 @@ impl SeenKeys {
         loop {
             if self.trust.is_read {
                 self.write();
+                self.wipe().await;
             }
             let again = tokio::select! {
                 () = shelves.keys.changed() => false,
@@ -274,25 +305,42 @@ impl SeenKeys {
         // It ends by itself, unless its key was retired at once.
         let gone = self.kept.extract_if(.., |name, _| banned.contains(name));
         gone.for_each(|(name, _)| self.store.forget(Place::new(Kind::Key, name)));
-        self.write_private(now);
+        let ends = present.iter().map(|(name, seen)| (name.clone(), due::end(seen.life, windows))).collect();
+        self.write_private(&ends, (now, windows.each));
+        self.banned = banned;
     }
 
-    /// Private halves are there as long as their keys, and none where none shall be kept.
-    fn write_private(&mut self, now: UnixTime) {
+    /// The private half of a key that was retired at once goes, whoever kept it: he may be gone himself.
+    async fn wipe(&mut self) {
+        if self.banned.is_subset(&self.wiped) {
+            return;
+        }
+        let Ok(halves) = self.store.load(Kind::Private).await else { return };
+        let is_over = |half: &&Loaded| self.banned.contains(&half.key);
+        halves
+            .iter()
+            .filter(is_over)
+            .for_each(|half| self.store.forget(Place::new(Kind::Private, &*half.key)));
+        self.wiped.clone_from(&self.banned);
+    }
+
+    /// Private halves are there as long as their keys' records, which end then, and none where none shall be kept.
+    fn write_private(&mut self, ends: &BTreeMap<String, UnixTime>, (now, window): (UnixTime, Duration)) {
         let halves = self.shelves.keys.private_halves(now);
         let present: BTreeMap<String, &Arc<Key>> =
             halves.iter().map(|key| (place_of(key.spki_digest()), key)).collect();
         let kept = self.private.get_or_insert_default();
         for (name, key) in &present {
-            if !kept.contains(name)
-                && let Some(record) = private_half::write(key)
-            {
-                self.store.keep(Place::new(Kind::Private, name), record, None);
-                kept.insert(name.clone());
+            let end = ends.get(name).copied().unwrap_or(now.plus(window).plus(window));
+            let is_due = kept.get(name).is_none_or(|known| known.until.plus(window / 5) <= end);
+            if is_due && let Some(record) = private_half::write(key, &self.host) {
+                self.store.keep(Place::new(Kind::Private, name), record, Some(end));
+                kept.insert(name.clone(), Half { until: end, is_ours: true });
             }
         }
-        let gone = kept.extract_if(.., |name| !present.contains_key(name));
-        gone.for_each(|name| self.store.forget(Place::new(Kind::Private, name)));
+        let gone = kept.extract_if(.., |name, _| !present.contains_key(name));
+        let ours = gone.filter(|(_, half)| half.is_ours);
+        ours.for_each(|(name, _)| self.store.forget(Place::new(Kind::Private, name)));
     }
 
     fn known(&self, name: &str) -> Option<due::Known> {

@@ -34,7 +34,7 @@ use crate::{
         challenge,
         credential::Credential,
         reason::{Outcome, Reason, Rescue},
-        route::{self, Registry, Route},
+        route::{self, Kind, Registry, Route},
     },
 };
 
@@ -150,6 +150,7 @@ async fn handle(
         route => route,
     };
     story.route = route_index(&route);
+    let asks_who = matches!(&route, Route::Token) || is_base(&route);
     let for_clients = policy.enforce && is_for_clients(&route, &path);
     let takes_former = policy.enforce && matches!(route, Route::Registry(_) | Route::Token);
     let former = if takes_former && worker.shared.formers.any() {
@@ -205,7 +206,7 @@ async fn handle(
         }
     };
     if let Some(former) = former {
-        settle_former(&former, response.status(), story);
+        settle_former(&former, response.status(), asks_who, story);
     }
     headers::settle_answer(response.headers_mut(), for_clients);
     if policy.rewrite_realm {
@@ -227,16 +228,25 @@ async fn take_former(worker: &Worker, parts: &mut Parts, story: &mut Story) -> R
     Ok(taken)
 }
 
-/// Names what became of it, so that operators see who still comes with it.
-fn settle_former(former: &Taken, status: StatusCode, story: &mut Story) {
+/// `/v2/` itself: whoever is known is served (C7).
+fn is_base(route: &Route<'_>) -> bool {
+    matches!(route, Route::Registry(registry) if registry.kind == Kind::Base)
+}
+
+/// Names what became of it, so that operators see who still comes with it. Where core isn't just `asks_who` it is, a 401
+/// may say that the robot may not (C10, C11), and a read is served to anybody.
+fn settle_former(former: &Taken, status: StatusCode, asks_who: bool, story: &mut Story) {
+    let shared = &story.worker.shared;
     let refused = status == StatusCode::UNAUTHORIZED || story.refusal == Some(Reason::CredentialRefused);
-    let now = story.worker.shared.clock.now();
-    if refused {
-        former.settle(false, now);
+    if asks_who && refused {
+        // During core's lock after a stranger's guess it says nothing (A7).
+        if !shared.wrong.may_come_of_a_lock(&former.present, story.began.elapsed()) {
+            former.settle(false, shared.clock.now());
+        }
         return;
     }
-    if status.is_success() {
-        former.settle(true, now);
+    if asks_who && status.is_success() {
+        former.settle(true, shared.clock.now());
     }
     story.principal = Some(former.name.clone());
     story.rescued(Rescue::FormerSecret);

@@ -5,7 +5,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    thread,
     time::Duration,
 };
 
@@ -17,6 +16,7 @@ use tidegate::{
 
 use crate::{
     cutter::{Cutter, Until},
+    operating::{status, with_token},
     outages::{SHORT_PARK, SOON, is_unavailable},
     stage::{
         ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, hold, manifest, pull, push, story,
@@ -191,16 +191,18 @@ fn a_core_that_is_gone_is_not_said_to_reach_its_database() {
     let stage = Stage::new();
     let core = stage.replica("core", |_| {});
     core.seed();
-    let gate = Setup::before(&[&core], &[&core.key_file])
+    let setup = Setup::before(&[&core], &[&core.key_file])
         .upstream("probe = { every = \"60s\", in_window = \"60s\" }")
-        .rest(SHORT_PARK)
-        .start();
+        .rest(SHORT_PARK);
+    let (gate, _) = with_token(&stage, &setup);
     let bearer = token(gate.address, DEV, SCOPE);
     stage.world.set_database(Health::Refusing);
     assert_eq!(pull(MANIFEST).bearer(&bearer).at(gate.address).status, 503);
     waiting::holds("it is told", SOON, || said(&gate, REFUSES) == 1);
+    let is_troubled = || status(&gate)["alarms"].to_string().contains("it fails what needs its database");
+    waiting::holds("an alarm", SOON, is_troubled);
     stage.kill(core);
     // What is troubled is asked once a second, until it is well or gone.
-    thread::sleep(Duration::from_millis(2_500));
+    waiting::holds("it was asked again", SOON, || !is_troubled());
     assert_eq!(said(&gate, AGAIN), 0, "{}", gate.tail());
 }

@@ -2,12 +2,20 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, time::Duration};
 
-use tidegate::words::clock::Clock;
+use tidegate::{
+    decisions::record::seal,
+    rehearsal::harbor::{Health, KeyForm},
+    words::clock::{Clock, UnixTime},
+};
 
 use crate::{
-    operating::{screen, status, with_token},
-    stage::{MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, pull, push, story, told},
-    support::{gate::Gate, settings, waiting},
+    operating::{self, screen, status, with_token},
+    outages::{SHORT_PARK, SOON},
+    stage::{
+        ADMIN, MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, pull, push, spare_key, story, told,
+    },
+    store::redis,
+    support::{gate::Gate, ports, process::Program, settings, waiting},
     talk::{Ask, claims},
 };
 
@@ -143,6 +151,98 @@ fn a29_a_token_for_a_former_secret_never_outlives_the_window_wherever_it_is_used
 fn actions(claims: &serde_json::Value) -> BTreeSet<String> {
     let of = claims["access"][0]["actions"].as_array().expect("actions");
     of.iter().map(ToString::to_string).collect()
+}
+
+/// Two replicas, tokens of Harbor's that live for a minute, and four minutes left.
+struct Both {
+    stage: Stage,
+    core: Replica,
+    until: UnixTime,
+    one: Gate,
+    two: Gate,
+    secret: PathBuf,
+    without: String,
+    _redis: Program,
+}
+
+impl Both {
+    fn new() -> Self {
+        let stage = Stage::new();
+        let core = stage.replica("core", |options| options.token_expiration = Duration::from_mins(1));
+        core.seed();
+        let address = ports::free();
+        let server = redis(&stage, address);
+        fs::write(stage.path("former"), hashed(&stage, &format!("{}\n", ROBOT.1))).expect("the hash");
+        fs::write(stage.path("present"), format!("{PRESENT}\n")).expect("the secret");
+        fs::write(stage.path("seal.key"), seal::written(&[7; seal::KEY]).as_bytes())
+            .expect("the sealing key");
+        let (left, store) = (Duration::from_mins(4), format!("[store]\nurl = \"redis://{address}\"\n"));
+        let more = |setup: Setup| {
+            let setup = setup.top("deployment = \"harbor\"").keys("token_lifetime = \"1m\"");
+            let seal = format!("seal_key_files = [\"{}\"]\n", stage.path("seal.key").display());
+            setup.rest("[token]\ncache = \"0s\"").rest(SHORT_PARK).rest(&(store.clone() + &seal))
+        };
+        let with = more(setup(&stage, &core, left));
+        let until = Clock::system().now().plus(left);
+        let without = more(Setup::before(&[&core], &[&core.key_file])).text();
+        let ((one, secret), (two, _)) = (with_token(&stage, &with), with_token(&stage, &with));
+        assert!(stage.world.set_robot_secret(ROBOT.0, PRESENT));
+        Self { stage, core, until, one, two, secret, without, _redis: server }
+    }
+
+    fn pulled(&self, token: &str) -> [u16; 2] {
+        [&self.one, &self.two].map(|gate| pull(MANIFEST).bearer(token).at(gate.address).status)
+    }
+}
+
+/// That a token ends when its window is taken away isn't in it; the operator's word is everywhere.
+#[test]
+fn a29_an_entry_that_is_removed_ends_its_tokens_where_they_were_given_and_a_revocation_on_all() {
+    let both = Both::new();
+    let given = ask_token(SCOPE).basic(ROBOT).at(both.one.address).token();
+    assert_eq!(both.pulled(&given), [200, 200]);
+    for gate in [&both.one, &both.two] {
+        gate.configure(&both.without);
+        gate.signal("HUP");
+        waiting::holds("it is taken out", Duration::from_secs(20), || {
+            status(gate)["former_secrets"].as_array().is_none_or(Vec::is_empty)
+        });
+        assert_eq!(ask_token(SCOPE).basic(ROBOT).at(gate.address).subject(), "", "{}", gate.tail());
+    }
+    assert_eq!(both.pulled(&given), [401, 200], "{}", both.two.tail());
+    operating::told(&both.one, &both.secret, &["revoke", "--subject", ROBOT.0]);
+    assert_eq!(both.pulled(&given), [401, 401], "{}", both.two.tail());
+    waiting::holds("the present secret gets in", Duration::from_secs(20), || {
+        both.pulled(&ask_token(SCOPE).basic(NOW).at(both.two.address).token()) == [200, 200]
+    });
+}
+
+/// What it is given by grace, or by tidegate's own hand, ends with its window, is good on all replicas, and ends with a
+/// write (A15). Of the token's times nothing but its proof tells the other replica that it isn't a forgery (A8).
+#[test]
+fn a29_a_former_secret_in_an_outage_is_given_what_ends_with_it_on_all_replicas() {
+    let both = Both::new();
+    let Both { stage, one, two, .. } = &both;
+    let ask = || ask_token(SCOPE).basic(ROBOT).at(one.address);
+    assert_eq!(ask().subject(), ROBOT.0, "{}", one.tail());
+    stage.world.set_database(Health::Refusing);
+    assert_eq!(ask_token(SCOPE).basic(NOW).at(both.core.address).subject(), "", "directly");
+    let granted = ask();
+    assert_eq!(granted.status, 200, "{}", one.tail());
+    stage.world.set_database(Health::Up);
+    let said = claims(&granted.token());
+    let (issued, end) = (said["iat"].as_i64().expect("iat"), said["exp"].as_i64().expect("exp"));
+    assert!(end > issued + 60 && end <= both.until.0, "of grace, and bounded: {said}");
+    assert_eq!(both.pulled(&granted.token()), [200, 200], "{}", two.tail());
+    let write = Ask::new("PUT", "/api/v2.0/projects/priv").header("Content-Type", "application/json");
+    let write = write.body("{\"metadata\":{\"public\":\"false\"}}").basic(ADMIN);
+    assert_eq!(write.at(one.address).status, 200);
+    waiting::holds("it is over", SOON, || both.pulled(&granted.token()) == [401, 401]);
+
+    spare_key(1).rename_into(&both.core.key_file, KeyForm::Empty).expect("a broken key file");
+    let own = ask().token();
+    assert!(own.starts_with("tidegate1_"), "{own}\n{}", one.tail());
+    assert_eq!(both.pulled(&own), [200, 200], "{}", two.tail());
 }
 
 #[test]

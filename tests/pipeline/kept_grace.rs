@@ -8,9 +8,12 @@ use tidegate::{
 };
 
 use crate::{
+    gate_clock::GateClock,
+    operating::{told, with_token},
     outages::{SHORT_PARK, SOON},
     stage::{
-        ADMIN, DEV, MANIFEST, Replica, SCOPE, Setup, Stage, ask_token, hold, pull, spare_key, story, token,
+        ADMIN, DEV, MANIFEST, ROBOT, Replica, SCOPE, Setup, Stage, ask_token, hold, pull, spare_key, story,
+        token,
     },
     store::{PATIENCE, file, is_written, redis},
     support::{gate::Gate, ports, waiting},
@@ -36,14 +39,15 @@ fn setup(core: &Replica, store: &str) -> Setup {
 
 /// A replica with a store at that server.
 fn shared(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
+    caching(stage, core, server).rest("[token]\ncache = \"0s\"")
+}
+
+/// The same, which keeps answers to token requests as ever.
+fn caching(stage: &Stage, core: &Replica, server: SocketAddr) -> Setup {
     let key = stage.path("seal.key");
     fs::write(&key, seal::written(&[7; seal::KEY]).as_bytes()).expect("the sealing key");
     let store = format!("[store]\nurl = \"redis://{server}\"\nseal_key_files = [\"{}\"]\n", key.display());
-    Setup::before(&[core], &[&core.key_file])
-        .top("deployment = \"harbor\"")
-        .rest("[token]\ncache = \"0s\"")
-        .rest(SHORT_PARK)
-        .rest(&store)
+    Setup::before(&[core], &[&core.key_file]).top("deployment = \"harbor\"").rest(SHORT_PARK).rest(&store)
 }
 
 fn kill(mut gate: Gate) {
@@ -152,6 +156,75 @@ fn a15_what_one_replica_was_granted_another_grants_and_what_ends_it_there_ends_i
     assert_eq!(asks(&one)[2], "credential_refused");
     stage.world.set_database(Health::Refusing);
     waiting::holds("and a refusal", SOON, || asks(&two)[2] == "outage");
+}
+
+/// No clock decides: by that of the replica that was asked, what it recorded looks younger than the order.
+#[test]
+fn a20_a_grant_by_a_replica_whose_clock_is_ahead_ends_with_its_users_revocation() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let setup = shared(&stage, &core, address);
+    let (clock, (one, secret)) = (GateClock::new(&stage), with_token(&stage, &setup));
+    clock.is_ahead(20);
+    let starter = clock.starter();
+    let words: Vec<&str> = starter.iter().map(String::as_str).collect();
+    let two = Gate::start_by(&words, &setup.text());
+    let asks = |gate: &Gate, who| story(gate, &ask_token(SCOPE).basic(who).at(gate.address))[2].clone();
+    for who in [DEV, ROBOT] {
+        assert_eq!(ask_token(SCOPE).basic(who).at(two.address).subject(), who.0, "{}", two.tail());
+        waiting::holds("it reaches the other one", PATIENCE, || {
+            stage.world.set_database(Health::Refusing);
+            let reason = asks(&one, who);
+            stage.world.set_database(Health::Up);
+            reason == "grace"
+        });
+    }
+    told(&one, &secret, &["revoke", "--subject", DEV.0]);
+    stage.world.set_database(Health::Refusing);
+    for gate in [&one, &two] {
+        waiting::holds("it is over", SOON, || asks(gate, DEV) == "outage");
+        assert_eq!(asks(gate, ROBOT), "grace", "another's: {}", gate.tail());
+    }
+}
+
+/// What a replica keeps of token answers is over when a write goes through another one: of a password, and where grace
+/// isn't touched, of a new member.
+#[test]
+fn a2_a_write_through_one_replica_empties_the_answers_of_all() {
+    type Deed = (&'static str, fn(&Stage) -> Ask);
+    let deeds: [Deed; 2] = [
+        ("a write that may concern anybody", |stage| {
+            let leaver = stage.world.add_user("leaver", "Leaver12345", false);
+            Ask::new("DELETE", &format!("/api/v2.0/users/{leaver}")).basic(ADMIN)
+        }),
+        ("a write that adds", |_| {
+            let write = Ask::new("POST", "/api/v2.0/projects").header("Content-Type", "application/json");
+            write.body("{\"project_name\":\"another\"}").basic(ADMIN)
+        }),
+    ];
+    for (name, write) in deeds {
+        let (stage, core) = scene();
+        let address = ports::free();
+        let _server = redis(&stage, address);
+        let start = || caching(&stage, &core, address).start();
+        let (one, two) = (start(), start());
+        let asked = || core.asked().iter().filter(|head| head.target.starts_with("/service/token")).count();
+        for gate in [&one, &two] {
+            is_granted(gate);
+        }
+        let before = asked();
+        for gate in [&one, &two] {
+            is_granted(gate);
+        }
+        assert_eq!(asked(), before, "{name}: both keep the answer");
+        let status = write(&stage).at(one.address).status;
+        assert!((200..300).contains(&status), "{name}: {status}");
+        stage.world.set_password("dev", OTHERS);
+        assert_eq!(asks(&one)[2], "credential_refused", "{name}");
+        // An answer lives for 45 s.
+        waiting::holds("the other one's are gone", SOON, || asks(&two)[2] == "credential_refused");
+    }
 }
 
 /// Long after Harbor issued what it was made of: without a store another process takes it for a forgery (A8).

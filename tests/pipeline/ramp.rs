@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
+use tidegate::words::clock::Clock;
+
 use crate::{
     operating::{screen, status, with_token},
     stage::{
@@ -25,6 +27,7 @@ struct Scene {
     current: Replica,
     next: Replica,
     broken: Failing,
+    steady: Failing,
     gate: Gate,
     /// Where clients' addresses are what they say.
     door: SocketAddr,
@@ -34,22 +37,27 @@ struct Scene {
 
 impl Scene {
     fn new(ramp: &str, known: bool) -> Self {
+        Self::with(ramp, known, |setup| setup)
+    }
+
+    fn with(ramp: &str, known: bool, more: impl Fn(Setup) -> Setup) -> Self {
         let stage = Stage::new();
         let current = stage.replica("current", |_| {});
         let next = stage.replica("next", |_| {});
         hold(&next.key_file, 1);
         current.seed();
-        let broken = Failing::before(next.address);
+        let (steady, broken) = (Failing::before(current.address), Failing::before(next.address));
         let door = ports::free();
         let keys: &[&std::path::Path] = if known { &[&current.key_file, &next.key_file] } else { &[] };
-        let setup = Setup::before(&[&current], keys)
+        let setup = Setup::before(&[], keys)
+            .endpoint(&format!("http://{}", steady.address))
             .endpoint_with(&format!("url = \"http://{}\", side = \"next\"", broken.address))
             .upstream("probe = { every = \"300ms\", in_window = \"300ms\" }")
             .rest(&format!("[[listener]]\naddress = \"{door}\"\ntrusted_proxies = [\"127.0.0.1\"]"))
             .rest("[token]\ncache = \"0s\"")
             .rest(&format!("[ramp]\n{ramp}"));
-        let (gate, secret) = with_token(&stage, &setup);
-        Self { current, next, broken, gate, door, secret, _stage: stage }
+        let (gate, secret) = with_token(&stage, &more(setup));
+        Self { current, next, broken, steady, gate, door, secret, _stage: stage }
     }
 
     /// What a client at `10.0.0.n` is answered.
@@ -163,6 +171,48 @@ fn a_ramp_to_a_side_that_begins_to_fail_at_30_percent_stops_falls_back_and_no_cl
     }
 }
 
+/// A request that fails whoever serves it says nothing of the next side: anybody may send some.
+#[test]
+fn what_fails_at_both_sides_stops_no_ramp_and_what_fails_at_the_next_one_alone_does() {
+    let scene = Scene::new("share = 100\nstop_at = \"1%\"", true);
+    let status = |n: u8| scene.of(n, Ask::get("/api/v2.0/projects").basic(DEV)).status;
+    assert_eq!(status(1), 200);
+    let sides = [&scene.steady, &scene.broken];
+    for side in sides {
+        side.now(How::AnswersTo("GET /api/v2.0/projects", 500));
+    }
+    for n in 1..=20 {
+        assert_eq!(status(n), 500, "{}", scene.gate.tail());
+    }
+    let asked = sides.map(Failing::failed);
+    assert!(asked.iter().all(|asked| *asked >= 20), "both were asked: {asked:?}");
+    assert!(!scene.is_stopped(), "{}", scene.gate.tail());
+    scene.steady.now(How::Passes);
+    for n in 1..=5 {
+        assert_eq!(status(n), 200, "the current side does better");
+    }
+    assert!(scene.is_stopped(), "{}", scene.gate.tail());
+}
+
+/// In observe mode nothing is sent twice, so that no client may meet what fails. The same load in enforce mode goes there.
+#[test]
+fn a27_in_observe_mode_nobody_is_sent_to_the_next_side() {
+    for (mode, goes) in [("enforce", true), ("observe", false)] {
+        let scene = Scene::with("share = 100", true, |setup| setup.top(&format!("mode = \"{mode}\"")));
+        scene.broken.now(How::Answers(500));
+        for n in 1..=8 {
+            let answer = scene.of(n, Ask::get("/v2/"));
+            assert_eq!(answer.status, 401, "{mode}: {}", scene.gate.tail());
+        }
+        let asked = crate::talk::Line::open(scene.broken.address).ask(&Ask::get("/v2/"));
+        assert!(asked.is_ok_and(|answer| answer.status == 500), "directly");
+        let sent = scene.gate.metrics().sum("tidegate_ramp_requests_total", &[("side", "next")]);
+        assert_eq!(sent > 0.5, goes, "{mode}: {sent}");
+        let share = status(&scene.gate)["ramp"]["share"].as_u64();
+        assert_eq!(share == Some(0), !goes || scene.is_stopped(), "{mode}: {share:?}");
+    }
+}
+
 /// Whether a token can't be had there.
 fn fails_directly(at: SocketAddr) -> bool {
     let asked = crate::talk::Line::open(at).ask(&ask_token(SCOPE).basic(DEV));
@@ -267,17 +317,26 @@ fn a9_an_unverified_kid_leads_nobody_to_the_next_side_and_no_client_fails_for_th
 
 #[test]
 fn a_plan_takes_effect_by_itself_and_another_configuration_ends_what_an_operator_set() {
-    let now = tidegate::words::clock::Clock::system().now();
+    let now = Clock::system().now();
     let past = now.minus(Duration::from_hours(1)).rfc3339();
+    let soon = now.plus(Duration::from_secs(if settings::long() { 20 } else { 12 }));
     let later = now.plus(Duration::from_hours(1)).rfc3339();
-    let plan = format!("plan = [{{ at = {past}, share = 100 }}, {{ at = {later}, share = 50 }}]");
-    let scene = Scene::new(&plan, true);
+    let steps = [(past, 0), (soon.rfc3339(), 100), (later.clone(), 50)];
+    let steps = steps.map(|(at, share)| format!("{{ at = {at}, share = {share} }}"));
+    let scene = Scene::new(&format!("plan = [{}]", steps.join(", ")), true);
+    let share = |metrics: &crate::support::gate::Metrics| metrics.sum("tidegate_ramp_share_ratio", &[]);
+    let before = (share(&scene.gate.metrics()), scene.seen_by_next(0).len());
+    // A machine that took so long to start has nothing to show of the time before.
+    if Clock::system().now() < soon {
+        assert_eq!(before, (0.0, 0), "{}", scene.gate.tail());
+    }
+    scene.gate.wait_for("the step is reached", |metrics| share(metrics) > 0.99);
+    assert!(Clock::system().now() >= soon, "not before its time");
+    assert_eq!(pulls(&scene, 1), Ok(()));
+    assert!(scene.seen_by_next(0).contains(&address(1)), "{}", scene.gate.tail());
     let shown = scene.ramp(&["show"]);
     assert!(shown.contains("100 % of clients") && shown.contains(&format!("50 % from {later}")), "{shown}");
-    assert_eq!(pulls(&scene, 1), Ok(()));
-    assert!(!scene.next.asked().is_empty());
     scene.ramp(&["set", "7"]);
-    let share = |metrics: &crate::support::gate::Metrics| metrics.sum("tidegate_ramp_share_ratio", &[]);
     assert!((share(&scene.gate.metrics()) - 0.07).abs() < 0.001);
     assert_eq!(scene.of(1, ask_token(SCOPE).basic(ADMIN)).status, 200);
 }

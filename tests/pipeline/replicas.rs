@@ -18,7 +18,11 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tidegate::rehearsal::harbor::{Health, KeyForm};
+use tidegate::{
+    decisions::record::seal,
+    rehearsal::harbor::{Health, KeyForm},
+    words::clock::Clock,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -129,6 +133,47 @@ fn a20_a_replica_that_does_not_answer_is_named_and_the_command_fails() {
     told(&both.one, &both.secret, &["keys", "retire", &kid(0), "--now"]);
 }
 
+/// What is known of the former order says nothing of the next one.
+#[test]
+fn a20_a_second_order_of_the_same_user_is_acknowledged_for_itself() {
+    let both = Both::new();
+    let revoke = ["revoke", "--subject", DEV.0];
+    told(&both.one, &both.secret, &revoke);
+    both.two.signal("STOP");
+    let said_at = Clock::system().now();
+    waiting::holds("a later second", PATIENCE, || Clock::system().now() > said_at);
+    let (exit, said) = tell(&both.one, &both.secret, &revoke);
+    assert_eq!(exit, 1, "{said}");
+    assert!(said.contains("it is revoked here, but") && said.contains("haven't acknowledged it: "), "{said}");
+    both.two.signal("CONT");
+    told(&both.one, &both.secret, &revoke);
+}
+
+#[test]
+fn a20_a_restore_names_the_replica_that_does_not_know_what_it_ended() {
+    let both = Both::new();
+    let path = |name: &str| both.stage.path(name).display().to_string();
+    let (archive, key) = (path("ended.keys"), path("archive.key"));
+    fs::write(&key, &**seal::written(&[9; seal::KEY])).expect("a key");
+    let (other, other_secret) = {
+        let file = format!("[store]\nurl = \"file:{}\"\n", path("other.redb"));
+        let setup = Setup::before(&[&both.core], &[&both.core.key_file]).top("deployment = \"harbor\"");
+        with_token(&both.stage, &setup.rest(&file))
+    };
+    told(&other, &other_secret, &["revoke", "--subject", DEV.0]);
+    told(&other, &other_secret, &["keys", "back-up", &archive, "--key-file", &key]);
+    let restore = ["keys", "restore", &archive, "--key-file", &key];
+    both.two.signal("STOP");
+    let (exit, said) = tell(&both.one, &both.secret, &restore);
+    assert_eq!(exit, 1, "{said}");
+    assert!(
+        said.contains("it is restored here, but") && said.contains("haven't acknowledged it: "),
+        "{said}"
+    );
+    both.two.signal("CONT");
+    told(&both.one, &both.secret, &restore);
+}
+
 #[test]
 fn a20_a_command_says_that_the_store_did_not_take_it() {
     let (stage, core) = scene();
@@ -169,6 +214,23 @@ fn a20_what_a_user_was_given_is_refused_everywhere_and_after_a_restart() {
     both.two.ends(PATIENCE);
     let (two, _) = with_token(&both.stage, &both.setup);
     assert_eq!([&of_dev, &of_robot].map(|token| pulled(&two, token)), [401, 200], "{}", two.tail());
+}
+
+/// Whose clock says what is older than an order isn't the same everywhere.
+#[test]
+fn a20_a_token_of_a_core_whose_clock_is_ahead_ends_with_its_users_revocation() {
+    let stage = Stage::new();
+    let core = stage.replica("core", |options| options.clock = Clock::shifted(45));
+    core.seed();
+    let (gate, secret) = with_token(&stage, &Setup::before(&[&core], &[&core.key_file]));
+    let (of_dev, of_robot) = (token(gate.address, DEV, SCOPE), token(gate.address, ROBOT, SCOPE));
+    assert_eq!([&of_dev, &of_robot].map(|token| pulled(&gate, token)), [200, 200]);
+    told(&gate, &secret, &["revoke", "--subject", DEV.0]);
+    assert_eq!([&of_dev, &of_robot].map(|token| pulled(&gate, token)), [401, 200], "{}", gate.tail());
+    assert_eq!(pull(MANIFEST).bearer(&of_dev).at(core.address).status, 200, "directly");
+    waiting::holds("what Harbor gives the user now is good", PATIENCE, || {
+        pulled(&gate, &token(gate.address, DEV, SCOPE)) == 200
+    });
 }
 
 /// Without any key nothing is verified: what the token says of itself denies.

@@ -2,7 +2,7 @@
 
 use crate::{
     gate_clock::GateClock,
-    operating::status,
+    operating::{status, tell, with_token},
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, token},
     support::{gate::Gate, http, ports, process::Program, settings, waiting},
     talk::Ask,
@@ -10,6 +10,7 @@ use crate::{
 };
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
@@ -171,6 +172,32 @@ fn a_sidecar_that_restarts_after_the_secret_changed_signs_for_a_core_that_holds_
         let gate = sidecar(&stage, &core, true);
         assert_eq!(pulled(&gate, &token), 401, "{}", gate.tail());
     }
+}
+
+/// Whoever kept it is gone by then.
+#[test]
+fn a9_the_private_half_of_a_key_retired_at_once_goes_with_it() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let setup = |keeps: bool| shared(&stage, &core, address).keys(&format!("keep_private = {keeps}"));
+    let (gate, secret) = with_token(&stage, &setup(false));
+    let mut keeper = setup(true).start();
+    is_written(&keeper);
+    let halves = || said_to(address, "HLEN tidegate:harbor:private");
+    // Beside records a hash has a field for itself.
+    assert!(halves().starts_with(":2\r\n"), "{}", halves());
+    keeper.signal("KILL");
+    keeper.ends(PATIENCE);
+    hold(&core.key_file, 1);
+    is_in_state(&gate, 0, "verifying");
+    // One that was killed is waited for, for a while.
+    waiting::holds("it is retired", Duration::from_secs(40), || {
+        tell(&gate, &secret, &["keys", "retire", &kid(0), "--now"]).0 == 0
+    });
+    assert!(!gate.output().contains("put back"), "its own writes: {}", gate.tail());
+    let is_gone = waiting::until(PATIENCE, || halves().starts_with(":1\r\n").then_some(()));
+    assert!(is_gone.is_some(), "{}\n{}", said_to(address, "HKEYS tidegate:harbor:private"), gate.tail());
 }
 
 #[test]
@@ -420,6 +447,54 @@ fn while_the_store_is_gone_all_is_served_and_readiness_says_degraded() {
     assert_eq!(pulled(&next, &token), 200, "{}", next.tail());
 }
 
+/// That reads are answered says nothing of writes: readiness doesn't come and go with each of them.
+#[test]
+fn a_server_that_takes_reads_and_no_writes_is_one_fault_until_it_takes_them_again() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let _server = redis(&stage, address);
+    let gate = shared(&stage, &core, address).start();
+    is_written(&gate);
+    said_to(address, "CONFIG SET maxmemory 1");
+    waiting::holds("degraded", PATIENCE, || readiness(&gate).contains("degraded: store, since 20"));
+    let (since, refused, read) = (readiness(&gate), counted(address, "errorstat_OOM:count="), reads(address));
+    let mut flapped = Vec::new();
+    waiting::holds("writes are tried and reads succeed", PATIENCE, || {
+        let now = readiness(&gate);
+        flapped.extend((now != since).then_some(now));
+        counted(address, "errorstat_OOM:count=") >= refused + 8 && reads(address) >= read + 8
+    });
+    assert_eq!(flapped, [""; 0], "{since}\n{}", gate.tail());
+    let told = |gate: &Gate| gate.output().matches("the store is back").count();
+    assert_eq!(told(&gate), 0, "{}", gate.tail());
+    said_to(address, "CONFIG SET maxmemory 0");
+    waiting::holds("well again", PATIENCE, || readiness(&gate) == "ready\n");
+    assert_eq!(told(&gate), 1, "{}", gate.tail());
+}
+
+/// Scans that the server has answered.
+fn reads(server: SocketAddr) -> u64 {
+    counted(server, "cmdstat_hscan:calls=")
+}
+
+/// A number of the server's own counters.
+fn counted(server: SocketAddr, name: &str) -> u64 {
+    let all = said_to(server, "INFO everything");
+    let number = all.split_once(name).map_or("0", |(_, rest)| rest);
+    let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+/// A command for the server, and what it says.
+fn said_to(server: SocketAddr, command: &str) -> String {
+    let mut line = TcpStream::connect(server).expect("a connection");
+    write!(line, "{command}\r\nQUIT\r\n").expect("it is said");
+    let mut answer = String::new();
+    line.read_to_string(&mut answer).expect("an answer");
+    assert!(!answer.starts_with('-'), "{answer}");
+    answer
+}
+
 #[test]
 fn what_one_replica_knows_the_other_one_does_within_a_second() {
     let (stage, core) = scene();
@@ -523,7 +598,8 @@ fn a_store_that_is_soon_back_is_read_before_serving_begins() {
         (starts.join().expect("it starts"), server)
     });
     assert!(!gate.output().contains("not everything that was retired is known"), "{}", gate.tail());
-    assert!(gate.metrics().sum("tidegate_key_state", &[("kid", &kid(1)), ("state", "verifying")]) > 0.5);
+    let verifies = gate.metrics().sum("tidegate_key_state", &[("kid", &kid(1)), ("state", "verifying")]);
+    assert!(verifies > 0.5, "{}", gate.tail());
 }
 
 #[test]

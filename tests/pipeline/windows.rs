@@ -93,7 +93,13 @@ fn while_a_window_is_open_endpoints_are_asked_for_their_keys_often() {
         gate.metrics().sum("tidegate_endpoint_held_key", &[("kid", &kid(key))]) > 0.5
     };
     assert!(holds(&gate, 0), "{}", gate.tail());
-    hold(&core.key_file, 1);
+    // One that asks as often as the window would have the other one ask.
+    let often = Setup::before(&[&core], &[]).upstream("probe = { every = \"100ms\", in_window = \"100ms\" }");
+    let often = often.rest("[store]\nurl = \"memory:\"\n").start();
+    for key in [1, 2, 1] {
+        hold(&core.key_file, key);
+        often.wait_for("it is seen by who asks", |_| holds(&often, key));
+    }
     assert_eq!(status(&gate)["window"], serde_json::Value::Null);
     assert!(holds(&gate, 0) && !holds(&gate, 1), "nobody has asked");
     told(&gate, &secret, &["window", "open", "--for", "1h"]);

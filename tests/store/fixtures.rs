@@ -166,7 +166,7 @@ fn written() -> Vec<(&'static str, Place, Vec<u8>)> {
     let verifying = Life::Verifying { signed_until: at, until: UnixTime(1_760_001_860) };
     let revoked = Revocation::Key { spki: key.spki().to_vec(), at };
     let processes = [(ProcessId(0xabc), 5), (ProcessId(u64::MAX), 1)].into_iter().collect();
-    let half = private_half::write(&key).expect("a private half");
+    let half = private_half::write(&key, "").expect("a private half");
     let mut all = [
         ("key-signing", Kind::Key, NAME, seen(Life::Signing { seen: at }, None).write()),
         ("key-verifying", Kind::Key, NAME, seen(verifying, None).write()),

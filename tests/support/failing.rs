@@ -15,6 +15,8 @@ pub enum How {
     Passes,
     /// Every request on it is answered with this status, and the connection closed.
     Answers(u16),
+    /// The same, but a request whose head has this in it is answered with this status, and the connection closed.
+    AnswersTo(&'static str, u16),
     /// It is closed at once.
     Closes,
     /// It is taken, and nothing on it is answered.
@@ -74,7 +76,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 fn serve(stream: TcpStream, core: SocketAddr, state: &Mutex<State>) {
     let how = lock(state).how;
     match how {
-        How::Passes => pass(&stream, core, state),
+        How::Passes | How::AnswersTo(..) => pass(&stream, core, state),
         How::Answers(status) => {
             lock(state).failed += 1;
             answer(stream, status);
@@ -93,7 +95,7 @@ fn pass(downstream: &TcpStream, core: SocketAddr, state: &Mutex<State>) {
     let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle");
     {
         let mut state = lock(state);
-        if state.how != How::Passes {
+        if !matches!(state.how, How::Passes | How::AnswersTo(..)) {
             return;
         }
         state.open.extend([clone(downstream), clone(&upstream)]);
@@ -103,10 +105,31 @@ fn pass(downstream: &TcpStream, core: SocketAddr, state: &Mutex<State>) {
         let _ = std::io::copy(&mut from, &mut to);
         let _ = to.shutdown(Shutdown::Write);
     });
-    let (mut from, mut to) = (clone(downstream), upstream);
-    let _ = std::io::copy(&mut from, &mut to);
+    let (mut from, mut to, mut chunk) = (clone(downstream), upstream, [0; 16 * 1024]);
+    while let Ok(read @ 1..) = from.read(&mut chunk) {
+        let read = &chunk[..read];
+        let how = lock(state).how;
+        if let How::AnswersTo(what, status) = how
+            && read.windows(what.len()).any(|part| part == what.as_bytes())
+        {
+            lock(state).failed += 1;
+            let _ = from.write_all(broken(status).as_bytes());
+            break;
+        }
+        if to.write_all(read).is_err() {
+            break;
+        }
+    }
     let _ = to.shutdown(Shutdown::Write);
     let _ = down.join();
+}
+
+fn broken(status: u16) -> String {
+    let body = "it is broken";
+    format!(
+        "HTTP/1.1 {status} Broken\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// Reads a head, answers, and reads on for a while, so that nobody sees a reset in the place of the answer.
@@ -119,12 +142,7 @@ fn answer(mut stream: TcpStream, status: u16) {
             _ => return,
         }
     }
-    let body = "it is broken";
-    let text = format!(
-        "HTTP/1.1 {status} Broken\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    if stream.write_all(text.as_bytes()).is_ok() {
+    if stream.write_all(broken(status).as_bytes()).is_ok() {
         let _ = stream.shutdown(Shutdown::Write);
         while matches!(stream.read(&mut chunk), Ok(1..)) {}
     }

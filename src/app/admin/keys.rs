@@ -201,7 +201,7 @@ async fn restore<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Byt
     };
     let dry_run = asked.dry_run;
     match operator.restore(asked) {
-        Ok(restored) => {
+        Ok((restored, ordered)) => {
             if !dry_run {
                 let (retired, windows) = (restored.retired.len(), restored.windows.len());
                 tracing::warn!(
@@ -209,6 +209,9 @@ async fn restore<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Byt
                     key.windows = windows,
                     "an operator restored an archive of keys"
                 );
+                if let Some(answer) = orders::unsettled("it is restored here", &ordered, operator).await {
+                    return answer;
+                }
             }
             answer::json(StatusCode::OK, &restored)
         }
@@ -221,7 +224,7 @@ async fn retire<O: Operator>(encoded: &str, at_once: bool, operator: &O) -> Resp
     match operator.retire(&kid, at_once) {
         Ok(ordered) => {
             tracing::warn!(key.kid = %kid.escape_debug(), "an operator retired a key");
-            match orders::unsettled("it is retired here", &ordered, operator).await {
+            match orders::unsettled("it is retired here", &[ordered], operator).await {
                 Some(answer) => answer,
                 None => list(operator),
             }

@@ -79,7 +79,7 @@ async fn open<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Bytes>
     }
     let ordered = operator.open_window(length);
     tracing::warn!(window.seconds = asked.for_seconds, "an operator opened the upgrade window");
-    if let Some(answer) = unsettled("the window is open here", &ordered, operator).await {
+    if let Some(answer) = unsettled("the window is open here", &[ordered], operator).await {
         return answer;
     }
     answer::json(StatusCode::OK, &operator.window())
@@ -90,7 +90,7 @@ async fn close<O: Operator>(operator: &O) -> Response<Full<Bytes>> {
         return answer::error(StatusCode::CONFLICT, "no window is open by command");
     };
     tracing::warn!("an operator closed the upgrade window");
-    if let Some(answer) = unsettled("the window is closed here", &ordered, operator).await {
+    if let Some(answer) = unsettled("the window is closed here", &[ordered], operator).await {
         return answer;
     }
     answer::json(StatusCode::OK, &operator.window())
@@ -111,7 +111,7 @@ async fn revoke<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Byte
         }
         Revoke::Token(_) => tracing::warn!("an operator revoked a token"),
     }
-    match unsettled("it is revoked here", &ordered, operator).await {
+    match unsettled("it is revoked here", &[ordered], operator).await {
         Some(answer) => answer,
         None => answer::json(StatusCode::OK, &Done { done: true }),
     }
@@ -120,7 +120,7 @@ async fn revoke<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Byte
 /// Waits until all replicas know; the answer that names who doesn't (A20).
 pub(super) async fn unsettled<O: Operator>(
     here: &str,
-    ordered: &Ordered,
+    ordered: &[Ordered],
     operator: &O,
 ) -> Option<Response<Full<Bytes>>> {
     let unsettled = operator.settled(ordered).await.err()?;

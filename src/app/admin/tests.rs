@@ -58,10 +58,11 @@ impl Operator for Fake {
         Archivable::default()
     }
 
-    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault> {
+    fn restore(&self, archived: Restore) -> Result<(Restored, Vec<Ordered>), ContentFault> {
         let changed = format!("restored, dry run: {}", archived.dry_run);
         self.retired.lock().expect("a lock").push(changed);
-        Ok(Restored::default())
+        let is_lost = archived.deployment == "lost";
+        Ok((Restored::default(), is_lost.then(|| revoked("lost")).into_iter().collect()))
     }
 
     fn steer(&self, how: Steer) -> bool {
@@ -107,8 +108,8 @@ impl Operator for Fake {
     }
 
     /// Another replica never hears of the user "lost".
-    async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
-        let is_lost = *ordered == revoked("lost");
+    async fn settled(&self, ordered: &[Ordered]) -> Result<(), Unsettled> {
+        let is_lost = ordered.contains(&revoked("lost"));
         if is_lost { Err(Unsettled::NotWritten) } else { Ok(()) }
     }
 }

@@ -176,3 +176,21 @@ fn the_folder_of_the_admin_socket_must_be_there_and_keeps_nothing_of_the_check()
     assert!(report.faults[0].found.ends_with("its folder isn't there"), "{report}");
     assert_eq!(report.faults[0].remedy, "make it, or set admin.address");
 }
+
+#[test]
+fn a27_a_ramp_in_observe_mode_is_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tidegate.toml");
+    let text = |mode: &str, share: u8| {
+        let endpoints = "[{ url = \"http://a:8080\" }, { url = \"http://b:8080\", side = \"next\" }]";
+        format!("mode = \"{mode}\"\n[upstream]\nendpoints = {endpoints}\n[ramp]\nshare = {share}\n")
+    };
+    for (mode, share, warned) in [("observe", 10, true), ("observe", 0, false), ("enforce", 10, false)] {
+        std::fs::write(&path, text(mode, share)).expect("a file");
+        let sources =
+            Sources { file: Some(path.clone()), flags: Flags::default(), ..sources(Flags::default()) };
+        let report = checked(&sources);
+        let said = found(&report.warnings).iter().any(|text| text.starts_with("mode = \"observe\""));
+        assert_eq!((said, report.faults.len()), (warned, 0), "{mode} {share}\n{report}");
+    }
+}

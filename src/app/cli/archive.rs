@@ -297,7 +297,8 @@ fn put_back(archive: &Archive, client: &Client, dry_run: bool) -> anyhow::Result
     let tell = |dry_run| -> anyhow::Result<Restored> {
         let (deployment, known) = (archive.deployment.clone(), archive.known.clone());
         let asked = admin::Restore { deployment, known, dry_run, files: files.clone() };
-        block_on(client.post_json("/v1/keys/restore", &asked)).context("nothing was changed")
+        let changed = if dry_run { "nothing was changed" } else { "no file was changed" };
+        block_on(client.post_json("/v1/keys/restore", &asked)).context(changed)
     };
     let mut told = tell(true)?;
     if !told.strangers.is_empty() {

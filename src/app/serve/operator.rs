@@ -191,18 +191,23 @@ impl Operator for Process {
         }
     }
 
-    fn restore(&self, archived: Restore) -> Result<Restored, ContentFault> {
+    fn restore(&self, archived: Restore) -> Result<(Restored, Vec<Ordered>), ContentFault> {
         let (keys, now) = (&self.shared.keys, self.shared.clock.now());
         archive::fits(&archived.deployment, &self.deployment)?;
         let (seen, retired) = archived.known.read()?;
         let (revoked, window) = archived.known.read_orders()?;
-        let revoked_before = self.shared.revocations.revoked();
-        let is_new = |revocation: &&Revocation| Revoked::clone(&revoked_before).add(revocation);
-        let revoked_count = revoked.iter().filter(is_new).count();
+        let ended = retired.iter().map(|key| Revocation::Key { spki: key.spki().to_vec(), at: now });
+        let ordered =
+            ended.chain(revoked.iter().cloned()).filter(|it| it.expires().is_none_or(|end| now < end));
+        let mut ordered: Vec<_> = ordered.map(Ordered::Revocation).collect();
+        let revoked: Vec<_> = revoked.into_iter().filter(|revocation| self.is_news(revocation)).collect();
+        let revoked_count = revoked.len();
         if !archived.dry_run {
-            self.take_revoked(revoked);
+            self.take_revoked(revoked, now);
             if let Some(order) = window {
                 self.shared.windows.take(order);
+                let counts = self.shared.windows.order() == Some(order) && now < order.over();
+                ordered.extend(counts.then_some(Ordered::Window(order)));
             }
         }
         let mut banned: Vec<String> = retired.iter().map(|key| key.kid().to_string()).collect();
@@ -210,13 +215,14 @@ impl Operator for Process {
         banned.extend(keys.ring().banned().iter().map(|key| key.kid().to_string()));
         let is_stranger = |path: &String| !keys.is_source(Path::new(path));
         let window = |(kid, until): (Kid, UnixTime)| RestoredWindow { kid: kid.to_string(), until: until.0 };
-        Ok(Restored {
+        let restored = Restored {
             retired: would.retired.iter().map(ToString::to_string).collect(),
             windows: would.windows.into_iter().map(window).collect(),
             banned,
             strangers: archived.files.into_iter().filter(is_stranger).collect(),
             revoked: revoked_count,
-        })
+        };
+        Ok((restored, ordered))
     }
 
     fn retire(&self, kid: &str, at_once: bool) -> Result<Ordered, NotRetired> {
@@ -266,9 +272,8 @@ impl Operator for Process {
         let at = self.shared.clock.now();
         let revocation = match what {
             Revoke::Subject(name) if name.is_empty() => return None,
-            // What was given within this very second has ended too.
             Revoke::Subject(name) => {
-                let not_before = at.plus(Duration::from_secs(1));
+                let not_before = self.after_all_tokens(at);
                 Revocation::Subject { name: name.clone(), not_before, at }
             }
             Revoke::Token(digest) => {
@@ -276,11 +281,11 @@ impl Operator for Process {
                 Revocation::Token { digest, at }
             }
         };
-        self.take_revoked(vec![revocation.clone()]);
+        self.take_revoked(vec![revocation.clone()], at);
         Some(Ordered::Revocation(revocation))
     }
 
-    async fn settled(&self, ordered: &Ordered) -> Result<(), Unsettled> {
+    async fn settled(&self, ordered: &[Ordered]) -> Result<(), Unsettled> {
         match &self.replicas {
             Some(replicas) => replicas.settled(ordered).await,
             None => Ok(()),
@@ -322,7 +327,24 @@ impl Process {
             .collect()
     }
 
-    fn take_revoked(&self, revoked: Vec<Revocation>) {
+    /// Later than the `iat` of any token up to `now`: what was given within this very second has ended too, and what a
+    /// core gave whose clock is ahead.
+    fn after_all_tokens(&self, now: UnixTime) -> UnixTime {
+        let fleet = self.shared.fleet.snapshot();
+        let ahead = fleet.statuses.iter().map(|status| status.clock_ahead).max().unwrap_or_default().max(0);
+        now.plus(Duration::from_secs(1 + ahead.unsigned_abs()))
+    }
+
+    fn is_news(&self, revocation: &Revocation) -> bool {
+        Revoked::clone(&self.shared.revocations.revoked()).add(revocation)
+    }
+
+    fn take_revoked(&self, revoked: Vec<Revocation>, now: UnixTime) {
+        for revocation in &revoked {
+            if let Revocation::Subject { name, .. } = revocation {
+                self.shared.graces.forget_subject(name, now);
+            }
+        }
         if self.shared.revocations.take(revoked) {
             self.shared.answers.forget_all();
         }

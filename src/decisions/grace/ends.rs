@@ -1,4 +1,4 @@
-//! What ended grants before their time: a write, or a refusal (A2, A15). A grant counts only where whoever asked for it
+//! What ended grants before their time: a write, a refusal or an operator's word (A2, A15, A20). A grant counts only where whoever asked for it
 //! knew of all that concerns it when it asked, so that of two replicas no clock decides whose word came later.
 //!
 //! Each process of a deployment numbers what it ends. What a process knows at one moment is the last number of each
@@ -43,6 +43,11 @@ pub enum Whose {
     Project(Box<str>),
     /// This credential's.
     Credential(Secret),
+    /// All that was granted to this user, by the name that Harbor's tokens have in `sub`.
+    Subject(Box<str>),
+    /// Nobody's: a write went through that may have changed what a credential may do, so that answers to token requests
+    /// that are kept mean nothing, and where `replays`, credentials for replay neither (A2).
+    Answers { replays: bool },
 }
 
 /// One end.
@@ -84,8 +89,9 @@ impl FromIterator<(ProcessId, u64)> for Seen {
     }
 }
 
-/// Projects, and credentials, whose last end is remembered; with one more, everybody's grants end.
+/// Projects, credentials and users, whose last end is remembered; with one more, everybody's grants end.
 const PROJECTS: usize = 4_096;
+const SUBJECTS: usize = 4_096;
 const CREDENTIALS: usize = 65_536;
 
 #[derive(Clone, Copy, Debug)]
@@ -102,11 +108,16 @@ type Marks = Vec<Mark>;
 #[derive(Debug, Default)]
 pub struct Ends {
     own: ProcessId,
+    /// The last number that was given here, whosoever grants it ended.
+    last: u64,
     numbers: BTreeMap<ProcessId, u64>,
     seen: Seen,
     of_all: Marks,
     of_project: HashMap<Box<str>, Marks>,
     of_credential: HashMap<Secret, Marks>,
+    of_subject: HashMap<Box<str>, Marks>,
+    /// Writes that ended answers; apart, those that ended replays too.
+    of_answers: BTreeMap<bool, Marks>,
 }
 
 impl Ends {
@@ -127,14 +138,23 @@ impl Ends {
 
     /// Something ends here and now. Where there is no room to remember whose, everybody's.
     pub fn add(&mut self, whose: Whose, at: UnixTime) -> End {
-        let number = self.numbers.get(&self.own).copied().unwrap_or_default() + 1;
-        let end = End { by: self.own, number, at, whose };
+        self.last += 1;
+        let end = End { by: self.own, number: self.last, at, whose };
         self.take(end)
     }
 
-    /// Another process has seen this end.
-    pub fn learn(&mut self, end: End) {
+    /// Another process has seen this end; whether it is one of answers that wasn't known.
+    pub fn learn(&mut self, end: End) -> bool {
+        let is_news = match end.whose {
+            Whose::Answers { replays } => {
+                let known =
+                    self.of_answers.get(&replays).into_iter().flatten().find(|mark| mark.by == end.by);
+                end.by != self.own && known.is_none_or(|known| known.number < end.number)
+            }
+            Whose::All | Whose::Project(_) | Whose::Credential(_) | Whose::Subject(_) => false,
+        };
         self.take(end);
+        is_news
     }
 
     fn take(&mut self, mut end: End) -> End {
@@ -148,10 +168,17 @@ impl Ends {
                 // What it ended of one alone is among it.
                 drop_until(&mut self.of_project, mark);
                 drop_until(&mut self.of_credential, mark);
+                drop_until(&mut self.of_subject, mark);
                 set(&mut self.of_all, mark);
             }
             Whose::Project(name) => set(self.of_project.entry(name.clone()).or_default(), mark),
             Whose::Credential(secret) => set(self.of_credential.entry(*secret).or_default(), mark),
+            Whose::Subject(name) => set(self.of_subject.entry(name.clone()).or_default(), mark),
+            Whose::Answers { replays } => {
+                // No grant needs to know of it.
+                set(self.of_answers.entry(*replays).or_default(), mark);
+                return end;
+            }
         }
         let known = self.numbers.entry(by).or_default();
         if number > *known {
@@ -163,8 +190,9 @@ impl Ends {
 
     fn has_room(&self, whose: &Whose) -> bool {
         match whose {
-            Whose::All => true,
+            Whose::All | Whose::Answers { .. } => true,
             Whose::Project(name) => self.of_project.len() < PROJECTS || self.of_project.contains_key(name),
+            Whose::Subject(name) => self.of_subject.len() < SUBJECTS || self.of_subject.contains_key(name),
             Whose::Credential(secret) => {
                 self.of_credential.len() < CREDENTIALS || self.of_credential.contains_key(secret)
             }
@@ -174,13 +202,27 @@ impl Ends {
     /// Whether what `subject` asked for, who knew as much as `seen` then, has ended. What names no repository is a
     /// log-in: of a project's writes only those to its own robots concern one.
     pub fn has_ended(&self, seen: &Seen, secret: &Secret, subject: &str, access: &[Access]) -> bool {
-        let after = |marks: &Marks| marks.iter().any(|mark| seen.of(mark.by) < mark.number);
-        let ended = |project: &str| self.of_project.get(project).is_some_and(after);
-        let mut projects = access.iter().filter(|it| it.kind == "repository").map(|it| project_of(&it.name));
-        after(&self.of_all)
-            || self.of_credential.get(secret).is_some_and(after)
-            || projects.any(ended)
-            || owners_of(subject).any(ended)
+        let mut marks = self.marks(secret, subject, access);
+        marks.any(|mark| seen.of(mark.by) < mark.number)
+    }
+
+    /// What of `seen` [`Self::has_ended`] looks at by what is known now. Of what isn't known yet the rest would say less
+    /// than it might: whoever passes it on errs on the side of an end.
+    pub fn concerning(&self, seen: &Seen, secret: &Secret, subject: &str, access: &[Access]) -> Seen {
+        let marks: BTreeSet<ProcessId> = self.marks(secret, subject, access).map(|mark| mark.by).collect();
+        seen.iter().filter(|(by, _)| marks.contains(by)).collect()
+    }
+
+    fn marks<'a>(
+        &'a self,
+        secret: &Secret,
+        subject: &'a str,
+        access: &'a [Access],
+    ) -> impl Iterator<Item = &'a Mark> {
+        let projects = access.iter().filter(|it| it.kind == "repository").map(|it| project_of(&it.name));
+        let of_projects = projects.chain(owners_of(subject)).filter_map(|name| self.of_project.get(name));
+        let of_user = self.of_credential.get(secret).into_iter().chain(self.of_subject.get(subject));
+        self.of_all.iter().chain(of_user.chain(of_projects).flatten())
     }
 
     /// Forgets what no grant is old enough for; gives back what of it was ended here.
@@ -198,9 +240,12 @@ impl Ends {
             !marks.is_empty()
         };
         forget(&mut self.of_all, &|| Whose::All);
+        self.of_answers.retain(|replays, marks| forget(marks, &|| Whose::Answers { replays: *replays }));
         self.of_project.retain(|name, marks| forget(marks, &|| Whose::Project(name.clone())));
         self.of_credential.retain(|secret, marks| forget(marks, &|| Whose::Credential(*secret)));
-        let marks = self.of_project.values().chain(self.of_credential.values()).flatten().chain(&self.of_all);
+        self.of_subject.retain(|name, marks| forget(marks, &|| Whose::Subject(name.clone())));
+        let of_users = self.of_credential.values().chain(self.of_subject.values());
+        let marks = self.of_project.values().chain(of_users).flatten().chain(&self.of_all);
         let left: BTreeSet<ProcessId> = marks.map(|mark| mark.by).chain([own]).collect();
         self.numbers.retain(|by, _| left.contains(by));
         self.seen = self.numbers.iter().map(|(by, number)| (*by, *number)).collect();
@@ -268,6 +313,9 @@ mod tests {
             (project("mine"), "robot$ci", "", false),
             (Whose::Credential(SECRET), "dev", "mine/a", true),
             (Whose::Credential([2; 32]), "dev", "mine/a", false),
+            (Whose::Subject("dev".into()), "dev", "mine/a", true),
+            (Whose::Subject("dev".into()), "dev", "", true),
+            (Whose::Subject("dev".into()), "Dev", "mine/a", false),
         ];
         for (whose, subject, name, want) in table {
             let mut ends = process(1);
@@ -303,14 +351,59 @@ mod tests {
         let (mut one, mut two) = (process(1), process(2));
         let of_all = one.add(Whose::All, NOW);
         let asked = one.seen();
-        let of_one = [Whose::Credential(SECRET), project("mine")].map(|whose| one.add(whose, NOW));
+        let of_some = [Whose::Credential(SECRET), project("mine"), Whose::Subject("ci".into())];
+        let of_one = of_some.map(|whose| one.add(whose, NOW));
         for end in of_one {
             two.learn(end);
         }
         two.learn(of_all);
         assert!(two.has_ended(&asked, &SECRET, "dev", &access("")), "the credential's");
         assert!(two.has_ended(&asked, &[2; 32], "dev", &access("mine/a")), "the project's");
+        assert!(two.has_ended(&asked, &[2; 32], "ci", &access("")), "the user's");
         assert!(!two.has_ended(&asked, &[2; 32], "dev", &access("")));
+    }
+
+    #[test]
+    fn of_what_was_known_only_what_concerns_a_grant_is_passed_on() {
+        let mut ends = process(1);
+        let whose = [
+            Whose::All,
+            project("mine"),
+            project("other"),
+            Whose::Credential(SECRET),
+            Whose::Subject("dev".into()),
+        ];
+        for (by, whose) in (2..).map(ProcessId).zip(whose) {
+            ends.learn(End { by, number: 9, at: NOW, whose });
+        }
+        let seen = ends.seen();
+        let concerning = ends.concerning(&seen, &SECRET, "dev", &access("mine/a"));
+        assert_eq!(concerning.iter().collect::<Vec<_>>(), [2, 3, 5, 6].map(|by| (ProcessId(by), 9)));
+        let ended = |ends: &Ends| ends.has_ended(&concerning, &SECRET, "dev", &access("mine/a"));
+        assert!(!ended(&ends));
+        // What that process ends next ends it, of which nothing was said as well.
+        ends.learn(End { by: ProcessId(4), number: 10, at: NOW, whose: project("mine") });
+        assert!(ended(&ends));
+    }
+
+    #[test]
+    fn a2_what_another_process_says_of_answers_is_told_once_and_ends_no_grant() {
+        let (mut one, mut two) = (process(1), process(2));
+        let asked = two.seen();
+        let of = |replays| Whose::Answers { replays };
+        let [first, second, third] = [false, false, true].map(|replays| one.add(of(replays), NOW));
+        assert!(two.learn(second.clone()));
+        for known in [first, second.clone()] {
+            assert!(!two.learn(known));
+        }
+        assert!(two.learn(third), "replays too");
+        assert!(!one.learn(second), "its own word");
+        assert!(!two.has_ended(&asked, &SECRET, "dev", &access("mine/a")));
+        assert_eq!(two.seen(), asked, "no grant carries it");
+        let end = one.add(Whose::All, NOW);
+        assert_eq!(end.number, 4, "no number twice");
+        assert!(!two.learn(end));
+        assert!(two.has_ended(&asked, &SECRET, "dev", &access("mine/a")));
     }
 
     #[test]

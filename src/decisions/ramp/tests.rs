@@ -103,3 +103,31 @@ fn a_minute_forgets_what_is_older_and_what_a_clock_left_in_the_future() {
     minute.count(UnixTime(-5), failed);
     assert_eq!(minute.sum(UnixTime(-5)), failed);
 }
+
+#[test]
+fn failures_of_one_network_are_bounded_unless_it_sends_most() {
+    let (nothing, better) = (Proof::Nothing, Proof::Better);
+    let table = [
+        ((10, 2), 1_000, nothing, true),
+        ((10, 3), 1_000, nothing, false),
+        ((10, 3), 1_000, better, false),
+        ((500, 3), 1_000, better, false),
+        ((501, 3), 1_000, better, true),
+        ((1_000, 3), 1_000, nothing, false),
+    ];
+    for ((sends, failures), all, proof, want) in table {
+        let (of_network, all) = (Tally { sends, failures }, Tally { sends: all, failures });
+        assert_eq!(counts(of_network, all, proof), want, "{of_network:?} {all:?} {proof:?}");
+    }
+}
+
+#[test]
+fn a_network_is_forgotten_after_a_minute() {
+    let mut networks = Networks::default();
+    let network = IpAddr::from([10, 0, 0, 1]);
+    let one = Tally { sends: 1, failures: 1 };
+    let mut count = |network, at| networks.count(network, one, UnixTime(at)).failures;
+    assert_eq!([count(network, 100), count(network, 159), count(network, 160)], [1, 2, 1]);
+    assert_eq!(count(IpAddr::from([10, 0, 0, 2]), 160), 1, "another one's");
+    assert_eq!(count(network, 99), 1, "a clock that was set back");
+}

@@ -1,4 +1,5 @@
-//! The record of what a process ended: a write or a refusal that ends grants on all replicas, and after a restart.
+//! The record of what a process ended: a write or a refusal that ends grants, and answers to token requests, on all
+//! replicas, and grants after a restart too.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -27,17 +28,32 @@ struct Written {
     project: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credential: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
 }
 
 pub fn write(end: &End) -> Vec<u8> {
-    let (of, project, credential) = match &end.whose {
-        Whose::All => ("all", None, None),
-        Whose::Project(name) => ("project", Some(name.to_string()), None),
-        Whose::Credential(secret) => ("credential", None, Some(STANDARD.encode(secret))),
+    let (mut project, mut credential, mut subject) = (None, None, None);
+    let of = match &end.whose {
+        Whose::All => "all",
+        Whose::Project(name) => {
+            project = Some(name.to_string());
+            "project"
+        }
+        Whose::Credential(secret) => {
+            credential = Some(STANDARD.encode(secret));
+            "credential"
+        }
+        Whose::Subject(name) => {
+            subject = Some(name.to_string());
+            "subject"
+        }
+        Whose::Answers { replays: false } => "answers",
+        Whose::Answers { replays: true } => "replays",
     };
     let End { by, number, at, .. } = end;
     let (by, of) = (by.to_string(), of.to_owned());
-    let written = Written { v: VERSION, by, number: *number, at: at.0, of, project, credential };
+    let written = Written { v: VERSION, by, number: *number, at: at.0, of, project, credential, subject };
     // Texts and numbers alone: this can't fail.
     serde_json::to_vec(&written).unwrap_or_default()
 }
@@ -52,6 +68,9 @@ fn parse(text: &[u8]) -> Option<End> {
         "all" => Whose::All,
         "project" => Whose::Project(written.project?.into()),
         "credential" => Whose::Credential(STANDARD.decode(written.credential?).ok()?.try_into().ok()?),
+        "subject" => Whose::Subject(written.subject?.into()),
+        "answers" => Whose::Answers { replays: false },
+        "replays" => Whose::Answers { replays: true },
         _ => return None,
     };
     let by = ProcessId::parse(&written.by)?;
@@ -74,7 +93,10 @@ mod tests {
 
     #[test]
     fn an_end_is_read_as_it_was_written_and_unknown_ones_are_refused() {
-        for whose in [Whose::All, Whose::Project("mine".into()), Whose::Credential([3; 32])] {
+        let of_users = [Whose::Credential([3; 32]), Whose::Subject("dev".into())];
+        let of_grants = of_users.into_iter().chain([Whose::All, Whose::Project("mine".into())]);
+        let of_answers = [false, true].map(|replays| Whose::Answers { replays });
+        for whose in of_grants.chain(of_answers) {
             assert_eq!(read(&write(&end(9, whose.clone()))), Ok(end(9, whose)));
         }
         let mut other: serde_json::Value = serde_json::from_slice(&write(&end(9, Whose::All))).expect("JSON");

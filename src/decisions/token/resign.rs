@@ -16,6 +16,9 @@ use crate::{
     words::{clock::UnixTime, kid::Kid},
 };
 
+/// The claim that holds the proof of a token of grace.
+const GRACE: &str = "tidegate_grace";
+
 /// What of the payload may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change<'a> {
@@ -96,7 +99,7 @@ pub fn resign<'k>(verified: &str, held: &'k Key, change: &Change<'_>) -> Result<
 
 /// What Harbor granted before once more, to end at `expires`: the same claims otherwise, `iat` too (A15, V9). Not for a
 /// token that a client sent: only what Harbor itself issued may get another end. `proof` shows to other processes that it
-/// is a token of grace; core passes over claims that it doesn't know.
+/// is a token of grace, in the place of one for another end; core passes over claims that it doesn't know.
 pub fn grant_again<'k>(
     issued: &str,
     held: &'k Key,
@@ -109,9 +112,10 @@ pub fn grant_again<'k>(
     for (_, value) in members.0.iter_mut().filter(|(name, _)| name == "exp") {
         *value = RawValue::from_string(expires.0.to_string()).map_err(|_| ResignFault::Malformed)?;
     }
+    members.0.retain(|(name, _)| name != GRACE);
     if let Some(proof) = proof {
         let value = serde_json::value::to_raw_value(proof).map_err(|_| ResignFault::Malformed)?;
-        members.0.push(("tidegate_grace".to_owned(), value));
+        members.0.push((GRACE.to_owned(), value));
     }
     let payload = serde_json::to_vec(&members).map_err(|_| ResignFault::Malformed)?;
     Ok(unsigned(held, None, &URL_SAFE_NO_PAD.encode(payload)))

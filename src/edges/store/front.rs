@@ -33,6 +33,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A store is asked so often whether it is there and has changed: what another replica wrote is seen within a
 /// second.
 const BEAT: Duration = Duration::from_millis(400);
+/// Writers that come in between, one after the other, before a change goes back to the queue.
+const TRIES: usize = 8;
 /// Changes written in one call, and records read in one.
 const AT_ONCE: usize = 256;
 /// Records that don't open and are named; the others are counted.

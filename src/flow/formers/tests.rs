@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::*;
-use crate::decisions::former;
+use crate::{decisions::former, flow::token_service::Asked};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const NOW: UnixTime = UnixTime(1_000);
@@ -11,6 +11,13 @@ const NOW: UnixTime = UnixTime(1_000);
 fn basic(name: &str, secret: &str) -> HeaderValue {
     let text = format!("Basic {}", STANDARD.encode(format!("{name}:{secret}")));
     HeaderValue::try_from(text).expect("a header")
+}
+
+/// Where whoever is known is served.
+const BASE: &str = "/api/v2.0/users/current";
+
+fn header(secret: &str) -> http::HeaderMap {
+    http::HeaderMap::from_iter([(http::header::AUTHORIZATION, basic("robot$ci", secret))])
 }
 
 fn key() -> hmac::Key {
@@ -76,6 +83,30 @@ async fn a29_guesses_are_limited_with_all_wrong_credentials_and_cost_nothing_the
     assert_eq!(guess("former", 2).await, Ok(true), "from elsewhere");
     assert_eq!(guess("former", 1).await, Ok(true), "what was found right goes freely");
     assert_eq!(guess("present", 1).await, Ok(false), "as the present one does");
+}
+
+#[tokio::test]
+async fn a7_a_secret_that_harbor_accepted_before_is_limited_with_no_other_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (formers, wrong) = (formers(folder.path()), wrong());
+    let try_one = async |secret: &str| {
+        let came = basic("robot$ci", secret);
+        formers.take((&came, HERE), &wrong, NOW).await.map(|taken| taken.is_some())
+    };
+    // Of before it was changed, and one that isn't in the file yet.
+    for secret in ["former", "newer"] {
+        let (answer, up) = (http::Response::new(()), header(secret));
+        wrong.note((&answer, Duration::ZERO), (&http::Method::GET, &up), Asked::of(None, BASE), HERE);
+        assert!(wrong.has_accepted(&basic("robot$ci", secret)), "{secret}");
+    }
+    assert_eq!(try_one("newer").await, Ok(false));
+    assert!(!wrong.is_over_limit(HERE));
+    for n in 0..3 {
+        assert_eq!(try_one(&n.to_string()).await, Ok(false));
+    }
+    assert_eq!(try_one("guess").await, Err(Reason::WrongCredentials), "its address is over its limit");
+    assert_eq!(try_one("newer").await, Ok(false), "it goes up as it came");
+    assert_eq!(try_one("former").await, Ok(true), "Harbor accepted it, before it was changed");
 }
 
 #[tokio::test]

@@ -73,6 +73,27 @@ fn a_write_to_a_project_ends_what_was_granted_there_and_log_ins_of_its_robots() 
     assert_eq!(all(), [false, false, true, true], "an answer that was asked for before the write");
 }
 
+/// Clocks of replicas differ: what another one accepted by a clock that is ahead looks younger than the order.
+#[test]
+fn a20_what_a_user_was_granted_ends_with_its_revocation_whatever_clock_it_was_granted_by() {
+    let graces = graces();
+    let ahead = UnixTime(NOW.0 + 3_600);
+    graces.accepted([1; 32], &BASIC, ("a.b.c", "dev", &[]), (ahead, WINDOW), graces.seen());
+    graces.gave([7; 32], graces.find(&[1; 32]).expect("a record"));
+    graces.forget_subject("ci", NOW);
+    assert_eq!(suspended(&graces, 1), Some(false), "another user's");
+    let asked_before = graces.seen();
+    graces.forget_subject("dev", NOW);
+    assert_eq!(suspended(&graces, 1), None);
+    assert!(graces.known(&BASIC).is_some_and(|record| record.suspended));
+    assert!(graces.given(&[7; 32]).is_some_and(|granted| granted.is_over()), "tokens in somebody's hands");
+    graces.accepted([1; 32], &BASIC, ("a.b.c", "dev", &[]), (ahead, WINDOW), asked_before);
+    assert_eq!(suspended(&graces, 1), None, "an answer that was asked for before the order");
+    accept(&graces, 1, WINDOW);
+    assert_eq!(suspended(&graces, 1), Some(false), "accepted since");
+    assert!(graces.known(&BASIC).is_some_and(|record| !record.suspended));
+}
+
 #[test]
 fn a_write_ends_them_and_nothing_is_kept_where_grace_is_off() {
     let graces = graces();
@@ -258,4 +279,20 @@ mod with_a_store {
         assert_eq!(kept, usize::try_from(graces.records.entry_count()).expect("few"));
         assert!(kept <= 100, "{kept}");
     }
+}
+
+#[test]
+fn a_proof_is_read_as_it_was_written_and_none_speaks_of_very_many() {
+    let seen = |n: usize| (0..n).map(|n| (ProcessId(u64::MAX - n as u64), 7)).collect();
+    let proof = |n| Proof { secret: [9; 32], seen: seen(n) };
+    for n in [0, 1, PROCESSES] {
+        let written = proof(n).write().expect("a proof");
+        assert_eq!(written.len(), 32 + 16 * n);
+        let read = Proof::read(&written).expect("a proof");
+        assert_eq!((read.secret, read.seen), ([9; 32], seen(n)));
+        for cut in [31, written.len() - 1] {
+            assert!(n == 0 || Proof::read(&written[..cut]).is_none());
+        }
+    }
+    assert!(proof(PROCESSES + 1).write().is_none());
 }

@@ -12,6 +12,11 @@ fn tokens(deployment: &str) -> OwnTokens {
     OwnTokens::new(deployment).expect("randomness")
 }
 
+/// A key of so many days after `NOW`'s.
+fn of_day(after: i64, byte: u8) -> (Day, Zeroizing<[u8; 32]>) {
+    (Day(Day::of(NOW).0 + after), Zeroizing::new([byte; 32]))
+}
+
 fn access() -> Vec<Access> {
     vec![Access { kind: "repository".into(), name: "p/r".into(), actions: vec!["pull".into()] }]
 }
@@ -55,16 +60,16 @@ fn a11_processes_that_share_a_key_open_each_others_and_what_they_sealed_before()
     let (one, two) = (tokens("one"), tokens("one"));
     let before = sealed(&one);
     for process in [&one, &two] {
-        process.share(&[7; 32]);
+        process.share(&[of_day(0, 7)]);
     }
     assert!(open(&two, &sealed(&one), NOW).is_some());
     assert!(open(&one, &before, NOW).is_some(), "from before it was shared");
     assert!(open(&two, &before, NOW).is_none());
     let other = tokens("two");
-    other.share(&[7; 32]);
+    other.share(&[of_day(0, 7)]);
     assert!(open(&other, &sealed(&one), NOW).is_none(), "another deployment with the same key");
     let back = tokens("one");
-    back.share(&[7; 32]);
+    back.share(&[of_day(0, 7)]);
     assert!(open(&back, &sealed(&one), NOW).is_some(), "after a restart");
 }
 
@@ -113,4 +118,35 @@ fn its_answer_has_the_shape_of_harbors() {
         "token": "tidegate1_x", "access_token": "", "expires_in": 240, "issued_at": "1970-01-12T13:46:40Z"
     });
     assert_eq!(answer, expected);
+}
+
+#[test]
+fn a11_tokens_of_a_day_are_sealed_by_its_own_key_and_open_beside_the_next_days() {
+    let (one, two, late) = (tokens("one"), tokens("one"), tokens("one"));
+    one.share(&[of_day(0, 7), of_day(1, 8)]);
+    two.share(&[of_day(-1, 6), of_day(0, 7)]);
+    late.share(&[of_day(1, 8), of_day(2, 9)]);
+    let token = sealed(&one);
+    assert!(open(&two, &token, NOW).is_some());
+    assert!(open(&late, &token, NOW).is_none(), "its key is gone");
+    let tomorrow = NOW.plus(Duration::from_hours(24));
+    let next = one.seal(None, Vec::new(), tomorrow).expect("a token");
+    assert!(open(&late, &next, tomorrow).is_some_and(|own| own.is_ok()));
+    assert!(open(&two, &next, tomorrow).is_none(), "another key");
+    let without = two.seal(None, Vec::new(), tomorrow).expect("a token");
+    assert!(open(&one, &without, tomorrow).is_some(), "the last one that is known");
+}
+
+#[test]
+fn a29_a_token_of_ours_can_be_given_an_earlier_end_and_no_later_one() {
+    let tokens = tokens("one");
+    let token = sealed(&tokens);
+    let after = |seconds| NOW.plus(Duration::from_secs(seconds));
+    let shorter = tokens.shortened(&token, after(60), NOW).expect("a shorter one");
+    let own = open(&tokens, &shorter, NOW).expect("ours").expect("in its time");
+    assert_eq!((own.expires, own.access), (after(60), access()));
+    assert!(own.credential.is_some_and(|(value, name)| value == BASIC && name == "robot$ci"));
+    assert!(open(&tokens, &shorter, after(60)).expect("ours").is_err());
+    assert_eq!(tokens.shortened(&token, after(300), NOW), None);
+    assert_eq!(tokens.shortened("a.b.c", after(1), NOW), None);
 }

@@ -7,7 +7,7 @@ use super::{Passage, Round, dispatch::Sent};
 use crate::{
     decisions::{
         plan::{Fleet as _, Standing},
-        ramp::Side,
+        ramp::{Proof, Side},
     },
     edges::{
         fleet::{Endpoint, Group},
@@ -33,6 +33,8 @@ pub(super) struct Ramped {
     leaves: bool,
     /// It was counted as one that the next side should have served.
     told: bool,
+    /// Times that the next side has failed it, while nobody else has shown to do better.
+    failed: u32,
     /// The browser's session that it began with, of a log-in.
     session: Option<Box<Name>>,
 }
@@ -44,7 +46,12 @@ impl Passage<'_> {
         let shared = &self.worker.shared;
         let is_for = |project: &str| self.is_for(project);
         let asked = ramps::asked(self.story.client, &self.outgoing.headers, &is_for);
-        let mut way = shared.ramps.way(ramp, &shared.deployment, &asked, now);
+        let mut way = if self.policy.enforce {
+            shared.ramps.way(ramp, &shared.deployment, &asked, now)
+        } else {
+            // Nothing is sent a second time there, and no token is signed for the other side (A27).
+            Way { side: Side::Current, may_be_next: false }
+        };
         if self.ramped.leaves {
             way.side = Side::Current;
         } else if let Some(side) = self.began_on() {
@@ -84,37 +91,50 @@ impl Passage<'_> {
             && !next().any(takes)
             && !std::mem::replace(&mut self.ramped.told, true)
         {
-            self.worker.shared.ramps.count(ramp, Side::Next, true, now);
+            self.worker.shared.ramps.unreached(ramp, Side::Next, now);
         }
     }
 
     /// Counts a connection that could not be had. One that others have is no failure.
     pub(super) fn count_unreached(&self, endpoint: &Endpoint, fault: &ConnectFault) {
-        if !matches!(fault, ConnectFault::Full) {
-            self.count(endpoint, true);
+        let ramp = self.policy.ramp.as_deref().filter(|_| !self.portal);
+        if let (false, Some(ramp)) = (matches!(fault, ConnectFault::Full), ramp) {
+            let shared = &self.worker.shared;
+            shared.ramps.unreached(ramp, endpoint.side, shared.clock.now());
         }
     }
 
-    /// Counts a send and whether it failed: no head of an answer, or 5xx.
-    pub(super) fn count_sent(&self, endpoint: &Endpoint, head: &Result<Answered, SendFault>) {
+    /// Counts a send. Whether it failed (no head of an answer, or 5xx) counts once it is known whether another endpoint
+    /// does better: some requests fail everywhere, and anybody may send them.
+    pub(super) fn count_sent(&mut self, endpoint: &Endpoint, head: &Result<Answered, SendFault>) {
+        let Some(ramp) = self.policy.ramp.as_deref().filter(|_| !self.portal) else { return };
         let failed = match head {
             Ok(answered) => answered.response.status().is_server_error(),
             Err(SendFault::ClientGone | SendFault::NotSent(ConnectFault::Full)) => return,
             Err(_) => true,
         };
-        self.count(endpoint, failed);
+        let shared = &self.worker.shared;
+        shared.ramps.sent(ramp, endpoint.side, self.story.client, shared.clock.now());
+        match (failed, endpoint.side) {
+            (true, Side::Next) => self.ramped.failed += 1,
+            (true, Side::Current) => self.ramped.failed = 0,
+            (false, _) => self.settle_failures(Proof::Better),
+        }
     }
 
-    fn count(&self, endpoint: &Endpoint, failed: bool) {
-        if let Some(ramp) = self.policy.ramp.as_deref().filter(|_| !self.portal) {
-            let shared = &self.worker.shared;
-            shared.ramps.count(ramp, endpoint.side, failed, shared.clock.now());
+    /// What has failed counts.
+    pub(super) fn settle_failures(&mut self, proof: Proof) {
+        let failed = std::mem::take(&mut self.ramped.failed);
+        let Some(ramp) = self.policy.ramp.as_deref().filter(|_| failed > 0) else { return };
+        let shared = &self.worker.shared;
+        for _ in 0..failed {
+            shared.ramps.failed(ramp, Side::Next, (self.story.client, proof), shared.clock.now());
         }
     }
 
     /// Counts an answer that turned out to be a failure of the endpoint's: it refuses a token that must be good.
     pub(super) fn count_refusal(&self, endpoint: &Endpoint) {
-        self.worker.shared.failed_after_all(self.policy, endpoint);
+        self.worker.shared.failed_after_all(self.policy, endpoint, (self.story.client, Proof::Better));
     }
 
     /// Whether the next side has failed it with an answer, and the current one may still serve it (A22).

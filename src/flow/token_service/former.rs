@@ -20,7 +20,10 @@ pub(super) async fn bounded(worker: &Rc<Worker>, policy: &Policy, former: &Taken
     let Some(mut token) = inspect::token_of(&flown.body) else { return given };
     let shared = &worker.shared;
     let now = shared.clock.now();
-    if let Some((shorter, claims)) = shortened(worker, &token, former.until).await {
+    if let Some(shorter) = shared.own.shortened(&token, former.until, now) {
+        given.body = answer(&shorter, now, former.until).into();
+        token = shorter;
+    } else if let Some((shorter, claims)) = shortened(worker, &token, former.until).await {
         if policy.replay {
             let digest = shared.known.digest(&shorter);
             let life = (now, former.until);
@@ -41,16 +44,24 @@ async fn shortened(worker: &Rc<Worker>, token: &str, until: UnixTime) -> Option<
     if UnixTime(claims.exp) <= until {
         return None;
     }
-    let ring = worker.shared.keys.ring();
+    let shared = &worker.shared;
+    let ring = shared.keys.ring();
+    // One of grace stays one, with its new end (A15).
+    let granted = shared.graces.given(&shared.known.digest(token));
+    let proof = granted.as_ref().and_then(|granted| shared.graces.proof(granted, until));
     let job = Job {
         token: token.into(),
         key: ring.signer(kid.as_str())?.clone(),
         name: None,
         audience: None,
         not_before_back: Duration::ZERO,
-        again: Some(Again { until, proof: None }),
+        again: Some(Again { until, proof }),
     };
-    Some((worker.shared.signer.sign(job).await.ok()?, claims))
+    let shorter = shared.signer.sign(job).await.ok()?;
+    if let Some(granted) = granted {
+        shared.graces.gave(shared.known.digest(&shorter), granted);
+    }
+    Some((shorter, claims))
 }
 
 /// Of the same shape as Harbor's own (T1).

@@ -77,6 +77,10 @@ fn forget(worker: &Worker, method: &Method, path: &str) {
     if ended >= Ended::Credentials {
         shared.replays.forget_all();
     }
+    if ended >= Ended::Answers {
+        // After what it ended of grace: it is to be known by then.
+        shared.graces.tell_of_answers(ended >= Ended::Credentials, shared.clock.now());
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{
     super::backend::{Kept, Page, StoreFault},
-    AT_ONCE, Asked, ENDS, Loaded, NAMED, Store, in_time, later,
+    AT_ONCE, Asked, ENDS, Loaded, NAMED, Store, TRIES, in_time, later,
     queue::Change,
 };
 use crate::{
@@ -57,6 +57,8 @@ impl Store {
         // In their order: what is beside a place comes after what is in it, and is the later word mostly.
         let mut found: BTreeMap<Place, Vec<Record>> = BTreeMap::new();
         for (at, kept) in read {
+            let again = self.again_if_doubted(&at, kept).await;
+            let Some(kept) = again.inspect_err(|fault| self.note(Asked::Read, Err(fault)))? else { continue };
             if let Some(Opened { plain, by_first }) = self.take_in(&at, &kept) {
                 let owner = at.owner().unwrap_or_else(|| at.clone());
                 let record = Record { at, plain, by_first, expires: kept.expires };
@@ -137,6 +139,7 @@ impl Store {
     /// Else as [`Self::load`].
     pub async fn news(&self, kind: Kind, mut take: impl FnMut(Loaded) + Send) -> Result<(), StoreFault> {
         let (mut there, is_shared) = (HashSet::new(), self.is_shared());
+        let mut doubted = Vec::new();
         let read = self.read_pages(kind, |page| {
             for key in page.junk {
                 self.shut(&Place::new(kind, key), &StoreFault::Foreign.to_string());
@@ -147,12 +150,21 @@ impl Store {
                     there.insert(at.clone());
                 }
                 let known = self.state().generations.get(&at).copied();
-                if known != Some(kept.generation) || self.is_over(&kept) {
+                if known.is_some_and(|known| kept.generation < known) {
+                    doubted.push((at, kept));
+                } else if known != Some(kept.generation) || self.is_over(&kept) {
                     self.news_at(at, &kept).into_iter().for_each(&mut take);
                 }
             }
         });
-        let read = read.await;
+        let mut read = read.await;
+        for (at, kept) in doubted {
+            match self.again_if_doubted(&at, kept).await {
+                Ok(Some(kept)) => self.news_at(at, &kept).into_iter().for_each(&mut take),
+                Ok(None) => {}
+                Err(fault) => read = Err(fault),
+            }
+        }
         self.note(Asked::Read, read.as_ref().copied());
         self.tell_more();
         if is_shared && read.is_ok() {
@@ -160,6 +172,24 @@ impl Store {
             self.state().generations.retain(|place, _| place.kind != kind || there.contains(place));
         }
         read
+    }
+
+    /// A record of an earlier generation than is known was put back; or a later one was written here while it was read,
+    /// and is there by now.
+    pub(super) async fn again_if_doubted(&self, at: &Place, kept: Kept) -> Result<Option<Kept>, StoreFault> {
+        let known = || self.state().generations.get(at).copied().unwrap_or_default();
+        let (mut before, mut there) = (0, kept);
+        for _ in 0..TRIES {
+            let now = known();
+            // What was asked for when a later one was known already is what is there.
+            if there.generation >= now || there.generation < before {
+                break;
+            }
+            before = now;
+            let Some(again) = in_time(self.backend.get(at)).await? else { return Ok(None) };
+            there = again;
+        }
+        Ok(Some(there))
     }
 
     /// What is beside a place that isn't shut any more has had its day: what is read so is of use for a while alone.

@@ -7,14 +7,12 @@ use zeroize::Zeroizing;
 
 use super::{
     super::backend::{Kept, StoreFault, Write, Written},
-    AT_ONCE, Asked, ENDS, Store, in_time, later,
+    AT_ONCE, Asked, ENDS, Store, TRIES, in_time, later,
     queue::Change,
     reading::Shut,
 };
 use crate::decisions::record::{Kind, Place, seal::Opened};
 
-/// Writers that come in between, one after the other, before a change goes back to the queue.
-const TRIES: usize = 8;
 /// Why a change can't be kept at all.
 const TAKEN: &str = "its place, and the one beside it, have records that don't open";
 /// Places whose last generation is remembered after they were emptied here.
@@ -62,7 +60,9 @@ impl Store {
     async fn try_first(&self, place: &Place, plain: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreFault> {
         let change = Change::Keep { plain: plain.to_vec().into(), expires: None };
         for _ in 0..TRIES {
-            if let Some(kept) = in_time(self.backend.get(place)).await? {
+            if let Some(kept) = in_time(self.backend.get(place)).await?
+                && let Some(kept) = self.again_if_doubted(place, kept).await?
+            {
                 let Ok(Opened { plain, by_first }) = self.open(place, &kept) else { return Ok(None) };
                 if !by_first {
                     let change = Change::Keep { plain: plain.clone(), expires: kept.expires };
@@ -172,6 +172,10 @@ impl Store {
                     return Ok(());
                 }
                 present => present?,
+            };
+            let present = match present {
+                Some(kept) => self.again_if_doubted(&home, kept).await?,
+                None => None,
             };
             if let Some(kept) = &present {
                 if matches!(change, Change::Forget { judged: Some(judged) } if judged != kept.generation) {
