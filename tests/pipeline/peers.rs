@@ -14,10 +14,15 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, Barrier, Mutex},
+    process::Command,
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
+use tidegate::rehearsal::harbor::{CoreKey, KeyForm};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SECRET: &str = "a-secret-that-all-peers-of-this-test-have";
@@ -515,6 +520,63 @@ fn a_flood_of_unknown_names_asks_peers_now_and_then_alone() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     // One for the flood; the two of the start may have been on their way.
     assert!(impostor.asked() <= before + 3, "{} questions", impostor.asked() - before);
+}
+
+/// Places to wait for a key are shared by address (A25): whoever makes up names takes none from another's clients.
+#[test]
+fn a25_a_flood_of_unknown_names_from_one_address_keeps_no_other_client_from_a_new_key() {
+    const FLOOD: usize = 300;
+    let scene = Scene::new();
+    let (secret, door) = (scene.by_secret(), ports::free());
+    let asks = format!("urls = [\"http://{}\"]", scene.doors[1]);
+    let publisher = scene.setup(1, &[&secret]).start();
+    let gate = beside(&scene.cores[0], "harbor", &[&asks, &secret, SELDOM])
+        .rest(&format!("[[listener]]\naddress = \"{door}\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n"))
+        .start();
+    let token = token(scene.cores[1].address, DEV, SCOPE);
+    let (head, rest) = token.split_once('.').expect("a token");
+    let from = |address: &str, token: &str| {
+        pull(MANIFEST).bearer(token).header("X-Forwarded-For", address).at(door).status
+    };
+    let strange = |number: usize| {
+        let named = decoded(head).to_string().replace(&kid(1), &format!("AAAA:{number}"));
+        format!("{}.{rest}", encoded(&named))
+    };
+    let (number, goes_on) = (AtomicUsize::new(0), AtomicBool::new(true));
+    thread::scope(|scope| {
+        let floods = || {
+            while goes_on.load(Relaxed) {
+                let began = Instant::now();
+                let status = from("192.0.2.66", &strange(number.fetch_add(1, Relaxed)));
+                assert_eq!(status, 401);
+                if began.elapsed() < Duration::from_millis(100) {
+                    // It found no place: the machine is left to those who have one.
+                    thread::sleep(Duration::from_millis(500));
+                }
+            }
+        };
+        (0..FLOOD).for_each(|_| drop(scope.spawn(floods)));
+        let _ends = Ends(&goes_on);
+        waiting::holds("the flood is there", PATIENCE, || number.load(Relaxed) > FLOOD);
+        for turn in 1..=3 {
+            let key = CoreKey::generate(2048).expect("a key");
+            key.rename_into(&scene.cores[1].key_file, KeyForm::Pkcs1).expect("the key file is replaced");
+            let token = crate::stage::token(publisher.address, DEV, SCOPE);
+            let direct = pull(MANIFEST).bearer(&token).at(scene.cores[0].address);
+            assert_eq!(direct.status, 401, "the other core itself refuses it");
+            let status = from(&format!("198.51.100.{turn}"), &token);
+            assert_eq!(status, 200, "turn {turn}\n{}", gate.tail());
+        }
+    });
+}
+
+/// Ends what others do until then, also where a test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
 }
 
 fn decoded(part: &str) -> Value {
