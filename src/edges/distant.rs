@@ -38,7 +38,7 @@ const SELDOM: Duration = Duration::from_hours(1);
 /// All that may tell of keys from afar.
 pub struct Distant {
     peers: Option<Peers>,
-    urls: Urls,
+    urls: Arc<Urls>,
     wanted: Mutex<Option<Kid>>,
     wake: Notify,
     asked: AtomicU64,
@@ -48,7 +48,7 @@ pub struct Distant {
 impl Distant {
     /// Nothing is asked yet: see [`Distant::run`].
     pub fn new(peers: Option<Peers>, urls: Vec<Url>, shelf: Arc<KeyShelf>, clock: Clock) -> Self {
-        let urls = Urls::new(urls, shelf, clock);
+        let urls = Arc::new(Urls::new(urls, shelf, clock));
         let (wanted, wake, asked, answered) = Default::default();
         Self { peers, urls, wanted, wake, asked, answered }
     }

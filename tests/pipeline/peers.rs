@@ -644,7 +644,8 @@ fn a_jwks_url_is_a_source_of_keys() {
     };
     let moved = format!("302 Found\r\nLocation: http://{}/", scene.doors[1]);
     let huge = vec![b' '; 10 << 20];
-    let told: [(&str, &[u8], &str); 7] = [
+    let many = many_keys();
+    let told: [(&str, &[u8], &str); 8] = [
         ("200 OK", &huge, "longer than 1 MiB"),
         ("500 Internal Server Error", b"", "it answered 500"),
         (&moved, b"", "it answered 302"),
@@ -652,6 +653,7 @@ fn a_jwks_url_is_a_source_of_keys() {
         ("200 OK", br#"{"keys":[]}"#, "no key for signatures"),
         ("200 OK", symmetric, "no key for signatures"),
         ("200 OK", twice.as_bytes(), "a key lacks a number"),
+        ("200 OK", many.as_bytes(), "more than 256 keys"),
     ];
     for (number, (head, body, cause)) in told.into_iter().enumerate() {
         server.says(head, body);
@@ -664,4 +666,59 @@ fn a_jwks_url_is_a_source_of_keys() {
         assert_eq!(pulled(&gate, &token).status, 200, "{cause}: what it gave before stays");
     }
     assert!(screen(&gate, &file).contains("ALARMS"));
+}
+
+/// A set of more keys than one may have; no key of it is anybody's.
+fn many_keys() -> String {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let key = |number: u16| {
+        let modulus = [&[0xc0][..], &[0xaa; 252], &number.to_be_bytes(), &[1]].concat();
+        let n = URL_SAFE_NO_PAD.encode(modulus);
+        serde_json::json!({"kty": "RSA", "kid": format!("key-{number}"), "n": n, "e": "AQAB"})
+    };
+    serde_json::json!({"keys": (0..257).map(key).collect::<Vec<_>>()}).to_string()
+}
+
+/// What an operator lists of a URL counts from the reload on, whatever a question that began before it brings.
+#[test]
+fn a9_an_answer_to_a_question_from_before_a_reload_brings_no_key_of_a_url_back() {
+    for (what, after) in [("retired", Some(", state = \"retired\"")), ("removed", None)] {
+        let scene = Scene::new();
+        let publisher = scene.setup(1, &["insecure = true"]).start();
+        let set = Ask::get(PAGE).at(scene.doors[1]).text();
+        drop(publisher);
+        let server = Impostor::start();
+        server.says("200 OK\r\nCache-Control: max-age=300", set.as_bytes());
+        let url = format!("http://{}/keys.json", server.address);
+        let setup = |listed: Option<&str>| {
+            let setup = beside(&scene.cores[0], "", &[]).keys("overlap = \"off\"");
+            listed.into_iter().fold(setup, |setup, more| setup.source(&format!("{{ jwks = \"{url}\"{more} }}")))
+        };
+        let gate = setup(Some("")).start();
+        let of = |state: &str| {
+            let labels = [("kid", &*kid(1)), ("state", state)];
+            gate.metrics().sum("tidegate_key_state", &labels) > 0.5
+        };
+        waiting::holds("the key is there", PATIENCE, || of("signing"));
+        let former = token(scene.cores[1].address, DEV, SCOPE);
+        assert_eq!(pulled(&gate, &former).status, 200, "{what}\n{}", gate.tail());
+        // The next question is answered when the reload is over.
+        let before = server.asked();
+        let answer = Arc::clone(&server.answer);
+        let held_back = answer.lock().expect("no thread of it panics");
+        hold(&scene.cores[1].key_file, 2);
+        let strange = token(scene.cores[1].address, DEV, SCOPE);
+        thread::scope(|scope| {
+            scope.spawn(|| pulled(&gate, &strange));
+            waiting::holds("it is asked", PATIENCE, || server.asked() > before);
+            gate.configure(&setup(after).text());
+            gate.signal("HUP");
+            let reloaded = || gate.output().contains("the configuration was reloaded").then_some(());
+            assert!(waiting::until(PATIENCE, reloaded).is_some(), "{what}\n{}", gate.tail());
+            drop(held_back);
+        });
+        let ended = waiting::until(Duration::from_secs(2), || of("signing").then_some(()));
+        assert!(ended.is_none(), "{what}: it signs again\n{}", gate.tail());
+        assert_eq!(pulled(&gate, &former).status, 401, "{what}\n{}", gate.tail());
+    }
 }
