@@ -5,7 +5,7 @@ use crate::{
     operating::{screen, status, with_token},
     recorder::{Received, receive},
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, story, token},
-    support::{gate::Gate, ports, waiting},
+    support::{gate::Gate, ports, settings, waiting},
     talk::{Answer, Ask, Line},
     tls::{Authority, NAME, terminate},
 };
@@ -316,6 +316,41 @@ fn a10_what_is_shown_is_what_own_files_held_with_a_tag_for_the_next_question() {
     let states: Vec<_> = keys.as_array().expect("keys").iter().map(|key| key["state"].clone()).collect();
     assert_eq!(states, ["signing", "verifying"], "{keys}");
     assert!(keys[1]["signed_until"].is_i64() && keys[1]["until"].is_i64(), "{keys}");
+}
+
+/// What comes back from the store after a restart is told by whose it was before.
+#[test]
+fn a10_what_an_operator_added_is_shown_to_no_peer_after_a_restart_either() {
+    let scene = Scene::new();
+    let store = format!("[store]\nurl = \"file:{}\"\n", scene.stage.path("state/store.redb").display());
+    let (mut gate, secret) =
+        with_token(&scene.stage, &scene.setup(0, &["insecure = true"]).rest(&store));
+    hold(&scene.cores[0].key_file, 1);
+    verifies(&gate, 0);
+    let added = scene.stage.path("added.pem");
+    hold(&added, 2);
+    add(&gate, &added, &secret);
+    verifies(&gate, 2);
+    let shown = || names(&Ask::get(PAGE).at(scene.doors[0]).json());
+    let mut own = vec![kid(0), kid(1)];
+    own.sort();
+    assert_eq!(shown(), own);
+    gate.wait_for("the store has taken all", |metrics| {
+        metrics.sum("tidegate_store_waiting_changes", &[]) == 0.0
+    });
+    gate.kill();
+    gate.begin_again();
+    gate.becomes_ready();
+    (0..3).step_by(2).for_each(|key| verifies(&gate, key));
+    assert_eq!(shown(), own, "{}", gate.tail());
+}
+
+/// `tidegate keys add` of a file.
+fn add(gate: &Gate, file: &Path, secret: &Path) {
+    let mut command = Command::new(settings::tidegate());
+    command.args(["keys", "add"]).arg(file).arg("--admin").arg(format!("http://{}", gate.admin));
+    let output = command.arg("--admin-token-file").arg(secret).output().expect("tidegate runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Both sides by mutual TLS.

@@ -48,6 +48,10 @@ fn records_of_version_1_are_read() {
         SeenKey::read(&opened("v1", &Place::new(Kind::Key, key), "key-verifying.sealed")).expect("a key");
     let life = Life::Verifying { signed_until: UnixTime(1_760_000_000), until: UnixTime(1_760_001_860) };
     assert_eq!(verifying.life, life);
+    assert!(signing.is_own && verifying.is_own, "their source says it");
+    let added =
+        SeenKey::read(&opened("v1", &Place::new(Kind::Key, key), "key-added.sealed")).expect("a key");
+    assert_eq!((added.life, &*added.source, added.is_own), (life, "keys add", false));
     let place = Place::new(Kind::Revocation, key);
     let revocation = Revocation::read(&opened("v1", &place, "revocation.sealed")).expect("a revocation");
     assert_eq!(revocation.key().expect("of a key").expect("a key").kid().to_string(), kid);
@@ -141,6 +145,7 @@ fn write_the_fixtures_of_this_version() {
         source: "/etc/core/private_key.pem".to_owned(),
         life,
         listed_end: None,
+        is_own: true,
     };
     let at = UnixTime(1_760_000_000);
     let of_key = Place::new(Kind::Key, name);
@@ -148,6 +153,8 @@ fn write_the_fixtures_of_this_version() {
     write("key-signing.sealed", &sealed(&of_key, &seen(Life::Signing { seen: at }).write()));
     let life = Life::Verifying { signed_until: at, until: UnixTime(1_760_001_860) };
     write("key-verifying.sealed", &sealed(&of_key, &seen(life).write()));
+    let added = SeenKey { source: "keys add".to_owned(), is_own: false, ..seen(life) };
+    write("key-added.sealed", &sealed(&of_key, &added.write()));
     let seen = [(ProcessId(0xabc), 5), (ProcessId(u64::MAX), 1)].into_iter().collect();
     let grant = Grant::write(TOKEN, &[9; 32], at, &seen);
     write("grant.sealed", &sealed(&Place::new(Kind::Grant, NAME), &grant));
