@@ -1,7 +1,13 @@
 //! A registry of its own, which reads the keys that it trusts at its start, and a token server that has other plans.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tidegate::{decisions::key, rehearsal::harbor::KeyForm};
 
 use crate::{
@@ -246,8 +252,49 @@ fn a_key_is_named_in_the_dialect_of_the_registry() {
     let thumbprint = key::parse(public.as_bytes()).expect("a key")[0].thumbprint().to_string();
     wait_for_held(&gate, &thumbprint);
     let token = token(server.address, DEV, SCOPE);
-    let tags = Ask::get("/v2/priv/image/tags/list").bearer(&token);
-    assert_eq!(tags.at(registry.address).status, 401, "{}", registry.log());
-    let (answer, plan) = asked(&gate, &tags);
+    let tags = |token: &str| Ask::get("/v2/priv/image/tags/list").bearer(token);
+    assert_eq!(tags(&token).at(registry.address).status, 401, "{}", registry.log());
+    let (answer, plan) = asked(&gate, &tags(&token));
     assert_eq!((answer.status, plan.as_str()), (404, "resign"), "{}", gate.tail());
+    let (answer, plan) = asked(&gate, &tags(&named(&token, Some(&thumbprint))));
+    assert_eq!((answer.status, plan.as_str()), (404, "as_came"), "{}", gate.tail());
+}
+
+/// The same claims as another token server would sign them with key 0, which gives the key this name, or none.
+fn named(token: &str, name: Option<&str>) -> String {
+    let mut header = serde_json::json!({"typ": "JWT", "alg": "RS256"});
+    if let Some(name) = name {
+        header["kid"] = name.into();
+    }
+    let claims = token.split('.').nth(1).expect("claims");
+    let message = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(header.to_string()));
+    let text = spare_key(0).text(KeyForm::Pkcs1).expect("a key");
+    let signature = key::parse(text.as_bytes()).expect("a key")[0].sign(message.as_bytes());
+    format!("{message}.{}", signature.expect("a signature"))
+}
+
+/// distribution 2.8 knows the keys of a bundle by their libtrust ids, and token servers name theirs as they like.
+#[test]
+fn a_token_that_names_the_registrys_key_otherwise_is_signed_again_in_its_dialect() {
+    let stage = Stage::new();
+    let server = stage.replica("token-server", |_| {});
+    let registry = Registry::with_bundle_of(&bundle(&stage, 0), &realm(server.address), ports::free());
+    let source = format!("{{ file = \"{}\", alias = \"the-token-servers\" }}", server.key_file.display());
+    let setup = Setup::default().endpoint(&format!("http://{}", registry.address)).source(&source);
+    let gate = setup.upstream("kind = \"registry\"").keys("accept_missing_kid = true").start();
+    wait_for_held(&gate, &kid(0));
+    let public = spare_key(0).text(KeyForm::Public).expect("a key");
+    let thumbprint = key::parse(public.as_bytes()).expect("a key")[0].thumbprint().to_string();
+    let token = token(server.address, DEV, SCOPE);
+    for (name, direct, plan) in [
+        (Some(&*kid(0)), 404, "as_came"),
+        (Some(&*thumbprint), 401, "resign"),
+        (Some("the-token-servers"), 401, "resign"),
+        (None, 401, "resign"),
+    ] {
+        let tags = Ask::get("/v2/priv/image/tags/list").bearer(&named(&token, name));
+        assert_eq!(tags.at(registry.address).status, direct, "{name:?} {}", registry.log());
+        let (answer, planned) = asked(&gate, &tags);
+        assert_eq!((answer.status, planned.as_str()), (404, plan), "{name:?}\n{}", gate.tail());
+    }
 }

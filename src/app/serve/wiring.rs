@@ -118,6 +118,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         plain: Plain::default(),
         distant,
         strangers: Strangers::default(),
+        unsigned: InVain::default(),
     });
     shared.formers.configure(formers(settings), now);
     let upstream_tls = upstream_tls(settings, clock)?;

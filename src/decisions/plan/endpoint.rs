@@ -183,17 +183,17 @@ enum Fitness {
 
 fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring) -> Fitness {
     let own = match judged {
-        Judged::Verified(claims) => claims.kid(),
-        Judged::Unverified(kid) => kid,
+        Judged::Verified(claims) => claims.known_as(),
+        Judged::Unverified(kid) => Some(kid),
         // A core that can't sign still answers all else, but no token request.
         Judged::Untouched | Judged::Refused(_) if *held == Held::CannotSign => return Fitness::Other,
         Judged::Untouched | Judged::Refused(_) | Judged::Own => return Fitness::HoldsItsKey,
     };
     let verified = matches!(judged, Judged::Verified(_));
     match held {
-        Held::One(kid) if kid == own => Fitness::HoldsItsKey,
+        Held::One(kid) if Some(kid) == own => Fitness::HoldsItsKey,
         Held::One(kid) if verified && ring.signer(kid.as_str()).is_some() => Fitness::SignedFor,
-        Held::Several(kids) if kids.contains(own) => Fitness::SignedFor,
+        Held::Several(kids) if own.is_some_and(|own| kids.contains(own)) => Fitness::SignedFor,
         _ => Fitness::Other,
     }
 }
