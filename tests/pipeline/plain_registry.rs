@@ -152,6 +152,29 @@ fn a_registry_is_started_with_another_key_and_the_token_server_keeps_its_own() {
     wait_for_held(&gate, &kid(1));
 }
 
+/// Whoever asks one registry about its key waits for no other one's answer.
+#[test]
+fn a_registry_that_hangs_delays_no_question_to_another() {
+    let Scene { stage, server, registry } = Scene::new();
+    let (realm, silent) = (realm(server.address), ports::free());
+    let scene = Scene { stage, server, registry };
+    let setup = scene.setup(1).endpoint(&format!("http://{silent}"));
+    let gate = setup.upstream("probe = { timeout = \"30s\" }").start();
+    wait_for_held(&gate, &kid(0));
+    let token = token(scene.server.address, DEV, SCOPE);
+    let Scene { stage, server: _server, registry } = scene;
+    // It takes connections, and says nothing.
+    let hangs = TcpListener::bind(silent).expect("a listener");
+    let _asked = hangs.accept().expect("it is asked about its key");
+    let registry = registry.again(&bundle(&stage, 1), &realm);
+    let tags = Ask::get("/v2/priv/image/tags/list").bearer(&token);
+    assert_eq!(tags.at(registry.address).status, 401, "{}", registry.log());
+    let began = Instant::now();
+    let (answer, plan) = asked(&gate, &tags);
+    assert_eq!((answer.status, plan.as_str()), (404, "resign"), "{}", gate.tail());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
 fn asked(gate: &Gate, ask: &Ask) -> (Answer, String) {
     let answer = ask.at(gate.address);
     let plan = story(gate, &answer)[1].clone();
