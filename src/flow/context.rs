@@ -33,7 +33,7 @@ use super::{
     relay::UpBody,
     replay::Replays,
     revocations::Revocations,
-    strangers::Strangers,
+    strangers::{InVain, Strangers},
     token_service::{Answers, WrongCredentials},
     uploads::Uploads,
     windows::UpgradeWindows,
@@ -168,6 +168,8 @@ pub struct Shared {
     pub distant: Arc<Distant>,
     /// Requests that wait for one of those.
     pub strangers: Strangers,
+    /// Keys that endpoints hold and whose private halves were looked for here in vain.
+    pub unsigned: InVain,
 }
 
 impl Shared {

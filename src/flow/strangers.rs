@@ -15,15 +15,19 @@ use crate::words::kid::Kid;
 const PLACES: usize = 256;
 /// Names that are remembered.
 const NAMES: usize = 256;
-/// For so long nobody waits again for a name that nobody knew.
+/// For so long nobody waits again for a name that was looked for in vain.
 const IN_VAIN: Duration = Duration::from_secs(2);
 
 /// Who waits, and for whom it was in vain.
 #[derive(Default)]
 pub struct Strangers {
     places: Mutex<Places>,
-    in_vain: Mutex<VecDeque<(Kid, Instant)>>,
+    in_vain: InVain,
 }
+
+/// Names that were looked for in vain lately.
+#[derive(Default)]
+pub struct InVain(Mutex<VecDeque<(Kid, Instant)>>);
 
 /// Who waits. Anybody can make up names, so an address may always wait once while there is room, and again only while as much
 /// stays free as it holds itself (A25): alone it gets half, and whoever comes next finds room.
@@ -42,9 +46,7 @@ pub struct Waiting<'a> {
 impl Strangers {
     /// A place for a client to wait for this name; `None` where it was in vain lately, or where too many wait.
     pub fn wait_for(&self, kid: &Kid, client: IpAddr, now: Instant) -> Option<Waiting<'_>> {
-        let is_lately =
-            |(name, at): &(Kid, Instant)| name == kid && now.saturating_duration_since(*at) < IN_VAIN;
-        if lock(&self.in_vain).iter().any(is_lately) {
+        if self.in_vain.is_lately(kid, now) {
             return None;
         }
         let network = network_of(client);
@@ -54,7 +56,21 @@ impl Strangers {
 
     /// Nobody knew the name.
     pub fn was_in_vain(&self, kid: &Kid, now: Instant) {
-        let mut names = lock(&self.in_vain);
+        self.in_vain.note(kid, now);
+    }
+}
+
+impl InVain {
+    /// Whether this one was, within two seconds.
+    pub fn is_lately(&self, kid: &Kid, now: Instant) -> bool {
+        let is_it =
+            |(name, at): &(Kid, Instant)| name == kid && now.saturating_duration_since(*at) < IN_VAIN;
+        lock(&self.0).iter().any(is_it)
+    }
+
+    /// This one was, just now.
+    pub fn note(&self, kid: &Kid, now: Instant) {
+        let mut names = lock(&self.0);
         names.retain(|(name, at)| name != kid && now.saturating_duration_since(*at) < IN_VAIN);
         names.push_back((kid.clone(), now));
         if names.len() > NAMES {
@@ -118,7 +134,7 @@ mod tests {
         assert!(waits(1, now));
         assert!(waits(0, now + IN_VAIN));
         (0..3 * NAMES).for_each(|number| strangers.was_in_vain(&kid(number), now));
-        assert_eq!(lock(&strangers.in_vain).len(), NAMES);
+        assert_eq!(lock(&strangers.in_vain.0).len(), NAMES);
     }
 
     #[test]

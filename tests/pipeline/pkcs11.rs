@@ -383,6 +383,31 @@ fn a_module_that_hangs_costs_no_request_and_nothing_else_waits_for_it() {
     assert_eq!(resigned(&tokens[3]), (200, "resign".to_owned()), "it signs again");
 }
 
+/// What the token can't sign core judges as it came, and once: nothing of the next send would be another.
+#[test]
+fn a_token_whose_signature_cannot_be_made_goes_up_once() {
+    let Scene { stage, cores: [core, _], hsm } = &Scene::new();
+    hsm.import(spare_key(1), "02");
+    let setup = by_keys_alone(Setup::before(&[core], &[]).source(&hsm.source(&softhsm::module())));
+    let (gate, _) = started(stage, &setup, &[&hsm.environment()]);
+    for key in [0, 1] {
+        wait_for_state(&gate, &kid(key), "signing");
+    }
+    let tokens = [(); 2].map(|()| token(core.address, DEV, SCOPE));
+    hold(&core.key_file, 1);
+    let held = || gate.metrics().values("tidegate_endpoint_held_key", "kid") == [kid(1)];
+    waiting::holds("core holds key 1", PATIENCE, held);
+    let pulled = |token: &str| {
+        let before = core.asked().len();
+        let answer = pull(MANIFEST).bearer(token).at(gate.address);
+        (answer.status, core.asked().len() - before, story(&gate, &answer)[1].clone())
+    };
+    assert_eq!(pulled(&tokens[0]), (200, 1, "resign".to_owned()), "{}", gate.tail());
+    hsm.delete("02");
+    wait_for_state(&gate, &kid(1), "verifying");
+    assert_eq!(pulled(&tokens[1]), (401, 1, "as_came".to_owned()), "{}", gate.tail());
+}
+
 /// The device loses its power and comes back, twice, with everything that was open closed and logged out. Meanwhile the
 /// credentials that tokens were issued for go up.
 #[test]

@@ -139,22 +139,31 @@ impl Passage<'_> {
     }
 
     /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that
-    /// it has just taken may lie in a source of ours that is not read yet.
+    /// it has just taken may lie in a source of ours that is not read yet. A key that wasn't found there is looked for
+    /// again after a while alone: whoever has a token can be refused as often as they like.
     pub(super) async fn await_signers(&self) {
         let shared = &self.worker.shared;
-        let missing = || {
-            let (ring, fleet) = (shared.keys.ring(), shared.fleet.snapshot());
-            let held = fleet.statuses.iter().flat_map(|status| status.held.kids());
-            ring.entries().next().is_some() && held.into_iter().any(|kid| ring.signer(kid.as_str()).is_none())
-        };
+        let mut missing = self.held_unsigned();
+        missing.retain(|kid| !shared.unsigned.is_lately(kid, Instant::now()));
         // The first look to end may have begun before the file changed.
         for _ in 0..2 {
-            if !missing() {
+            if missing.is_empty() {
                 return;
             }
             shared.keys.look_soon();
             shared.keys.looked_within(LOOK).await;
+            let ring = shared.keys.ring();
+            missing.retain(|kid| ring.signer(kid.as_str()).is_none());
         }
+        missing.iter().for_each(|kid| shared.unsigned.note(kid, Instant::now()));
+    }
+
+    /// Keys that endpoints hold and that we can't sign with.
+    fn held_unsigned(&self) -> Vec<Kid> {
+        let (ring, fleet) = (self.worker.shared.keys.ring(), self.worker.shared.fleet.snapshot());
+        let held = fleet.statuses.iter().flat_map(|status| status.held.kids());
+        let has_keys = ring.entries().next().is_some();
+        held.filter(|kid| has_keys && ring.signer(kid.as_str()).is_none()).cloned().collect()
     }
 
     /// What the bearer is by memory or by its signature, unless it was revoked since (A20).
