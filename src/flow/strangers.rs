@@ -63,8 +63,7 @@ impl Strangers {
 impl InVain {
     /// Whether this one was, within two seconds.
     pub fn is_lately(&self, kid: &Kid, now: Instant) -> bool {
-        let is_it =
-            |(name, at): &(Kid, Instant)| name == kid && now.saturating_duration_since(*at) < IN_VAIN;
+        let is_it = |(name, at): &(Kid, Instant)| name == kid && now.saturating_duration_since(*at) < IN_VAIN;
         lock(&self.0).iter().any(is_it)
     }
 

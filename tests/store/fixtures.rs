@@ -49,8 +49,7 @@ fn records_of_version_1_are_read() {
     let life = Life::Verifying { signed_until: UnixTime(1_760_000_000), until: UnixTime(1_760_001_860) };
     assert_eq!(verifying.life, life);
     assert!(signing.is_own && verifying.is_own, "their source says it");
-    let added =
-        SeenKey::read(&opened("v1", &Place::new(Kind::Key, key), "key-added.sealed")).expect("a key");
+    let added = SeenKey::read(&opened("v1", &Place::new(Kind::Key, key), "key-added.sealed")).expect("a key");
     assert_eq!((added.life, &*added.source, added.is_own), (life, "keys add", false));
     let place = Place::new(Kind::Revocation, key);
     let revocation = Revocation::read(&opened("v1", &place, "revocation.sealed")).expect("a revocation");

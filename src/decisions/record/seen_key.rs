@@ -230,7 +230,8 @@ mod tests {
         }
         let other = SeenKey { is_own: false, ..seen(signing(8)) };
         for (present, ours) in [(seen(signing(7)), other.clone()), (other, seen(signing(7)))] {
-            let merged = SeenKey::read(&merge(&present.write(), &ours.write(), UnixTime(9))).expect("a record");
+            let merged =
+                SeenKey::read(&merge(&present.write(), &ours.write(), UnixTime(9))).expect("a record");
             assert!(merged.is_own, "once it was held by a file it was");
         }
     }

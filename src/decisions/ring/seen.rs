@@ -317,7 +317,14 @@ mod tests {
     /// What another process, whose file is elsewhere, says of key 0.
     fn elsewhere(life: Life) -> Vec<SeenKey> {
         let spki = rsa(0).key().spki().to_vec();
-        vec![SeenKey { spki, declared: None, source: "/elsewhere.pem".into(), life, listed_end: None, is_own: true }]
+        vec![SeenKey {
+            spki,
+            declared: None,
+            source: "/elsewhere.pem".into(),
+            life,
+            listed_end: None,
+            is_own: true,
+        }]
     }
 
     fn signing(seen: i64) -> Vec<SeenKey> {

@@ -81,7 +81,9 @@ impl Passage<'_> {
     /// round waits for the next.
     async fn await_distant(&self, unverified_kid: &Kid) {
         let (shared, client) = (&self.worker.shared, self.story.client);
-        let Some(_waiting) = shared.strangers.wait_for(unverified_kid, client, Instant::now()) else { return };
+        let Some(_waiting) = shared.strangers.wait_for(unverified_kid, client, Instant::now()) else {
+            return;
+        };
         let (distant, between) = (&shared.distant, self.policy.between_looks);
         // A round that has begun by now may have been answered before the key was there.
         let enough = distant.asked() + 1;
