@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, time};
@@ -33,6 +33,13 @@ const MOVES: Duration = Duration::from_secs(10);
 
 /// How long the start waits for the store, whatever that does.
 const BEGINS: Duration = Duration::from_secs(10);
+
+/// How long a store that can't be read is asked again before serving begins without what it holds: a Redis that restarts,
+/// a Sentinel that knows no master for a moment.
+const RETURNS: Duration = Duration::from_secs(5);
+
+/// Between two such questions.
+const ASKS_AGAIN: Duration = Duration::from_millis(200);
 
 /// What the store is kept up to date with, and what is kept up to date with the store.
 #[derive(Clone)]
@@ -97,8 +104,7 @@ impl SeenKeys {
     /// Takes into the ring what the store holds. Until that could be read for the first time, and says everything that
     /// was retired, only keys that endpoints are seen to hold verify (A20). `is_lost`: what it said before is gone.
     pub async fn begin(&mut self, is_lost: bool) {
-        let read = time::timeout(BEGINS, self.recall()).await;
-        self.trust.is_read = read.is_ok_and(|read| read.is_ok());
+        self.trust.is_read = time::timeout(BEGINS, self.first_recall()).await.unwrap_or(false);
         self.trust.is_lost = is_lost;
         if is_lost || !self.trust.is_read || !self.store.unopened(Kind::Revocation).is_empty() {
             self.trust.is_held_only = true;
@@ -108,6 +114,17 @@ impl SeenKeys {
                 "not everything that was retired is known; only keys that an endpoint is seen to hold verify"
             );
         }
+    }
+
+    async fn first_recall(&mut self) -> bool {
+        let until = Instant::now() + RETURNS;
+        while self.recall().await.is_err() {
+            if Instant::now() >= until {
+                return false;
+            }
+            time::sleep(ASKS_AGAIN).await;
+        }
+        true
     }
 
     /// First what is revoked, which beats everything (A9), and whatever becomes of the rest; then windows, which say

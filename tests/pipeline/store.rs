@@ -10,9 +10,10 @@ use crate::{
 };
 use std::{
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
+    thread,
     time::Duration,
 };
 use tidegate::decisions::record::seal;
@@ -485,6 +486,28 @@ fn a20_without_the_store_at_the_start_only_held_keys_verify() {
     is_in_state(&gate, 1, "announced");
     let _server = redis(&stage, address);
     is_in_state(&gate, 1, "verifying");
+}
+
+/// As when Redis restarts, or Sentinel chooses, while a replica starts.
+#[test]
+fn a_store_that_is_soon_back_is_read_before_serving_begins() {
+    let (stage, core) = scene();
+    let listed = stage.path("listed.pem");
+    hold(&listed, 1);
+    let entry = format!("{{ file = \"{}\", state = \"verifying\" }}", listed.display());
+    let away = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = away.local_addr().expect("its address");
+    let gate = shared(&stage, &core, address).source(&entry);
+    let (gate, _server) = thread::scope(|scope| {
+        let starts = scope.spawn(|| gate.start());
+        // It was asked, and broke off.
+        drop(away.accept().expect("the start asks the store"));
+        drop(away);
+        let server = redis(&stage, address);
+        (starts.join().expect("it starts"), server)
+    });
+    assert!(!gate.output().contains("not everything that was retired is known"), "{}", gate.tail());
+    assert_eq!(gate.metrics().sum("tidegate_key_state", &[("kid", &kid(1)), ("state", "verifying")]), 1.0);
 }
 
 #[test]
