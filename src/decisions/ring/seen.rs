@@ -137,7 +137,9 @@ impl Keeper {
         now: UnixTime,
     ) -> (Arc<Ring>, Vec<Change>) {
         seen.retain(|seen| !self.knows(seen));
-        seen.iter_mut().for_each(|seen| seen.is_own = false);
+        for seen in &mut seen {
+            seen.is_own = false;
+        }
         let mut changes: Vec<Change> =
             retired.into_iter().flat_map(|key| self.ban(Arc::new(key), now, now).1).collect();
         let (ring, recalled) = self.recall(seen, now);

@@ -157,7 +157,9 @@ impl Passage<'_> {
             let ring = shared.keys.ring();
             missing.retain(|kid| ring.signer(kid.as_str()).is_none());
         }
-        missing.iter().for_each(|kid| shared.unsigned.note(kid, Instant::now()));
+        for kid in &missing {
+            shared.unsigned.note(kid, Instant::now());
+        }
     }
 
     /// Keys that endpoints hold and that we can't sign with.
