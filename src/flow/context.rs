@@ -162,6 +162,8 @@ pub struct Shared {
     pub auth_mode: OnceLock<Box<str>>,
     /// When an unknown `kid` last made us look for keys.
     pub looked: Mutex<Option<Instant>>,
+    /// When a peer's question last did.
+    pub looked_for_peers: Mutex<Option<Instant>>,
     /// What was found out of plain registries.
     pub plain: Plain,
     /// Keys from afar: peers, JWKS URLs.
@@ -188,7 +190,13 @@ impl Shared {
         is_time_again(&mut last, Instant::now(), between)
     }
 
-    /// When the last of them began.
+    /// The same for peers: they prove themselves, and what anybody makes up here takes nothing from them.
+    pub fn may_look_for_peers(&self, between: Duration) -> bool {
+        let mut last = self.looked_for_peers.lock().unwrap_or_else(PoisonError::into_inner);
+        is_time_again(&mut last, Instant::now(), between)
+    }
+
+    /// When the last look for unknown names began.
     pub fn last_look(&self) -> Option<Instant> {
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -115,6 +115,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
         looked: Mutex::default(),
+        looked_for_peers: Mutex::default(),
         plain: Plain::default(),
         distant,
         strangers: Strangers::default(),
