@@ -141,23 +141,27 @@ impl Passage<'_> {
     }
 
     /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that
-    /// it has just taken may lie in a source of ours that is not read yet. A key that wasn't found there is looked for
-    /// again after a while alone: whoever has a token can be refused as often as they like.
+    /// it has just taken may lie in a source of ours that is not read yet. For a key that wasn't found there lately nobody
+    /// has sources looked at, because whoever has a token can be refused as often as they like; what looks by itself may
+    /// still find it.
     pub(super) async fn await_signers(&self) {
         let shared = &self.worker.shared;
         let mut missing = self.held_unsigned();
-        missing.retain(|kid| !shared.unsigned.is_lately(kid, Instant::now()));
+        let is_new = |kid: &Kid| !shared.unsigned.is_lately(kid, Instant::now());
+        let looks = missing.iter().any(is_new);
         // The first look to end may have begun before the file changed.
         for _ in 0..2 {
             if missing.is_empty() {
                 return;
             }
-            shared.keys.look_soon();
+            if looks {
+                shared.keys.look_soon();
+            }
             shared.keys.looked_within(LOOK).await;
             let ring = shared.keys.ring();
             missing.retain(|kid| ring.signer(kid.as_str()).is_none());
         }
-        for kid in &missing {
+        for kid in missing.iter().filter(|_| looks) {
             shared.unsigned.note(kid, Instant::now());
         }
     }
