@@ -2,7 +2,12 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::{filter::LevelFilter, fmt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use super::config::{Level, Log, LogFormat};
 
@@ -19,9 +24,11 @@ pub fn start(log: Log) {
     // A line that can't be written (a full disk, a pipe whose reader is gone) is lost: telling of it on the very same
     // output would end the task that had something to say.
     let lines = lines.log_internal_errors(false);
+    // It calls it an error that a PKCS#11 token has mechanisms that it doesn't know, for each session.
+    let wanted = Targets::new().with_default(level).with_target("cryptoki", LevelFilter::OFF);
     let _ = match log.format {
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(wanted).try_init(),
         // Colours are for eyes: in a file or a collector they are noise.
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).finish().with(wanted).try_init(),
     };
 }

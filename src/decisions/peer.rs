@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     key::{Key, KeyFault},
-    ring::{PeerKey, Ring, State},
+    ring::{Keeper, PeerKey, Ring, State},
 };
 use crate::words::{clock::UnixTime, kid::Kid};
 
@@ -94,6 +94,20 @@ struct WrittenKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<i64>,
 }
+
+/// What keys that were retired at once can't be told to peers, or taken from them, where there are so many of them here.
+pub fn retired_alarm(count: usize) -> Option<String> {
+    if count >= Keeper::TOMBSTONES {
+        Some(format!("{count} keys were retired at once: what peers retire is not taken any more"))
+    } else if count > MOST_RETIRED {
+        Some(format!("{count} keys were retired at once: peers are told of {MOST_RETIRED} of them alone"))
+    } else {
+        None
+    }
+}
+
+/// What mends it.
+pub const RETIRED_REMEDY: &str = "retire a key on each replica: `tidegate keys retire KEY --now`";
 
 /// The document of the keys that verify in `own` at `now`: the same text for as long as nothing changes.
 pub fn write(own: &Ring, retired: &[Arc<Key>], (deployment, process): (&str, &str), now: UnixTime) -> String {
@@ -189,7 +203,7 @@ mod tests {
     use super::*;
     use crate::decisions::{
         key::forge::rsa,
-        ring::{Keeper, Listing, Overlap, Peer, Policy, SourceName},
+        ring::{Listing, Overlap, Peer, Policy, SourceName},
     };
 
     const LIFETIME: Duration = Duration::from_mins(30);
@@ -206,6 +220,14 @@ mod tests {
 
     fn file() -> SourceName {
         SourceName::new("/etc/core/private_key.pem")
+    }
+
+    #[test]
+    fn a9_what_cannot_be_told_or_taken_of_retired_keys_is_an_alarm() {
+        let said = |count| retired_alarm(count).unwrap_or_default();
+        assert_eq!(said(MOST_RETIRED), "");
+        assert!(said(MOST_RETIRED + 1).ends_with("peers are told of 256 of them alone"));
+        assert!(said(Keeper::TOMBSTONES).ends_with("what peers retire is not taken any more"));
     }
 
     /// Key 0 was replaced by key 1, and key 2 is retired at once.

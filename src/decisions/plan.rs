@@ -136,7 +136,7 @@ pub fn plan(
 pub fn by_key(judged: Judged<'_>, view: &View<'_>, ring: &Ring) -> bool {
     match (judged, view.held) {
         (Judged::Verified(claims), Held::One(kid)) => {
-            view.leeway && (kid == claims.kid() || ring.signer(kid.as_str()).is_some())
+            view.leeway && (Some(kid) == claims.known_as() || ring.signer(kid.as_str()).is_some())
         }
         (Judged::Unverified(own), Held::One(kid)) => own == kid,
         (Judged::Untouched | Judged::Refused(_), _) => true,
@@ -184,7 +184,7 @@ fn verified(
     }
     let by_key =
         view.held.kids().filter(|kid| !tried.contains(&Tried::Key((*kid).clone()))).find_map(|kid| {
-            let own = kid == claims.kid();
+            let own = Some(kid) == claims.known_as();
             let signer = ring.signer(kid.as_str()).is_some();
             let step = if own && back.is_zero() {
                 Some(Step::AsCame)

@@ -28,7 +28,7 @@ use crate::words::{clock::Clock, kid::Kid};
 
 /// How often is looked whether a URL's time has come.
 const LOOK: Duration = Duration::from_secs(1);
-/// Rounds at once that requests have asked for; one more is as good as the last of them.
+/// Rounds at once; one more begins when one of them has ended.
 const ROUNDS: usize = 8;
 /// From a connection's beginning to an answer's end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,8 +37,8 @@ const SELDOM: Duration = Duration::from_hours(1);
 
 /// All that may tell of keys from afar.
 pub struct Distant {
-    peers: Option<Peers>,
-    urls: Urls,
+    peers: Option<Arc<Peers>>,
+    urls: Arc<Urls>,
     wanted: Mutex<Option<Kid>>,
     wake: Notify,
     asked: AtomicU64,
@@ -48,19 +48,19 @@ pub struct Distant {
 impl Distant {
     /// Nothing is asked yet: see [`Distant::run`].
     pub fn new(peers: Option<Peers>, urls: Vec<Url>, shelf: Arc<KeyShelf>, clock: Clock) -> Self {
-        let urls = Urls::new(urls, shelf, clock);
+        let urls = Arc::new(Urls::new(urls, shelf, clock));
         let (wanted, wake, asked, answered) = Default::default();
-        Self { peers, urls, wanted, wake, asked, answered }
+        Self { peers: peers.map(Arc::new), urls, wanted, wake, asked, answered }
     }
 
     /// Whether anybody can be asked.
     pub fn is_any(&self) -> bool {
-        self.peers.as_ref().is_some_and(Peers::asks) || self.urls.is_any()
+        self.peers.as_ref().is_some_and(|peers| peers.asks()) || self.urls.is_any()
     }
 
     /// What this process shows to peers, and knows of them.
     pub fn peers(&self) -> Option<&Peers> {
-        self.peers.as_ref()
+        self.peers.as_deref()
     }
 
     /// The JWKS URLs.
@@ -95,20 +95,16 @@ impl Distant {
     /// Asks until `stop` is true or its sender is gone.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut rounds = JoinSet::new();
-        let mut peers = interval(self.peers.as_ref().map_or(SELDOM, Peers::every));
+        let mut peers = interval(self.peers.as_ref().map_or(SELDOM, |peers| peers.every()));
         let mut urls = interval(LOOK);
         loop {
             let all = Arc::clone(&self);
             tokio::select! {
                 _ = peers.tick() => drop(rounds.spawn(async move { all.ask_peers().await })),
                 _ = urls.tick() => drop(rounds.spawn(async move { all.urls.round(false).await })),
-                () = self.wake.notified() => {
+                () = self.wake.notified(), if rounds.len() < ROUNDS => {
                     let number = self.asked();
-                    if rounds.len() < ROUNDS {
-                        drop(rounds.spawn(async move { all.ask_all(number).await }));
-                    } else {
-                        self.tell_answered(number);
-                    }
+                    drop(rounds.spawn(async move { all.ask_all(number).await }));
                 }
                 Some(_) = rounds.join_next(), if !rounds.is_empty() => {}
                 // An error says that the sender is gone, which is a stop too.

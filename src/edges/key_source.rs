@@ -228,6 +228,14 @@ impl KeyShelf {
         self.apply(vec![sight], looker.warnings(), now);
     }
 
+    /// Another configuration says this about a source that isn't a file, whatever keys were read of it.
+    pub fn list(&self, name: &SourceName, listing: Listing, now: UnixTime) {
+        let mut keeper = self.keeper();
+        keeper.declare(name, listing);
+        let (ring, changes) = keeper.refresh(now);
+        self.publish(&keeper, ring, &changes, now);
+    }
+
     /// Retires a key at once, by any of its names (A9).
     pub fn retire_now(&self, name: &str, now: UnixTime) -> Result<(), RetireFault> {
         let mut keeper = self.keeper();

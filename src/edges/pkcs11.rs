@@ -2,7 +2,7 @@
 //!
 //! A module is foreign code within this process, and may hang for as long as it likes. So each source calls it on
 //! threads of its own, with a bounded queue; nobody waits for them without a limit, and a call that doesn't come back
-//! costs that source and nothing else.
+//! costs that source, and other sources of the same module a new beginning of it, which no call may run beside.
 
 mod lane;
 mod login;

@@ -33,7 +33,7 @@ use super::{
     relay::UpBody,
     replay::Replays,
     revocations::Revocations,
-    strangers::Strangers,
+    strangers::{InVain, Strangers},
     token_service::{Answers, WrongCredentials},
     uploads::Uploads,
     windows::UpgradeWindows,
@@ -165,12 +165,16 @@ pub struct Shared {
     pub auth_mode: OnceLock<Box<str>>,
     /// When an unknown `kid` last made us look for keys.
     pub looked: Mutex<Option<Instant>>,
+    /// When a peer's question last did.
+    pub looked_for_peers: Mutex<Option<Instant>>,
     /// What was found out of plain registries.
     pub plain: Plain,
     /// Keys from afar: peers, JWKS URLs.
     pub distant: Arc<Distant>,
     /// Requests that wait for one of those.
     pub strangers: Strangers,
+    /// Keys that endpoints hold and whose private halves were looked for here in vain.
+    pub unsigned: InVain,
 }
 
 impl Shared {
@@ -189,7 +193,13 @@ impl Shared {
         is_time_again(&mut last, Instant::now(), between)
     }
 
-    /// When the last of them began.
+    /// The same for peers: they prove themselves, and what anybody makes up here takes nothing from them.
+    pub fn may_look_for_peers(&self, between: Duration) -> bool {
+        let mut last = self.looked_for_peers.lock().unwrap_or_else(PoisonError::into_inner);
+        is_time_again(&mut last, Instant::now(), between)
+    }
+
+    /// When the last look for unknown names began.
     pub fn last_look(&self) -> Option<Instant> {
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }

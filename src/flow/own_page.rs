@@ -32,7 +32,7 @@ pub async fn answer(
     // Whoever may not read it makes us look at nothing.
     let mut shown = show()?;
     if one(headers, &WANTED).is_some_and(|kid| !peers.holds(kid))
-        && worker.shared.may_look(policy.between_looks)
+        && worker.shared.may_look_for_peers(policy.between_looks)
     {
         look(worker, peers, headers).await;
         shown = show()?;

@@ -2,18 +2,19 @@
 
 use std::{
     collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use http::{HeaderValue, StatusCode};
-use tokio::sync::Mutex;
+use tokio::time;
 
 use super::context::Shared;
 use crate::{
     decisions::token::question,
     edges::{
         alarm::cause,
-        fleet::Endpoint,
+        fleet::{Endpoint, Snapshot},
         probe::{self, rounds::realm},
         signer::Job,
     },
@@ -34,9 +35,21 @@ pub enum Known {
     Strange(String),
 }
 
-/// What was found out: one question to an endpoint at a time, whose answer is shared by all who asked before it began.
+/// What was found out, by endpoint: one question to it at a time, whose answer is shared by all who asked before it began. One
+/// that hangs holds up nobody who asks another.
 #[derive(Debug, Default)]
-pub struct Plain(Mutex<HashMap<u64, Found>>);
+pub struct Plain(Mutex<HashMap<u64, Place>>);
+
+type Place = Arc<tokio::sync::Mutex<Option<Found>>>;
+
+impl Plain {
+    /// Where the answers of this endpoint are; those of endpoints that have left are forgotten.
+    fn place(&self, id: u64, fleet: &Snapshot) -> Place {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known, _| *known == id || fleet.by_id(*known).is_some());
+        Arc::clone(all.entry(id).or_default())
+    }
+}
 
 #[derive(Debug)]
 struct Found {
@@ -53,18 +66,19 @@ impl Found {
 }
 
 /// Asks an endpoint which key it knows, or takes the answer to a question that began at `since` or later. Each of its
-/// answers comes `within` that time.
+/// answers comes `within` that time, and so does the turn to ask.
 pub async fn known(shared: &Shared, endpoint: &Endpoint, since: Instant, within: Duration) -> Known {
-    let mut all = shared.plain.0.lock().await;
+    let place = shared.plain.place(endpoint.id, &shared.fleet.snapshot());
+    let Ok(mut last) = time::timeout(within, place.lock()).await else {
+        return Known::Strange("gives no answer in time to a question that somebody else asks".to_owned());
+    };
     let generation = shared.keys.ring().generation();
-    if let Some(found) = all.get(&endpoint.id).filter(|found| found.tells(since, generation)) {
+    if let Some(found) = last.as_ref().filter(|found| found.tells(since, generation)) {
         return found.known.clone();
     }
     let began = Instant::now();
     let known = ask(shared, endpoint, within).await;
-    let fleet = shared.fleet.snapshot();
-    all.retain(|id, _| fleet.by_id(*id).is_some());
-    all.insert(endpoint.id, Found { began, generation, known: known.clone() });
+    *last = Some(Found { began, generation, known: known.clone() });
     known
 }
 

@@ -332,6 +332,39 @@ fn a_wrong_pin_is_tried_once_however_often_the_token_is_looked_at() {
     assert_eq!((hsm.called("C_Login"), alarm(&gate)), (2, None), "a changed one is");
 }
 
+/// One module, two tokens: what is wrong with one of them is no trouble of the other's.
+#[test]
+fn a_token_whose_pin_is_wrong_costs_another_token_of_the_module_nothing() {
+    let Scene { stage, cores: [core, _], hsm } = &Scene::new();
+    hsm.second_token("second", spare_key(1));
+    let pin = stage.path("second-pin");
+    fs::write(&pin, "wrong").expect("a file");
+    let second = format!(
+        "{{ pkcs11 = {{ module = \"{}\", token = \"second\", label = \"{LABEL}\", pin_file = \"{}\" }} }}",
+        softhsm::module().display(),
+        pin.display()
+    );
+    let setup = by_keys_alone(Setup::before(&[core], &[]).source(&hsm.source(&softhsm::module())));
+    let (gate, _) = started(stage, &setup.source(&second), &[&hsm.environment()]);
+    wait_for_state(&gate, &kid(0), "signing");
+    let refused = || status(&gate)["alarms"].to_string().contains("refused the PIN");
+    waiting::holds("the second token refuses", PATIENCE, refused);
+    assert_eq!(alarm(&gate), None, "the first one is well");
+    // Its one signature is needed for what the second key has signed, once that is known.
+    hold(&core.key_file, 1);
+    let foreign = token(core.address, DEV, SCOPE);
+    hold(&core.key_file, 0);
+    fs::write(stage.path("next"), PIN).expect("a file");
+    fs::rename(stage.path("next"), &pin).expect("a file");
+    wait_for_state(&gate, &kid(1), "signing");
+    let held = || gate.metrics().values("tidegate_endpoint_held_key", "kid") == [kid(0)];
+    waiting::holds("core holds key 0", PATIENCE, held);
+    assert_eq!(pull(MANIFEST).bearer(&foreign).at(core.address).status, 401, "core itself refuses it");
+    let answer = pull(MANIFEST).bearer(&foreign).at(gate.address);
+    assert_eq!((answer.status, &*story(&gate, &answer)[1]), (200, "resign"), "{}", gate.tail());
+    assert!(!gate.output().contains("is not supported"), "the module's own notes are in no log");
+}
+
 /// Every call of the module hangs, as with a network that swallows packets. Tokens that were issued through the gate go
 /// up by their credential; what needs no signature is not touched; and key files are still followed.
 #[test]
@@ -381,6 +414,31 @@ fn a_module_that_hangs_costs_no_request_and_nothing_else_waits_for_it() {
     server.signal("CONT");
     waiting::holds("the alarm ends", PATIENCE, || alarm(&gate).is_none());
     assert_eq!(resigned(&tokens[3]), (200, "resign".to_owned()), "it signs again");
+}
+
+/// What the token can't sign core judges as it came, and once: nothing of the next send would be another.
+#[test]
+fn a_token_whose_signature_cannot_be_made_goes_up_once() {
+    let Scene { stage, cores: [core, _], hsm } = &Scene::new();
+    hsm.import(spare_key(1), "02");
+    let setup = by_keys_alone(Setup::before(&[core], &[]).source(&hsm.source(&softhsm::module())));
+    let (gate, _) = started(stage, &setup, &[&hsm.environment()]);
+    for key in [0, 1] {
+        wait_for_state(&gate, &kid(key), "signing");
+    }
+    let tokens = [(); 2].map(|()| token(core.address, DEV, SCOPE));
+    hold(&core.key_file, 1);
+    let held = || gate.metrics().values("tidegate_endpoint_held_key", "kid") == [kid(1)];
+    waiting::holds("core holds key 1", PATIENCE, held);
+    let pulled = |token: &str| {
+        let before = core.asked().len();
+        let answer = pull(MANIFEST).bearer(token).at(gate.address);
+        (answer.status, core.asked().len() - before, story(&gate, &answer)[1].clone())
+    };
+    assert_eq!(pulled(&tokens[0]), (200, 1, "resign".to_owned()), "{}", gate.tail());
+    hsm.delete("02");
+    wait_for_state(&gate, &kid(1), "verifying");
+    assert_eq!(pulled(&tokens[1]), (401, 1, "as_came".to_owned()), "{}", gate.tail());
 }
 
 /// The device loses its power and comes back, twice, with everything that was open closed and logged out. Meanwhile the

@@ -1,7 +1,13 @@
 //! A registry of its own, which reads the keys that it trusts at its start, and a token server that has other plans.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tidegate::{decisions::key, rehearsal::harbor::KeyForm};
 
 use crate::{
@@ -146,6 +152,29 @@ fn a_registry_is_started_with_another_key_and_the_token_server_keeps_its_own() {
     wait_for_held(&gate, &kid(1));
 }
 
+/// Whoever asks one registry about its key waits for no other one's answer.
+#[test]
+fn a_registry_that_hangs_delays_no_question_to_another() {
+    let Scene { stage, server, registry } = Scene::new();
+    let (realm, silent) = (realm(server.address), ports::free());
+    let scene = Scene { stage, server, registry };
+    let setup = scene.setup(1).endpoint(&format!("http://{silent}"));
+    let gate = setup.upstream("probe = { timeout = \"30s\" }").start();
+    wait_for_held(&gate, &kid(0));
+    let token = token(scene.server.address, DEV, SCOPE);
+    let Scene { stage, server: _server, registry } = scene;
+    // It takes connections, and says nothing.
+    let hangs = TcpListener::bind(silent).expect("a listener");
+    let _asked = hangs.accept().expect("it is asked about its key");
+    let registry = registry.again(&bundle(&stage, 1), &realm);
+    let tags = Ask::get("/v2/priv/image/tags/list").bearer(&token);
+    assert_eq!(tags.at(registry.address).status, 401, "{}", registry.log());
+    let began = Instant::now();
+    let (answer, plan) = asked(&gate, &tags);
+    assert_eq!((answer.status, plan.as_str()), (404, "resign"), "{}", gate.tail());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
 fn asked(gate: &Gate, ask: &Ask) -> (Answer, String) {
     let answer = ask.at(gate.address);
     let plan = story(gate, &answer)[1].clone();
@@ -246,8 +275,49 @@ fn a_key_is_named_in_the_dialect_of_the_registry() {
     let thumbprint = key::parse(public.as_bytes()).expect("a key")[0].thumbprint().to_string();
     wait_for_held(&gate, &thumbprint);
     let token = token(server.address, DEV, SCOPE);
-    let tags = Ask::get("/v2/priv/image/tags/list").bearer(&token);
-    assert_eq!(tags.at(registry.address).status, 401, "{}", registry.log());
-    let (answer, plan) = asked(&gate, &tags);
+    let tags = |token: &str| Ask::get("/v2/priv/image/tags/list").bearer(token);
+    assert_eq!(tags(&token).at(registry.address).status, 401, "{}", registry.log());
+    let (answer, plan) = asked(&gate, &tags(&token));
     assert_eq!((answer.status, plan.as_str()), (404, "resign"), "{}", gate.tail());
+    let (answer, plan) = asked(&gate, &tags(&named(&token, Some(&thumbprint))));
+    assert_eq!((answer.status, plan.as_str()), (404, "as_came"), "{}", gate.tail());
+}
+
+/// The same claims as another token server would sign them with key 0, which gives the key this name, or none.
+fn named(token: &str, name: Option<&str>) -> String {
+    let mut header = serde_json::json!({"typ": "JWT", "alg": "RS256"});
+    if let Some(name) = name {
+        header["kid"] = name.into();
+    }
+    let claims = token.split('.').nth(1).expect("claims");
+    let message = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(header.to_string()));
+    let text = spare_key(0).text(KeyForm::Pkcs1).expect("a key");
+    let signature = key::parse(text.as_bytes()).expect("a key")[0].sign(message.as_bytes());
+    format!("{message}.{}", signature.expect("a signature"))
+}
+
+/// distribution 2.8 knows the keys of a bundle by their libtrust ids, and token servers name theirs as they like.
+#[test]
+fn a_token_that_names_the_registrys_key_otherwise_is_signed_again_in_its_dialect() {
+    let stage = Stage::new();
+    let server = stage.replica("token-server", |_| {});
+    let registry = Registry::with_bundle_of(&bundle(&stage, 0), &realm(server.address), ports::free());
+    let source = format!("{{ file = \"{}\", alias = \"the-token-servers\" }}", server.key_file.display());
+    let setup = Setup::default().endpoint(&format!("http://{}", registry.address)).source(&source);
+    let gate = setup.upstream("kind = \"registry\"").keys("accept_missing_kid = true").start();
+    wait_for_held(&gate, &kid(0));
+    let public = spare_key(0).text(KeyForm::Public).expect("a key");
+    let thumbprint = key::parse(public.as_bytes()).expect("a key")[0].thumbprint().to_string();
+    let token = token(server.address, DEV, SCOPE);
+    for (name, direct, plan) in [
+        (Some(&*kid(0)), 404, "as_came"),
+        (Some(&*thumbprint), 401, "resign"),
+        (Some("the-token-servers"), 401, "resign"),
+        (None, 401, "resign"),
+    ] {
+        let tags = Ask::get("/v2/priv/image/tags/list").bearer(&named(&token, name));
+        assert_eq!(tags.at(registry.address).status, direct, "{name:?} {}", registry.log());
+        let (answer, planned) = asked(&gate, &tags);
+        assert_eq!((answer.status, planned.as_str()), (404, plan), "{name:?}\n{}", gate.tail());
+    }
 }

@@ -77,10 +77,20 @@ impl SoftHsm {
     }
 
     pub fn import_as(&self, key: &CoreKey, label: &str, id: &str) {
+        self.import_into(TOKEN, key, label, id);
+    }
+
+    /// Another token of the same module, with this key and the same PIN.
+    pub fn second_token(&self, name: &str, key: &CoreKey) {
+        self.util(&["--init-token", "--free", "--label", name, "--so-pin", "another PIN"]);
+        self.import_into(name, key, LABEL, "01");
+    }
+
+    fn import_into(&self, token: &str, key: &CoreKey, label: &str, id: &str) {
         let file = self.path("import.pem");
         fs::write(&file, key.text(KeyForm::Pkcs8).expect("a key")).expect("a file");
         let file_name = file.display().to_string();
-        self.util(&["--import", &file_name, "--token", TOKEN, "--label", label, "--id", id]);
+        self.util(&["--import", &file_name, "--token", token, "--label", label, "--id", id]);
         fs::remove_file(file).expect("the key is in the token alone");
     }
 

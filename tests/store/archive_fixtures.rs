@@ -90,6 +90,7 @@ fn whole() -> Archive {
         source: "core.pem".to_owned(),
         life: Life::Signing { seen: at },
         listed_end: None,
+        is_own: true,
     };
     let known = Known::of(&[seen], &[Revocation::Key { spki, at }, revoked()], Some(window()));
     Archive { deployment: "harbor".to_owned(), made: at, files: vec![file], known }

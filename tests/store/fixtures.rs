@@ -75,7 +75,10 @@ fn keys_are_read(version: u8) {
         let place = Place::new(Kind::Key, key);
         let listed = SeenKey::read(&opened(version, &place, "key-listed.sealed")).expect("a key");
         assert_eq!(listed.listed_end, Some(UnixTime(1_760_000_000)));
+        let added = SeenKey::read(&opened(version, &place, "key-added.sealed")).expect("a key");
+        assert_eq!((added.life, &*added.source, added.is_own), (life, "keys add", false));
     }
+    assert!(signing.is_own && verifying.is_own, "it says so, or its source does");
     let place = Place::new(Kind::Revocation, key);
     let revocation = Revocation::read(&opened(version, &place, "revocation.sealed")).expect("a revocation");
     assert_eq!(revocation.key().expect("of a key").expect("a key").kid().to_string(), kid);
@@ -137,11 +140,19 @@ fn grants_ends_secrets_and_private_halves_are_read(version: u8) {
         let read = end::read(&opened(version, &Place::new(Kind::End, NAME), name)).expect("an end");
         assert_eq!(read, End { by: ProcessId(0xabc), number: 5, at: UnixTime(1_760_000_000), whose });
     }
+    let later = if version > 1 { later_ends().to_vec() } else { Vec::new() };
+    for (name, whose) in later {
+        let name = format!("{name}{SEALED}");
+        let read = end::read(&opened(version, &Place::new(Kind::End, NAME), &name)).expect("an end");
+        assert_eq!(read.whose, whose);
+    }
     let place = Place::new(Kind::Secret, "grace");
     let read = secret::read(&opened(version, &place, "secret.sealed")).expect("a secret");
     assert_eq!(*read, [11; secret::BYTES]);
     let place = Place::new(Kind::Private, NAME);
-    let key = private_half::read(&opened(version, &place, "private.sealed")).expect("a private half");
+    let half = opened(version, &place, "private.sealed");
+    assert_eq!(private_half::keeper(&half), if version > 1 { "tidegate-0" } else { "" });
+    let key = private_half::read(&half).expect("a private half");
     let signature = key.sign(b"message").expect("it signs");
     assert!(key.without_private().verifies(b"message", &signature));
 }
@@ -162,15 +173,18 @@ fn written() -> Vec<(&'static str, Place, Vec<u8>)> {
         source: "/etc/core/private_key.pem".to_owned(),
         life,
         listed_end,
+        is_own: true,
     };
+    let added = |life| SeenKey { source: "keys add".to_owned(), is_own: false, ..seen(life, None) };
     let verifying = Life::Verifying { signed_until: at, until: UnixTime(1_760_001_860) };
     let revoked = Revocation::Key { spki: key.spki().to_vec(), at };
     let processes = [(ProcessId(0xabc), 5), (ProcessId(u64::MAX), 1)].into_iter().collect();
-    let half = private_half::write(&key, "").expect("a private half");
+    let half = private_half::write(&key, "tidegate-0").expect("a private half");
     let mut all = [
         ("key-signing", Kind::Key, NAME, seen(Life::Signing { seen: at }, None).write()),
         ("key-verifying", Kind::Key, NAME, seen(verifying, None).write()),
         ("key-listed", Kind::Key, NAME, seen(verifying, Some(at)).write()),
+        ("key-added", Kind::Key, NAME, added(verifying).write()),
         ("private", Kind::Private, NAME, half),
         ("revocation", Kind::Revocation, NAME, revoked.write()),
         ("secret", Kind::Secret, "grace", secret::write(&[11; secret::BYTES]).to_vec()),
@@ -186,7 +200,7 @@ fn written() -> Vec<(&'static str, Place, Vec<u8>)> {
         ("end-project", Whose::Project("priv".into())),
         ("end-credential", Whose::Credential([9; 32])),
     ];
-    all.extend(ends.map(|(name, whose)| {
+    all.extend(ends.into_iter().chain(later_ends()).map(|(name, whose)| {
         let end = End { by: ProcessId(0xabc), number: 5, at, whose };
         (name, Place::new(Kind::End, NAME), end::write(&end))
     }));
@@ -195,6 +209,15 @@ fn written() -> Vec<(&'static str, Place, Vec<u8>)> {
         (name.trim_end_matches(SEALED), place, revocation.write())
     }));
     all
+}
+
+/// Those that the seal's first version had no record of.
+fn later_ends() -> [(&'static str, Whose); 3] {
+    [
+        ("end-subject", Whose::Subject("dev".into())),
+        ("end-answers", Whose::Answers { replays: false }),
+        ("end-replays", Whose::Answers { replays: true }),
+    ]
 }
 
 const SEALED: &str = ".sealed";

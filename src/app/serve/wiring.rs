@@ -44,7 +44,7 @@ use crate::{
         ramps::Ramps,
         replay::Replays,
         revocations::Revocations,
-        strangers::Strangers,
+        strangers::{InVain, Strangers},
         token_service::{Answers, WrongCredentials},
         uploads::Uploads,
         windows::UpgradeWindows,
@@ -115,9 +115,11 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         lifetime_seen: AtomicU64::new(0),
         auth_mode: OnceLock::new(),
         looked: Mutex::default(),
+        looked_for_peers: Mutex::default(),
         plain: Plain::default(),
         distant,
         strangers: Strangers::default(),
+        unsigned: InVain::default(),
     });
     shared.formers.configure(formers(settings), now);
     let upstream_tls = upstream_tls(settings, clock)?;
@@ -182,6 +184,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
             lifetime: settings.keys.token_lifetime,
             leeway: settings.keys.leeway,
             accept_missing_kid: settings.keys.accept_missing_kid,
+            by_name: upstream == Upstream::Plain,
         },
         service: settings.token.service.as_str().into(),
         public: settings.public_url.as_ref().map(|url| (scheme(url.scheme), authority(url).into())),

@@ -37,6 +37,8 @@ pub enum KeyFault {
     EmptyFolder,
     #[error("the folder holds more than {0} files")]
     TooMany(usize),
+    #[error("the set holds more than {0} keys")]
+    TooManyKeys(usize),
     #[error("the JWKS document is not valid: {0}")]
     Jwks(&'static str),
     #[error("two different keys are named `{0}`")]
@@ -80,6 +82,7 @@ impl KeyFault {
             Self::Pkcs11(fault) => fault.remedy(),
             Self::EmptyFolder => "name the keys' files so, or give each as `file`",
             Self::TooMany(_) => "give a folder of keys only",
+            Self::TooManyKeys(_) => "publish only keys that sign, or whose tokens still live",
             Self::Jwks(_) => "give a JWKS of RSA or P-256 signature keys, each `kid` once (RFC 7517)",
             Self::NameTaken(_) => "give each key a name of its own, or drop one of the two",
             Self::Fetch(_) => "check the URL, its certificate (ca_file) and the network between",

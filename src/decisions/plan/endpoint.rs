@@ -194,8 +194,8 @@ enum Fitness {
 
 fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring, tried: &[Tried]) -> Fitness {
     let own = match judged {
-        Judged::Verified(claims) => claims.kid(),
-        Judged::Unverified(kid) => kid,
+        Judged::Verified(claims) => claims.known_as(),
+        Judged::Unverified(kid) => Some(kid),
         // A core that can't sign still answers all else, but no token request.
         Judged::Untouched | Judged::Refused(_) if *held == Held::CannotSign => return Fitness::Other,
         Judged::Untouched | Judged::Refused(_) | Judged::Own => return Fitness::HoldsItsKey,
@@ -203,12 +203,12 @@ fn fitness(judged: Judged<'_>, held: &Held, ring: &Ring, tried: &[Tried]) -> Fit
     let verified = matches!(judged, Judged::Verified(_));
     let was_refused = |kid: &Kid| tried.iter().any(|tried| matches!(tried, Tried::Key(by) if by == kid));
     match held {
-        Held::One(kid) if kid == own && was_refused(kid) => Fitness::HeldItsKey,
-        Held::One(kid) if kid == own => Fitness::HoldsItsKey,
+        Held::One(kid) if Some(kid) == own && was_refused(kid) => Fitness::HeldItsKey,
+        Held::One(kid) if Some(kid) == own => Fitness::HoldsItsKey,
         Held::One(kid) if verified && !was_refused(kid) && ring.signer(kid.as_str()).is_some() => {
             Fitness::SignedFor
         }
-        Held::Several(kids) if kids.contains(own) => Fitness::SignedFor,
+        Held::Several(kids) if own.is_some_and(|own| kids.contains(own)) => Fitness::SignedFor,
         _ => Fitness::Other,
     }
 }

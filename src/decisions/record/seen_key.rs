@@ -9,7 +9,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decisions::key::{Key, KeyFault},
+    decisions::{
+        key::{Key, KeyFault},
+        ring::Keeper,
+    },
     words::{clock::UnixTime, kid::Kid},
 };
 
@@ -28,6 +31,8 @@ pub struct SeenKey {
     pub life: Life,
     /// The end that an operator listed for it.
     pub listed_end: Option<UnixTime>,
+    /// Whether a file or a token of keys of the process that wrote it held the key: peers are told of no other (A10).
+    pub is_own: bool,
 }
 
 /// How far the key has come.
@@ -74,6 +79,8 @@ struct Written {
     until: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     listed_end: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    is_own: Option<bool>,
 }
 
 impl SeenKey {
@@ -94,6 +101,7 @@ impl SeenKey {
             signed_until,
             until,
             listed_end: self.listed_end.map(|end| end.0),
+            is_own: Some(self.is_own),
         };
         // Texts and numbers alone: this can't fail.
         serde_json::to_vec(&written).unwrap_or_default()
@@ -113,7 +121,9 @@ impl SeenKey {
             },
             _ => return None,
         };
+        let is_own = written.is_own.unwrap_or_else(|| names_own_source(&written.source));
         Some(Self {
+            is_own,
             spki: STANDARD.decode(&written.spki).ok()?,
             declared: written.declared.as_deref().and_then(Kid::parse),
             source: written.source,
@@ -126,6 +136,11 @@ impl SeenKey {
     pub fn key(&self) -> Result<Key, SeenKeyFault> {
         Ok(Key::of_spki(&self.spki, self.declared.clone())?)
     }
+}
+
+/// Of records whose writer didn't say it.
+fn names_own_source(source: &str) -> bool {
+    source != Keeper::ADDED && !["https://", "http://"].iter().any(|scheme| source.starts_with(scheme))
 }
 
 /// The name of a key's record: the digest of its SPKI.
@@ -158,7 +173,7 @@ pub(super) fn merge(present: &[u8], ours: &[u8], now: UnixTime) -> Vec<u8> {
         }
         (_, mine) => mine,
     };
-    SeenKey { life, listed_end, ..mine }.write()
+    SeenKey { life, listed_end, is_own: theirs.is_own || mine.is_own, ..mine }.write()
 }
 
 #[cfg(test)]
@@ -182,6 +197,7 @@ mod tests {
             source: "/etc/core/private_key.pem".into(),
             life,
             listed_end: None,
+            is_own: true,
         }
     }
 
@@ -192,6 +208,34 @@ mod tests {
         }
         let key = seen(signing(7)).key().expect("a key");
         assert_eq!((&key, key.can_sign()), (&rsa(0).key(), false));
+    }
+
+    #[test]
+    fn a10_a_record_says_whether_own_files_held_the_key_and_one_of_before_by_its_source() {
+        for is_own in [true, false] {
+            let seen = SeenKey { is_own, ..seen(signing(7)) };
+            assert_eq!(SeenKey::read(&seen.write()), Ok(seen));
+        }
+        for (source, is_own) in [
+            ("/etc/core/private_key.pem", true),
+            ("pkcs11:token=harbor;object=core", true),
+            ("keys add", false),
+            ("https://keys.example/jwks.json", false),
+            ("http://127.0.0.1:8000/jwks.json", false),
+        ] {
+            let mut before: serde_json::Value =
+                serde_json::from_slice(&seen(signing(7)).write()).expect("JSON");
+            before["source"] = source.into();
+            before.as_object_mut().expect("an object").remove("is_own");
+            let read = SeenKey::read(before.to_string().as_bytes()).expect("a record");
+            assert_eq!(read.is_own, is_own, "{source}");
+        }
+        let other = SeenKey { is_own: false, ..seen(signing(8)) };
+        for (present, ours) in [(seen(signing(7)), other.clone()), (other, seen(signing(7)))] {
+            let merged =
+                SeenKey::read(&merge(&present.write(), &ours.write(), UnixTime(9))).expect("a record");
+            assert!(merged.is_own, "once it was held by a file it was");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{
     Change, Ending, Keeper, Moment, Overlap, Ring, SourceName,
     ending::Ends,
     keeper::{Ahead, Former, Holding},
+    learned,
 };
 use crate::{
     decisions::{
@@ -35,19 +36,34 @@ impl Keeper {
         let at = self.moment(now);
         let current = self.holdings.iter().flat_map(|h| {
             let keys = h.current.iter().filter(|_| h.listing.signs(now));
-            keys.map(|key| seen_of(h, key, Life::Signing { seen: now }, h.listing.until))
+            keys.map(|key| self.seen_of(h, key, Life::Signing { seen: now }, h.listing.until))
         });
         // What only others hold is theirs to say.
         let former = self.holdings.iter().flat_map(|h| {
             let of = |former: &Former| {
                 let own = former.ending.own?;
                 let (signed_until, until) = own.times(at, self.policy(), None);
-                Some(seen_of(h, &former.key, Life::Verifying { signed_until, until }, own.listed()))
+                Some(self.seen_of(h, &former.key, Life::Verifying { signed_until, until }, own.listed()))
             };
             h.former.iter().filter_map(of)
         });
         let is_banned = |seen: &SeenKey| self.tombstones.iter().any(|key| key.spki() == seen.spki);
         current.chain(former).filter(|seen| !is_banned(seen)).collect()
+    }
+
+    fn seen_of(&self, holding: &Holding, key: &Key, life: Life, listed_end: Option<UnixTime>) -> SeenKey {
+        let has_held = |h: &Holding| {
+            let of_file = learned::is_own(h) && h.current.iter().any(|current| **current == *key);
+            of_file || h.former.iter().any(|former| former.is_own && *former.key == *key)
+        };
+        SeenKey {
+            spki: key.spki().to_vec(),
+            declared: key.declared().cloned(),
+            source: holding.name.as_str().to_owned(),
+            life,
+            listed_end,
+            is_own: self.holdings.iter().any(has_held),
+        }
     }
 
     /// Keys of [`Self::seen`] whose private halves are here.
@@ -112,7 +128,8 @@ impl Keeper {
         self.ring().entries().any(|entry| entry.key().spki() == seen.spki)
     }
 
-    /// Takes what an archive holds: what it retired first, which beats all else (A9).
+    /// Takes what an archive holds: what it retired first, which beats all else (A9). An archive is an operator's word, and
+    /// what it holds no key of our own files (A10).
     pub fn restore(
         &mut self,
         mut seen: Vec<SeenKey>,
@@ -120,6 +137,9 @@ impl Keeper {
         now: UnixTime,
     ) -> (Arc<Ring>, Vec<Change>) {
         seen.retain(|seen| !self.knows(seen));
+        for seen in &mut seen {
+            seen.is_own = false;
+        }
         let mut changes: Vec<Change> =
             retired.into_iter().flat_map(|key| self.ban(Arc::new(key), now, now).1).collect();
         let (ring, recalled) = self.recall(seen, now);
@@ -153,13 +173,14 @@ impl Keeper {
         {
             return;
         }
+        let is_own = self.recalls_own && seen.is_own;
         for holding in &mut self.holdings {
             if let Some(known) = holding.former.iter_mut().find(|former| *former.key == key) {
                 known.ending = known.ending.with(ending);
+                known.is_own |= is_own;
                 return;
             }
         }
-        let is_own = self.recalls_own;
         let holding = self.holding(&SourceName::new(&seen.source), now);
         let ending = holding.listing.until.map_or(ending, |end| ending.cut(end));
         holding.former.push(Former { key: Arc::new(key), ending, is_own });
@@ -206,16 +227,6 @@ impl Keeper {
             }
         };
         seen.listed_end.map_or(ends, |end| ends.cut(end))
-    }
-}
-
-fn seen_of(holding: &Holding, key: &Key, life: Life, listed_end: Option<UnixTime>) -> SeenKey {
-    SeenKey {
-        spki: key.spki().to_vec(),
-        declared: key.declared().cloned(),
-        source: holding.name.as_str().to_owned(),
-        life,
-        listed_end,
     }
 }
 
@@ -308,7 +319,14 @@ mod tests {
     /// What another process, whose file is elsewhere, says of key 0.
     fn elsewhere(life: Life) -> Vec<SeenKey> {
         let spki = rsa(0).key().spki().to_vec();
-        vec![SeenKey { spki, declared: None, source: "/elsewhere.pem".into(), life, listed_end: None }]
+        vec![SeenKey {
+            spki,
+            declared: None,
+            source: "/elsewhere.pem".into(),
+            life,
+            listed_end: None,
+            is_own: true,
+        }]
     }
 
     fn signing(seen: i64) -> Vec<SeenKey> {
@@ -403,6 +421,38 @@ mod tests {
         next.observe(&file(), Ok(vec![rsa(2).key()]), at(300));
         let (ring, _) = next.recall(kept, at(300));
         assert_eq!(state(&ring, 0, 300), verifying(300, 600), "nor another process's");
+    }
+
+    #[test]
+    fn a10_only_keys_that_own_files_held_are_own_after_a_restart() {
+        let url = SourceName::new("https://keys.example/jwks.json");
+        let listing = || crate::decisions::ring::Listing { is_remote: true, ..Default::default() };
+        let mut before = keeper(Overlap::Auto);
+        before.recall_as_own();
+        before.observe(&file(), Ok(vec![rsa(0).key()]), at(0));
+        before.observe(&file(), Ok(vec![rsa(1).key()]), at(100));
+        before.declare(&url, listing());
+        before.observe(&url, Ok(vec![rsa(2).key()]), at(100));
+        before.add(vec![rsa(3).key()], at(90), at(100)).expect("it is added");
+        let kept = before.seen(at(200));
+        let is_published = |keeper: &Keeper| {
+            let own = keeper.own(at(300));
+            [0, 1, 2, 3].map(|which| own.find(rsa(which).key().kid().as_str()).is_some())
+        };
+        assert_eq!(is_published(&before), [true, true, false, false]);
+        let mut after = keeper(Overlap::Auto);
+        after.recall_as_own();
+        after.observe(&file(), Ok(vec![rsa(1).key()]), at(300));
+        after.recall(kept.clone(), at(300));
+        assert_eq!(after.ring().entries().count(), 4);
+        assert_eq!(is_published(&after), [true, true, false, false]);
+        let again: Vec<_> = after.seen(at(300)).iter().map(|seen| seen.is_own).collect();
+        assert_eq!(again.iter().filter(|own| **own).count(), 2, "nor after the next one");
+        let mut restored = keeper(Overlap::Auto);
+        restored.recall_as_own();
+        restored.observe(&file(), Ok(vec![rsa(1).key()]), at(300));
+        restored.restore(kept, vec![], at(300));
+        assert_eq!(is_published(&restored), [false, true, false, false], "an archive's keys");
     }
 
     #[test]

@@ -141,6 +141,7 @@ pub(crate) fn rules() -> Rules {
         lifetime: LIFETIME,
         leeway: LEEWAY,
         accept_missing_kid: false,
+        by_name: false,
     }
 }
 

@@ -21,12 +21,16 @@ pub struct Rules {
     pub leeway: Duration,
     /// Whether a token without `kid` is tried against the one key that signs.
     pub accept_missing_kid: bool,
+    /// Whether endpoints find a token's key by the header's `kid`, as plain registries do; core has one key and looks at
+    /// nothing but the signature.
+    pub by_name: bool,
 }
 
 /// Claims that a key of the ring has signed and that time allows. Comes from [`verify`] alone.
 #[derive(Clone, Debug)]
 pub struct VerifiedClaims {
     kid: Kid,
+    known_as: Option<Kid>,
     claims: Claims,
     plain_audience: bool,
 }
@@ -35,6 +39,11 @@ impl VerifiedClaims {
     /// The key that signed the token, by its libtrust id.
     pub fn kid(&self) -> &Kid {
         &self.kid
+    }
+
+    /// The name under which an endpoint must hold the key to accept the token as it is. `None`: it has no such name.
+    pub fn known_as(&self) -> Option<&Kid> {
+        self.known_as.as_ref()
     }
 
     /// All of them.
@@ -195,7 +204,9 @@ fn judge(token: &UnverifiedToken<'_>, ring: &Ring, rules: &Rules, now: UnixTime)
         return Err(Fault::IssuedAfterKeyEnded);
     }
     let plain_audience = matches!(claims.aud, claims::Audience::One(_));
-    Ok(Verdict::Verified(VerifiedClaims { kid: entry.key().kid().clone(), claims, plain_audience }))
+    let kid = entry.key().kid().clone();
+    let known_as = if rules.by_name { token.unverified_kid.clone() } else { Some(kid.clone()) };
+    Ok(Verdict::Verified(VerifiedClaims { kid, known_as, claims, plain_audience }))
 }
 
 fn claims_fit(claims: &Claims, rules: &Rules, now: UnixTime) -> Result<(), Fault> {

@@ -123,6 +123,12 @@ impl PeerFault {
     }
 }
 
+/// What is said where nobody else answers.
+const US_ALONE: &str = "each address of peers.urls leads back to this process, and no peer is heard";
+/// What mends it.
+const US_ALONE_REMEDY: &str = "give names that have each replica's own addresses, as a headless Service has, and let nobody between \
+                               answer in a peer's place";
+
 /// What this process knows of peers, and shows them.
 pub struct Peers {
     settings: PeerSettings,
@@ -130,6 +136,8 @@ pub struct Peers {
     process: Arc<str>,
     secrets: ArcSwap<Vec<Secret>>,
     known: Mutex<Known>,
+    /// Held while the ring takes what was told, so that a former answer never follows a later one.
+    learning: Mutex<()>,
     periodic: tokio::sync::Mutex<()>,
     random: SystemRandom,
     shelf: Arc<KeyShelf>,
@@ -213,6 +221,7 @@ impl Peers {
             process: process.into(),
             secrets: ArcSwap::from_pointee(secrets),
             known: Mutex::default(),
+            learning: Mutex::default(),
             periodic: tokio::sync::Mutex::default(),
             random,
             shelf,
@@ -298,7 +307,21 @@ impl Peers {
     /// What is wrong on our own side.
     pub fn alarms(&self) -> Vec<Alarm> {
         let tls = self.settings.tls.iter().flat_map(|tls| tls.alarms().to_vec());
-        tls.chain(self.lock().secret.clone()).collect()
+        let known = self.lock();
+        let is_us_alone = !known.peers.is_empty() && known.peers.values().all(|state| state.is_us);
+        let us = is_us_alone.then_some(("peers.urls", US_ALONE.to_owned(), US_ALONE_REMEDY));
+        let retired = peer::retired_alarm(self.shelf.own().1.len());
+        let retired = retired.map(|cause| ("retired keys", cause, peer::RETIRED_REMEDY));
+        let since = self.clock.now();
+        let own = us.into_iter().chain(retired).map(|(subject, cause, remedy)| Alarm {
+            path: subject.to_owned(),
+            cause,
+            remedy,
+            since,
+            is_warning: false,
+            forbids_start: false,
+        });
+        tls.chain(known.secret.clone()).chain(own).collect()
     }
 
     /// Whether anybody may read our keys and tell us of theirs without a proof.
@@ -307,18 +330,18 @@ impl Peers {
     }
 
     /// Asks all, with what files hold now; not where the last such round still waits.
-    pub(super) async fn periodic_round(&self) {
+    pub(super) async fn periodic_round(self: &Arc<Self>) {
         let Ok(_alone) = self.periodic.try_lock() else { return };
         self.read_files().await;
         self.round(None).await;
     }
 
     /// Asks all at once; at known addresses while names are looked up.
-    pub(super) async fn round(&self, wanted: Option<&Kid>) {
+    pub(super) async fn round(self: &Arc<Self>, wanted: Option<&Kid>) {
         join_all((0..self.settings.sites.len()).map(|site| self.ask_site(site, wanted))).await;
     }
 
-    async fn ask_site(&self, site: usize, wanted: Option<&Kid>) {
+    async fn ask_site(self: &Arc<Self>, site: usize, wanted: Option<&Kid>) {
         let known: Vec<SocketAddr> =
             self.lock().peers.keys().filter(|(of, _)| *of == site).map(|(_, address)| *address).collect();
         let ask = async |addresses: &[SocketAddr]| {
@@ -371,35 +394,55 @@ impl Peers {
         })
     }
 
-    async fn ask(&self, site: usize, address: SocketAddr, wanted: Option<&Kid>) {
+    async fn ask(self: &Arc<Self>, site: usize, address: SocketAddr, wanted: Option<&Kid>) {
         let Some(of) = self.settings.sites.get(site) else { return };
         let began = Instant::now();
         let before = self.lock().peers.get(&(site, address)).and_then(|state| state.told.clone());
         let told = self.question(of, address, wanted, before).await;
+        let all = Arc::clone(self);
+        // Hundreds of keys are read, and a ring is made of them: not on the runtime's thread.
+        let taken = tokio::task::spawn_blocking(move || all.take((site, address), began, told));
+        if let Err(error) = taken.await {
+            tracing::error!(%error, "a peer's keys were not taken; the next answer's are");
+        }
+    }
+
+    fn take(
+        &self,
+        (site, address): (usize, SocketAddr),
+        began: Instant,
+        told: Result<(String, Arc<Told>), PeerFault>,
+    ) {
+        let _learning = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(told) = self.note((site, address), began, told) else { return };
+        let name = SourceName::new(&format!("peer {address}"));
+        let peer = Peer { name, process: told.process.clone() };
+        self.shelf.learn(&peer, &told.keys, &told.retired, self.clock.now());
+    }
+
+    /// What is to be learned of an answer.
+    fn note(
+        &self,
+        place: (usize, SocketAddr),
+        began: Instant,
+        told: Result<(String, Arc<Told>), PeerFault>,
+    ) -> Option<Arc<Told>> {
         let mut known = self.lock();
         // One whose name has it no more is asked no more.
-        let Some(state) = known.peers.get_mut(&(site, address)) else { return };
+        let state = known.peers.get_mut(&place)?;
         // An answer that took its time may be older than the one that is known.
         if state.began.is_some_and(|last| last > began) {
-            return;
+            return None;
         }
         state.began = Some(began);
-        match told {
-            Ok((tag, told)) => {
-                state.is_us = told.process == self.process;
-                if state.trouble.take().is_some() && !state.is_us {
-                    tracing::info!(peer.address = %address, "a peer answers again");
-                }
-                state.heard = Some(Instant::now());
-                state.told = Some((tag, told.clone()));
-                if !state.is_us {
-                    let name = SourceName::new(&format!("peer {address}"));
-                    let peer = Peer { name, process: told.process.clone() };
-                    self.shelf.learn(&peer, &told.keys, &told.retired, self.clock.now());
-                }
-            }
-            Err(fault) => state.failed(address, &fault),
+        let (tag, told) = told.map_err(|fault| state.failed(place.1, &fault)).ok()?;
+        state.is_us = told.process == self.process;
+        if state.trouble.take().is_some() && !state.is_us {
+            tracing::info!(peer.address = %place.1, "a peer answers again");
         }
+        state.heard = Some(Instant::now());
+        state.told = Some((tag, told.clone()));
+        (!state.is_us).then_some(told)
     }
 
     /// The document, and its tag.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     decisions::{
-        key::{self, KeyFault},
+        key::{self, Key, KeyFault},
         ring::{Listing, SourceName},
     },
     edges::{
@@ -35,6 +35,8 @@ const SHORTEST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_mins(5);
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 4;
+/// Keys of one set, as many as a peer may publish: each has a state among the metrics, and all names are compared with all.
+const MOST_KEYS: usize = 256;
 
 /// A JWKS at a URL, which is its name.
 #[derive(Clone, Debug)]
@@ -47,10 +49,19 @@ pub struct Url {
 
 /// All of them.
 pub struct Urls {
-    configured: ArcSwap<Vec<Url>>,
+    configured: ArcSwap<Configured>,
     seen: Mutex<HashMap<SourceName, Seen>>,
+    /// Held while the shelf takes what was read, or another configuration.
+    taking: Mutex<()>,
     shelf: Arc<KeyShelf>,
     clock: Clock,
+}
+
+/// What is configured, and how often that has changed: what was asked for under a former configuration counts no more.
+#[derive(Clone)]
+struct Configured {
+    generation: u64,
+    urls: Arc<Vec<Url>>,
 }
 
 /// What one gave last.
@@ -63,45 +74,56 @@ struct Seen {
 
 impl Urls {
     pub(super) fn new(urls: Vec<Url>, shelf: Arc<KeyShelf>, clock: Clock) -> Self {
-        Self { configured: ArcSwap::from_pointee(urls), seen: Mutex::default(), shelf, clock }
+        let configured = ArcSwap::from_pointee(Configured { generation: 0, urls: Arc::new(urls) });
+        Self { configured, seen: Mutex::default(), taking: Mutex::default(), shelf, clock }
     }
 
     pub(super) fn is_any(&self) -> bool {
-        !self.configured.load().is_empty()
+        !self.configured.load().urls.is_empty()
     }
 
     /// What is wrong with certificates to ask with.
     pub fn alarms(&self) -> Vec<Alarm> {
         let configured = self.configured.load();
         configured
+            .urls
             .iter()
             .filter_map(|url| url.site.tls.as_ref())
             .flat_map(|tls| tls.alarms().to_vec())
             .collect()
     }
 
-    /// Takes another configuration. Keys of URLs that are gone from it count as replaced.
+    /// Takes another configuration: what it lists of a URL counts at once, also while that can't be had, and keys of URLs that
+    /// are gone from it count as replaced. Answers that are still under way are dropped. It may block on a look at files.
     pub fn follow(&self, urls: Vec<Url>) {
-        let before = self.configured.swap(Arc::new(urls));
-        let now = self.configured.load();
-        let mut seen = self.lock();
+        let _taking = lock(&self.taking);
+        let (before, urls) = (self.configured.load_full(), Arc::new(urls));
+        let generation = before.generation + 1;
+        self.configured.store(Arc::new(Configured { generation, urls: Arc::clone(&urls) }));
         // They are read anew: what is listed of them may have changed.
-        seen.clear();
-        drop(seen);
-        for gone in before.iter().filter(|url| now.iter().all(|other| other.name != url.name)) {
-            self.shelf.heard(&gone.name, None, Ok(Vec::new()), self.clock.now());
+        lock(&self.seen).clear();
+        let now = self.clock.now();
+        for gone in before.urls.iter().filter(|url| urls.iter().all(|other| other.name != url.name)) {
+            self.shelf.heard(&gone.name, None, Ok(Vec::new()), now);
+        }
+        for url in urls.iter() {
+            self.shelf.list(&url.name, url.listing.clone(), now);
         }
     }
 
     /// Asks those whose time has come, or `all`.
-    pub(super) async fn round(&self, all: bool) {
-        let urls = self.configured.load_full();
-        join_all(urls.iter().filter(|url| self.begins(url, all)).map(|url| self.ask(url))).await;
+    pub(super) async fn round(self: &Arc<Self>, all: bool) {
+        let Configured { generation, urls } = Configured::clone(&self.configured.load());
+        let due = urls.iter().filter(|url| self.begins(url, generation, all));
+        join_all(due.map(|url| self.ask(url, generation))).await;
     }
 
-    fn begins(&self, url: &Url, at_once: bool) -> bool {
+    fn begins(&self, url: &Url, generation: u64, at_once: bool) -> bool {
         let now = Instant::now();
-        let mut seen = self.lock();
+        let mut seen = lock(&self.seen);
+        if !self.is_present(generation) {
+            return false;
+        }
         let fresh = || Seen { due: now, is_asked: false, held: None };
         let seen = seen.entry(url.name.clone()).or_insert_with(fresh);
         let begins = !seen.is_asked && (at_once || seen.due <= now);
@@ -109,18 +131,22 @@ impl Urls {
         begins
     }
 
-    async fn ask(&self, url: &Url) {
-        let held = self.lock().get(&url.name).and_then(|seen| seen.held.clone());
+    fn is_present(&self, generation: u64) -> bool {
+        self.configured.load().generation == generation
+    }
+
+    async fn ask(self: &Arc<Self>, url: &Url, generation: u64) {
+        let held = lock(&self.seen).get(&url.name).and_then(|seen| seen.held.clone());
         let fetched = self.fetch(url, held.as_ref().map(|(tag, _)| tag)).await;
         let again = fetched.as_ref().ok().map_or(USUAL.min(2 * SHORTEST), |fetched| pause(&fetched.headers));
         let (read, held) = match fetched {
             Ok(Fetched { status: StatusCode::OK, headers, body }) => {
                 let tag = headers.get(header::ETAG).filter(|tag| tag.len() <= 256);
                 let tag = tag.and_then(|tag| HeaderValue::from_bytes(tag.as_bytes()).ok());
-                (key::parse_jwks(&body), tag.map(|tag| (tag, body)))
+                (parse(&body), tag.map(|tag| (tag, body)))
             }
             Ok(Fetched { status: StatusCode::NOT_MODIFIED, .. }) if held.is_some() => {
-                let read = held.as_ref().map_or(Ok(Vec::new()), |(_, body)| key::parse_jwks(body));
+                let read = held.as_ref().map_or(Ok(Vec::new()), |(_, body)| parse(body));
                 (read, held)
             }
             Ok(Fetched { status, .. }) => {
@@ -128,27 +154,30 @@ impl Urls {
             }
             Err(fault) => (Err(KeyFault::Fetch(cause(&fault))), held),
         };
-        if !self.note(url, Seen { due: Instant::now() + again, is_asked: false, held }) {
+        if !self.note(url, generation, Seen { due: Instant::now() + again, is_asked: false, held }) {
             return;
         }
-        let (keys, name, listing) = (Arc::clone(&self.shelf), url.name.clone(), url.listing.clone());
-        let now = self.clock.now();
-        let taken = tokio::task::spawn_blocking(move || keys.heard(&name, Some(listing), read, now)).await;
-        if let Err(error) = taken {
+        let (all, of) = (Arc::clone(self), url.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || all.take(&of, generation, read)).await {
             tracing::error!(%error, "keys of a URL were not taken; the next answer's are");
         }
     }
 
-    /// Whether it is configured still.
-    fn note(&self, url: &Url, now: Seen) -> bool {
-        let mut seen = self.lock();
-        let is_configured = self.configured.load().iter().any(|other| other.name == url.name);
-        if is_configured {
+    /// Whether its configuration is the present one still.
+    fn note(&self, url: &Url, generation: u64, now: Seen) -> bool {
+        let mut seen = lock(&self.seen);
+        let is_present = self.is_present(generation);
+        if is_present {
             seen.insert(url.name.clone(), now);
-        } else {
-            seen.remove(&url.name);
         }
-        is_configured
+        is_present
+    }
+
+    fn take(&self, url: &Url, generation: u64, read: Result<Vec<Key>, KeyFault>) {
+        let _taking = lock(&self.taking);
+        if self.is_present(generation) {
+            self.shelf.heard(&url.name, Some(url.listing.clone()), read, self.clock.now());
+        }
     }
 
     /// The first answer among the name's addresses.
@@ -171,10 +200,16 @@ impl Urls {
         }
         Err(fault)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SourceName, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn parse(set: &[u8]) -> Result<Vec<Key>, KeyFault> {
+    let keys = key::parse_jwks(set)?;
+    if keys.len() > MOST_KEYS { Err(KeyFault::TooManyKeys(MOST_KEYS)) } else { Ok(keys) }
+}
+
+/// What these locks guard is whole at every step.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What `Cache-Control` says (RFC 9111, 5.2.2.1), within our bounds.

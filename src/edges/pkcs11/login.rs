@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cryptoki::{
@@ -19,7 +19,7 @@ use crate::{decisions::key::Pkcs11Fault, edges::small_file};
 
 /// What the tokens of one module refused, by their labels. Several sources may name one token with PINs of their own.
 #[derive(Default)]
-pub(super) struct Logins(Mutex<BTreeMap<String, Vec<Refused>>>);
+pub(super) struct Logins(Mutex<BTreeMap<String, Arc<Mutex<Vec<Refused>>>>>);
 
 struct Refused {
     pin: Zeroizing<String>,
@@ -33,8 +33,8 @@ impl std::fmt::Debug for Logins {
 }
 
 impl Logins {
-    /// Logs in, if nobody is: all sessions of a token share it. One at a time, so that several threads don't try one
-    /// wrong PIN several times.
+    /// Logs in, if nobody is: all sessions of a token share it. One at a time for a token, so that several threads don't try
+    /// one wrong PIN several times.
     pub(super) fn log_in(
         &self,
         pkcs11: &Pkcs11,
@@ -42,7 +42,8 @@ impl Logins {
         session: &Session,
         location: &Location,
     ) -> Result<(), Failed> {
-        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_token = Arc::clone(lock(&self.0).entry(location.token.clone()).or_default());
+        let mut refused = lock(&of_token);
         let state = session.get_session_info()?.session_state();
         if matches!(state, SessionState::RoUser | SessionState::RwUser) {
             return Ok(());
@@ -52,13 +53,12 @@ impl Logins {
             return Ok(());
         }
         let pin = location.pin.read()?;
-        let of_token = refused.entry(location.token.clone()).or_default();
-        if let Some(known) = of_token.iter().find(|known| known.pin == pin) {
+        if let Some(known) = refused.iter().find(|known| known.pin == pin) {
             return Err(known.fault.clone().into());
         }
         may_try(&token)?;
         let Err(error) = session.login(UserType::User, Some(&AuthPin::new(pin.as_str().into()))) else {
-            of_token.clear();
+            refused.clear();
             return Ok(());
         };
         let Error::Pkcs11(code, _) = &error else { return Err(error.into()) };
@@ -69,9 +69,13 @@ impl Logins {
             RvError::UserPinNotInitialized => return Err(Pkcs11Fault::PinNeverSet.into()),
             _ => return Err(error.into()),
         };
-        of_token.push(Refused { pin, fault: fault.clone() });
+        refused.push(Refused { pin, fault: fault.clone() });
         Err(fault.into())
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a PIN may be tried at all.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError},
     thread,
     time::{Duration, Instant},
 };
@@ -27,10 +27,12 @@ use crate::decisions::key::Pkcs11Fault;
 const BETWEEN_BEGINNINGS: Duration = Duration::from_secs(1);
 /// The same where other tokens are there, and may be at work.
 const BESIDE_OTHER_TOKENS: Duration = Duration::from_mins(1);
+/// The same where a call hung and kept it from beginning.
+const AFTER_A_HANG: Duration = Duration::from_secs(10);
 
-/// How long the end waits for calls that run.
+/// How long the end, and a new beginning, wait for calls that run.
 const LAST_CALLS: Duration = Duration::from_secs(1);
-/// How often it looks whether they are through.
+/// How often they look whether those are through.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Modules by their path: `C_Initialize` is of a whole process. None is ever unloaded, because foreign code has threads
@@ -59,7 +61,11 @@ impl Modules {
 #[derive(Debug)]
 pub(super) struct Module {
     path: PathBuf,
+    /// Never waited for to write where calls may hang: that would keep every call of other tokens from beginning, too.
     live: RwLock<Live>,
+    /// Who calls passes it; who begins anew holds it, for a bounded while, so that the calls come to an end. And when that was in
+    /// vain last.
+    gate: Mutex<Option<Instant>>,
     /// Sessions that nobody uses, by their token's label. As long as one is open its token stays logged in.
     idle: Mutex<BTreeMap<String, Vec<Open>>>,
     logins: Logins,
@@ -145,6 +151,7 @@ impl Module {
         Self {
             path: path.to_owned(),
             live: RwLock::default(),
+            gate: Mutex::default(),
             idle: Mutex::default(),
             logins: Logins::default(),
         }
@@ -192,6 +199,7 @@ impl Module {
 
     /// The module, loaded and begun.
     fn live(&self) -> Result<RwLockReadGuard<'_, Live>, Pkcs11Fault> {
+        drop(lock(&self.gate));
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         if live.pkcs11.is_some() {
             return Ok(live);
@@ -207,9 +215,18 @@ impl Module {
         Ok(self.live.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends the initialization of `epoch` and begins the next one; whether one has begun since.
+    /// Ends the initialization of `epoch` and begins the next one; whether one has begun since. A call that hangs, of another
+    /// token perhaps, keeps the module as it is: then nothing is tried again for a while, because calls wait meanwhile.
     fn begin_anew(&self, epoch: u64, least: Duration) -> bool {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let mut in_vain = lock(&self.gate);
+        if in_vain.is_some_and(|at| at.elapsed() < AFTER_A_HANG) {
+            return false;
+        }
+        let Some(mut live) = self.alone(Instant::now() + LAST_CALLS) else {
+            *in_vain = Some(Instant::now());
+            return false;
+        };
+        *in_vain = None;
         if live.epoch != epoch {
             return true;
         }
@@ -225,16 +242,25 @@ impl Module {
         initialize(&pkcs11).is_ok()
     }
 
-    fn end(&'static self, until: Instant) {
-        while Instant::now() < until {
-            if let Ok(mut live) = self.live.try_write() {
-                lock(&self.idle).clear();
-                // It may have ended by itself.
-                let _ = live.pkcs11.take().map(Pkcs11::finalize);
-                // Held for ever: who calls now waits for the process' end.
-                return std::mem::forget(live);
+    /// The module while no call runs; `None` where some hang.
+    fn alone(&self, until: Instant) -> Option<RwLockWriteGuard<'_, Live>> {
+        loop {
+            match self.live.try_write() {
+                Ok(live) => return Some(live),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => return None,
+                Err(TryLockError::WouldBlock) => thread::sleep(LOOK),
             }
-            thread::sleep(LOOK);
+        }
+    }
+
+    fn end(&'static self, until: Instant) {
+        if let Some(mut live) = self.alone(until) {
+            lock(&self.idle).clear();
+            // It may have ended by itself.
+            let _ = live.pkcs11.take().map(Pkcs11::finalize);
+            // Held for ever: who calls now waits for the process' end.
+            std::mem::forget(live);
         }
     }
 
@@ -299,4 +325,25 @@ fn slot(pkcs11: &Pkcs11, label: &str) -> Result<Slot, Failed> {
 /// What these locks guard is whole at every step.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_hangs_keeps_the_module_as_it_is_and_no_other_call_from_beginning() {
+        let module = Module::new(Path::new("module.so"));
+        let hangs = module.live.read().expect("a lock");
+        let began = Instant::now();
+        assert!(!module.begin_anew(0, Duration::ZERO));
+        assert!(began.elapsed() >= LAST_CALLS, "calls that end were waited for");
+        let other = lock(&module.gate);
+        assert!(module.live.try_read().is_ok(), "another token's calls go on");
+        drop(other);
+        drop(hangs);
+        assert!(!module.begin_anew(0, Duration::ZERO), "not again at once: calls wait meanwhile");
+        *lock(&module.gate) = None;
+        assert!(module.begin_anew(0, Duration::ZERO));
+    }
 }

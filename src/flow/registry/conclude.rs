@@ -231,6 +231,10 @@ impl Passage<'_> {
             // It was core's word on a token of its own key (A6).
             return Ok(Some(answer));
         }
+        if self.journey.tried.contains(&Tried::Key(kid.clone())) {
+            // Its signature couldn't be made: the next plan would be the very same one.
+            return Ok(Some(answer));
+        }
         self.await_signers().await;
         if self.worker.shared.keys.ring().signer(kid.as_str()).is_none() {
             return Ok(Some(answer));

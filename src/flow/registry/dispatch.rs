@@ -174,12 +174,17 @@ impl Passage<'_> {
         }
     }
 
-    /// core knows the scheme by its exact spelling; a token that goes up as it came is written as it wants it.
+    /// core knows the scheme by its exact spelling; a token that goes up as it came is written as it wants it, also where
+    /// a former round took it away.
     fn normal_bearer(&self, plan: &Plan) -> Option<HeaderValue> {
-        let (Some(token), Some(_)) = (&self.bearer, plan.counts_on()) else { return None };
-        let came = self.outgoing.headers.get(header::AUTHORIZATION)?;
-        let exact = came.as_bytes().strip_prefix(b"Bearer ").is_some_and(|rest| rest == token.bytes());
-        if exact { None } else { HeaderValue::try_from(format!("Bearer {}", token.text())).ok() }
+        let token = self.bearer.as_ref()?;
+        if let Some(came) = self.outgoing.headers.get(header::AUTHORIZATION) {
+            let exact = came.as_bytes().strip_prefix(b"Bearer ").is_some_and(|rest| rest == token.bytes());
+            if exact || plan.counts_on().is_none() {
+                return None;
+            }
+        }
+        HeaderValue::try_from(format!("Bearer {}", token.text())).ok()
     }
 
     /// Whether the question about the key must go first: nothing of the body will be kept (A25), or it is the last send

@@ -16,7 +16,7 @@ use crate::{
         known::{Judgement, Own},
         own_token::{self, Over},
     },
-    words::{clock::UnixTime, reason::Reason},
+    words::{clock::UnixTime, kid::Kid, reason::Reason},
 };
 
 /// The longest time that a request with an unknown `kid` waits for a look for new keys.
@@ -43,19 +43,19 @@ impl Passage<'_> {
     /// Judges the bearer: by the connection's last token, by memory, by its signature.
     pub(super) async fn judge(&mut self) -> Moment {
         let moment = self.moment();
-        if !self.is_strange(&moment) || self.journey.rounds > 0 {
+        let Some(name) = self.strange_name(&moment).cloned().filter(|_| self.journey.rounds == 0) else {
             return moment;
-        }
+        };
         let shared = &self.worker.shared;
         if shared.distant.is_any() {
             // Boxed: rare.
-            Box::pin(self.await_distant(&moment)).await;
+            Box::pin(self.await_distant(&name)).await;
             return self.moment();
         }
         let Some(until) = self.look_for_keys() else { return moment };
         // Looks and probes that had begun before end too, and tell nothing of this key.
         let learned = async {
-            while self.is_strange(&self.moment()) {
+            while self.is_unknown(&name) {
                 tokio::select! {
                     () = shared.fleet.changed_within(GLANCE) => {}
                     () = shared.keys.looked_within(GLANCE) => {}
@@ -79,15 +79,16 @@ impl Passage<'_> {
 
     /// Others may know the key: everybody is asked, once for all requests that came before. One that came right after such a
     /// round waits for the next.
-    async fn await_distant(&self, moment: &Moment) {
-        let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return };
-        let shared = &self.worker.shared;
-        let Some(_waiting) = shared.strangers.wait_for(unverified_kid, Instant::now()) else { return };
+    async fn await_distant(&self, unverified_kid: &Kid) {
+        let (shared, client) = (&self.worker.shared, self.story.client);
+        let Some(_waiting) = shared.strangers.wait_for(unverified_kid, client, Instant::now()) else {
+            return;
+        };
         let (distant, between) = (&shared.distant, self.policy.between_looks);
         // A round that has begun by now may have been answered before the key was there.
         let enough = distant.asked() + 1;
         let learned = async {
-            while self.is_strange(&self.moment()) && !distant.has_answered(enough) {
+            while self.is_unknown(unverified_kid) && !distant.has_answered(enough) {
                 if distant.asked() < enough && shared.may_look(between) {
                     shared.keys.look_soon();
                     shared.probe_now.notify_one();
@@ -101,16 +102,24 @@ impl Passage<'_> {
             }
         };
         tokio::time::timeout(between.min(LONGEST_PAUSE) + FAR, learned).await.ok();
-        if self.is_strange(&self.moment()) {
+        if self.is_unknown(unverified_kid) {
             shared.strangers.was_in_vain(unverified_kid, Instant::now());
         }
     }
 
-    /// Whether the bearer is of a key that is neither in the ring nor held by an endpoint.
-    fn is_strange(&self, moment: &Moment) -> bool {
-        let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return false };
-        let fleet = self.worker.shared.fleet.snapshot();
-        !fleet.statuses.iter().any(|status| status.held.kids().any(|kid| kid == unverified_kid))
+    /// The name of the bearer's key, where that is neither in the ring nor held by an endpoint.
+    fn strange_name<'m>(&self, moment: &'m Moment) -> Option<&'m Kid> {
+        let Some(Judgement::Unknown { unverified_kid, .. }) = &moment.judgement else { return None };
+        self.is_unknown(unverified_kid).then_some(unverified_kid)
+    }
+
+    /// Whether the ring has no key of this name, and no endpoint holds one. It is asked at each wake of each request that
+    /// waits, which a judgement, with a verification for each key that was retired at once, would make a burden.
+    fn is_unknown(&self, unverified_kid: &Kid) -> bool {
+        let shared = &self.worker.shared;
+        let fleet = shared.fleet.snapshot();
+        shared.keys.ring().find(unverified_kid.as_str()).is_none()
+            && !fleet.statuses.iter().any(|status| status.held.kids().any(|kid| kid == unverified_kid))
     }
 
     /// Keys and time as they are now, and the bearer judged by them.
@@ -132,22 +141,37 @@ impl Passage<'_> {
     }
 
     /// Core reads its key file at each use and we only when we are told of a change: after a refusal the key that
-    /// it has just taken may lie in a source of ours that is not read yet.
+    /// it has just taken may lie in a source of ours that is not read yet. For a key that wasn't found there lately nobody
+    /// has sources looked at, because whoever has a token can be refused as often as they like; what looks by itself may
+    /// still find it.
     pub(super) async fn await_signers(&self) {
         let shared = &self.worker.shared;
-        let missing = || {
-            let (ring, fleet) = (shared.keys.ring(), shared.fleet.snapshot());
-            let held = fleet.statuses.iter().flat_map(|status| status.held.kids());
-            ring.entries().next().is_some() && held.into_iter().any(|kid| ring.signer(kid.as_str()).is_none())
-        };
+        let mut missing = self.held_unsigned();
+        let is_new = |kid: &Kid| !shared.unsigned.is_lately(kid, Instant::now());
+        let looks = missing.iter().any(is_new);
         // The first look to end may have begun before the file changed.
         for _ in 0..2 {
-            if !missing() {
+            if missing.is_empty() {
                 return;
             }
-            shared.keys.look_soon();
+            if looks {
+                shared.keys.look_soon();
+            }
             shared.keys.looked_within(LOOK).await;
+            let ring = shared.keys.ring();
+            missing.retain(|kid| ring.signer(kid.as_str()).is_none());
         }
+        for kid in missing.iter().filter(|_| looks) {
+            shared.unsigned.note(kid, Instant::now());
+        }
+    }
+
+    /// Keys that endpoints hold and that we can't sign with.
+    fn held_unsigned(&self) -> Vec<Kid> {
+        let (ring, fleet) = (self.worker.shared.keys.ring(), self.worker.shared.fleet.snapshot());
+        let held = fleet.statuses.iter().flat_map(|status| status.held.kids());
+        let has_keys = ring.entries().next().is_some();
+        held.filter(|kid| has_keys && ring.signer(kid.as_str()).is_none()).cloned().collect()
     }
 
     /// What the bearer is by memory or by its signature, unless it was revoked since (A20).
