@@ -366,12 +366,15 @@ mod tests {
         assert_eq!(asked(None).tells(began), None, "its asker left");
     }
 
+    /// What each question finds, and when.
+    type Answers<'a> = &'a [(Option<Found>, u64)];
+
     #[test]
     fn what_was_well_is_asked_again_soon_and_what_was_slow_has_more_time() {
         let began = Instant::now();
         let after = |millis| began + Duration::from_millis(millis);
         let (well, silent) = (Found::Well, Found::Silent(Silence::Core));
-        let table: [(&str, &[(Option<Found>, u64)], _); 9] = [
+        let table: [(&str, Answers<'_>, _); 9] = [
             ("never asked", &[], None),
             ("well", &[(Some(well), 20)], Some((BETWEEN_WELL, PATIENCE))),
             ("well and slow", &[(Some(well), 3_000)], Some((BETWEEN_WELL, LONG_PATIENCE))),
