@@ -8,7 +8,7 @@ use crate::{
         token,
     },
     store::{is_in_state, pulled, redis, scene, shared},
-    support::{gate::Gate, ports, process::Program, settings, waiting},
+    support::{gate::Gate, ports, process::Program, waiting},
     talk::Ask,
 };
 use std::{
@@ -26,11 +26,8 @@ use tidegate::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long what one replica was told may take to count on the other: what is promised is a second, which a machine
-/// that is busy with other tests may take to run anything at all.
-fn soon() -> Duration {
-    if settings::long() { Duration::from_secs(1) } else { Duration::from_secs(3) }
-}
+/// How long what one replica was told may take to count on the other.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Two gates before one core, and the file of the token of both.
 struct Both {
@@ -105,7 +102,7 @@ fn a20_a_key_retired_on_one_replica_is_refused_on_the_other_within_a_second() {
         assert_eq!(both.pulled(&former), [401, 401], "the command succeeds when both know it");
     });
     let took = refused.get().copied().unwrap_or(PATIENCE);
-    assert!(took < soon(), "{took:?}\n{}", both.two.tail());
+    assert!(took < SOON, "{took:?}\n{}", both.two.tail());
     for gate in [&both.one, &both.two] {
         let listed = told(gate, &both.secret, &["keys", "list"]);
         assert!(listed.contains(&kid(0)) && listed.contains("retired since 20"), "{listed}");
