@@ -1,11 +1,7 @@
 //! The move from one side of endpoints to the next one: who goes there, how many, and when it has failed too often.
 //! Pure.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{cmp::Reverse, collections::HashMap, fmt, net::IpAddr, time::Duration};
 
 use aws_lc_rs::digest::{self, SHA256};
 use ipnet::IpNet;
@@ -239,54 +235,153 @@ impl Minute {
     }
 }
 
-/// How sure it is that a failed request failed because of the next side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// The same request was served elsewhere, or what failed was more than one request.
-    Better,
-    /// It could not be compared: whoever asks can make some requests fail anywhere.
-    Nothing,
+/// Failures of one network that count where it is bounded: two such networks alone are fewer than stop the move.
+pub const OF_ONE_NETWORK: u32 = 2;
+/// Networks that are bounded at most: the one that failed most where it sends no more than half of all, and the next one
+/// where both send no more than a quarter. Where they send more, there is nobody else to judge by.
+const BOUNDED: [u64; 2] = [2, 4];
+/// Networks that are told apart in each half of the minute; all others are as one, which is never bounded.
+const NETWORKS: usize = 10_000;
+/// Seconds after which the older half is forgotten.
+const HALF: i64 = WINDOW as i64 / 2;
+
+impl Tally {
+    /// Both of these.
+    fn plus(self, more: Self) -> Self {
+        let sends = self.sends.saturating_add(more.sends);
+        Self { sends, failures: self.failures.saturating_add(more.failures) }
+    }
+
+    /// With so few failures that it stops nothing alone, and as many fewer sends: the part that failed is the same.
+    fn bounded(self) -> Self {
+        if self.failures <= OF_ONE_NETWORK {
+            return self;
+        }
+        let sends = u64::from(self.sends) * u64::from(OF_ONE_NETWORK);
+        let sends = sends.div_ceil(u64::from(self.failures)).min(self.sends.into()) as u32;
+        Self { sends, failures: OF_ONE_NETWORK }
+    }
 }
 
-/// Failures of one network that count in a minute: fewer than stop the move, also where one minute follows another.
-pub const OF_ONE_NETWORK: u32 = 2;
-/// Networks that are told apart; all others are as one.
-const NETWORKS: usize = 10_000;
+/// What the next side is judged by: `all`, but of the networks that failed most (`worst`, the worst one first) no more
+/// than is bounded. So one hostile client among many stops nothing, and a side that fails all is stopped also where
+/// little was sent before, or much, and where all clients are behind one address.
+pub fn judged(all: Tally, worst: &[Tally]) -> Tally {
+    let (mut judged, mut sent) = (all, 0);
+    for (tally, part) in worst.iter().zip(BOUNDED) {
+        sent += u64::from(tally.sends);
+        if sent * part > u64::from(all.sends) {
+            break;
+        }
+        let bounded = tally.bounded();
+        judged.sends = judged.sends.saturating_sub(tally.sends - bounded.sends);
+        judged.failures = judged.failures.saturating_sub(tally.failures - bounded.failures);
+    }
+    judged
+}
 
-/// What each network sent to the next side within a minute, and what of it failed.
+/// What each network sent to the next side within the last minute, or the second half of it at least, and what of it
+/// failed.
 #[derive(Clone, Debug)]
 pub struct Networks {
+    /// When the running half began.
     since: UnixTime,
-    each: HashMap<IpAddr, Tally>,
+    /// The running half, and the one before. `None` is nobody's: no network is to blame.
+    halves: [HashMap<Option<IpAddr>, Tally>; 2],
+    all: Tally,
+    /// Those that failed most, the worst one first.
+    worst: Vec<IpAddr>,
 }
 
 impl Default for Networks {
     fn default() -> Self {
-        Self { since: UnixTime(i64::MIN), each: HashMap::new() }
+        Self {
+            since: UnixTime(i64::MIN),
+            halves: <[HashMap<_, _>; 2]>::default(),
+            all: Tally::default(),
+            worst: Vec::new(),
+        }
     }
 }
 
 impl Networks {
-    /// Counts this too; what the network has by now.
-    pub fn count(&mut self, network: IpAddr, more: Tally, now: UnixTime) -> Tally {
-        if !(0..WINDOW as i64).contains(&now.0.saturating_sub(self.since.0)) {
-            self.since = now;
-            self.each.clear();
+    /// Counts this too; of no network where it is nobody's.
+    pub fn count(&mut self, network: Option<IpAddr>, more: Tally, now: UnixTime) {
+        self.pass(now);
+        let [running, _] = &mut self.halves;
+        let is_known = running.len() < NETWORKS || running.contains_key(&network);
+        let network = network.filter(|_| is_known);
+        let tally = running.entry(network).or_default();
+        *tally = tally.plus(more);
+        self.all = self.all.plus(more);
+        if let Some(network) = network.filter(|_| more.failures > 0) {
+            self.rank(network);
         }
-        let is_known = self.each.len() < NETWORKS || self.each.contains_key(&network);
-        let network = if is_known { network } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-        let tally = self.each.entry(network).or_default();
-        tally.sends = tally.sends.saturating_add(more.sends);
-        tally.failures = tally.failures.saturating_add(more.failures);
-        *tally
+    }
+
+    /// What the next side is judged by.
+    pub fn judged(&self) -> Tally {
+        let worst: Vec<Tally> = self.worst.iter().map(|network| self.of(*network)).collect();
+        judged(self.all, &worst)
+    }
+
+    /// Forgets what is too old by now. Clocks that are read at once may come late by a little; one that was set back, or
+    /// forth, leaves nothing.
+    fn pass(&mut self, now: UnixTime) {
+        match now.0.saturating_sub(self.since.0) {
+            passed if (-HALF..HALF).contains(&passed) => {}
+            passed if (HALF..2 * HALF).contains(&passed) => {
+                self.since = UnixTime(self.since.0 + HALF);
+                self.halves.swap(0, 1);
+                self.forget();
+            }
+            _ => {
+                self.since = now;
+                self.halves.iter_mut().for_each(HashMap::clear);
+                self.forget();
+            }
+        }
+    }
+
+    /// The running half begins, and what is known is that of the one before.
+    fn forget(&mut self) {
+        let [running, before] = &mut self.halves;
+        running.clear();
+        self.all = before.values().fold(Tally::default(), |all, tally| all.plus(*tally));
+        let failed = before.iter().filter(|(_, tally)| tally.failures > 0);
+        let failed: Vec<IpAddr> = failed.filter_map(|(network, _)| *network).collect();
+        self.worst.clear();
+        failed.into_iter().for_each(|network| self.rank(network));
+    }
+
+    fn of(&self, network: IpAddr) -> Tally {
+        let halves = self.halves.iter().filter_map(|half| half.get(&Some(network)));
+        halves.fold(Tally::default(), |sum, tally| sum.plus(*tally))
+    }
+
+    /// A network that has failed by now may be among the worst.
+    fn rank(&mut self, network: IpAddr) {
+        let mut worst = std::mem::take(&mut self.worst);
+        if !worst.contains(&network) {
+            worst.push(network);
+        }
+        worst.sort_by_key(|network| Reverse(self.of(*network).failures));
+        worst.truncate(BOUNDED.len());
+        self.worst = worst;
     }
 }
 
-/// Whether another failure of a network counts, which is among `of_network`; `all` are the minute's. Nobody stops the
-/// move alone, but for who sends most of it: behind one address may be all clients there are.
-pub fn counts(of_network: Tally, all: Tally, proof: Proof) -> bool {
-    let is_most = u64::from(of_network.sends) * 2 > u64::from(all.sends);
-    of_network.failures <= OF_ONE_NETWORK || proof == Proof::Better && is_most
+/// Most clients wait so long at least: who leaves later without an answer was failed.
+pub const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What the next side has done to a request that has ended, or whose client has left: `failed` times it had failed it
+/// before, and so long a send to one side has been without an answer. Where the current side is no better, nothing.
+pub fn settled(failed: u32, awaited: Option<(Side, Duration)>) -> Tally {
+    match awaited.filter(|(_, waited)| *waited >= PATIENCE) {
+        None => Tally { sends: 0, failures: failed },
+        Some((Side::Next, _)) => Tally { sends: 1, failures: failed.saturating_add(1) },
+        Some((Side::Current, _)) => Tally::default(),
+    }
 }
 
 #[cfg(test)]

@@ -39,10 +39,7 @@ use super::{
     windows::UpgradeWindows,
 };
 use crate::{
-    decisions::{
-        ramp::{Proof, Ramp},
-        token::verify::Rules,
-    },
+    decisions::{ramp::Ramp, token::verify::Rules},
     edges::{
         distant::Distant,
         fleet::{Endpoint, Scheme, Shelf},
@@ -205,9 +202,9 @@ impl Shared {
     }
 
     /// A client's request that an endpoint answered turned out to have failed there: of the next side that counts.
-    pub fn failed_after_all(&self, policy: &Policy, endpoint: &Endpoint, of: (IpAddr, Proof)) {
+    pub fn failed_after_all(&self, policy: &Policy, endpoint: &Endpoint, client: IpAddr) {
         if let Some(ramp) = policy.ramp.as_deref() {
-            self.ramps.failed(ramp, endpoint.side, of, self.clock.now());
+            self.ramps.failed(ramp, endpoint.side, (client, 1), self.clock.now());
         }
     }
 

@@ -19,7 +19,7 @@ use super::{
     uploads::{self, Name},
 };
 use crate::{
-    decisions::ramp::{self, Asked, Minute, Networks, Part, Proof, Ramp, Side, Tally},
+    decisions::ramp::{self, Asked, Minute, Networks, Part, Ramp, Side, Tally},
     words::{clock::UnixTime, route::project_of},
 };
 
@@ -41,12 +41,18 @@ pub struct Ramps {
     share: AtomicU8,
     /// The largest share that clients of this process had: some of them may have tokens of the next side.
     reached: AtomicU8,
-    minute: Mutex<Minute>,
-    networks: Mutex<Networks>,
+    counted: Mutex<Counted>,
     sends: [AtomicU64; 2],
     failures: AtomicU64,
     uploads: Cache<Name, Side>,
     logins: Cache<Name, Side>,
+}
+
+/// What the next side did lately: to be shown, and to be judged.
+#[derive(Default)]
+struct Counted {
+    minute: Minute,
+    networks: Networks,
 }
 
 /// What an operator or failures have made of the plan.
@@ -96,8 +102,7 @@ impl Default for Ramps {
             steered: Mutex::default(),
             share: AtomicU8::new(AS_PLANNED),
             reached: AtomicU8::new(0),
-            minute: Mutex::default(),
-            networks: Mutex::default(),
+            counted: Mutex::default(),
             sends: Default::default(),
             failures: AtomicU64::new(0),
             uploads: Cache::builder().max_capacity(UPLOADS).time_to_idle(UPLOAD_IDLE).build(),
@@ -131,30 +136,23 @@ impl Ramps {
     pub fn sent(&self, ramp: &Ramp, side: Side, client: IpAddr, now: UnixTime) {
         self.count(side);
         if side == Side::Next {
-            let one = Tally { sends: 1, failures: 0 };
-            lock(&self.networks).count(network_of(client), one, now);
-            self.note(ramp, one, now);
+            self.note(ramp, Some(network_of(client)), Tally { sends: 1, failures: 0 }, now);
         }
     }
 
-    /// Counts a request that should have gone to `side`, which couldn't be reached.
+    /// Counts a request that should have gone to `side`, which couldn't be reached: that is no client's doing.
     pub fn unreached(&self, ramp: &Ramp, side: Side, now: UnixTime) {
         self.count(side);
         if side == Side::Next {
-            self.note(ramp, Tally { sends: 1, failures: 1 }, now);
+            self.note(ramp, None, Tally { sends: 1, failures: 1 }, now);
         }
     }
 
-    /// A request of this client that was counted as sent to `side` has failed there. Where the next side has failed too
-    /// often the move stops: then it is told what of.
-    pub fn failed(&self, ramp: &Ramp, side: Side, (client, proof): (IpAddr, Proof), now: UnixTime) {
-        if side == Side::Current {
-            return;
-        }
-        let one = Tally { sends: 0, failures: 1 };
-        let of_network = lock(&self.networks).count(network_of(client), one, now);
-        if ramp::counts(of_network, self.minute(now), proof) {
-            self.note(ramp, one, now);
+    /// So many times requests of this client have failed at `side` that were counted as sent there. Where the next side
+    /// has failed too often the move stops.
+    pub fn failed(&self, ramp: &Ramp, side: Side, (client, times): (IpAddr, u32), now: UnixTime) {
+        if side == Side::Next && times > 0 {
+            self.note(ramp, Some(network_of(client)), Tally { sends: 0, failures: times }, now);
         }
     }
 
@@ -164,15 +162,16 @@ impl Ramps {
         }
     }
 
-    fn note(&self, ramp: &Ramp, more: Tally, now: UnixTime) {
-        self.failures.fetch_add(u64::from(more.failures), Relaxed);
-        let mut minute = lock(&self.minute);
-        minute.count(now, more);
+    fn note(&self, ramp: &Ramp, network: Option<IpAddr>, more: Tally, now: UnixTime) {
+        let mut counted = lock(&self.counted);
+        counted.minute.count(now, more);
+        counted.networks.count(network, more, now);
         if more.failures == 0 {
             return;
         }
-        let tally = minute.sum(now);
-        drop(minute);
+        let tally = counted.networks.judged();
+        drop(counted);
+        self.failures.fetch_add(u64::from(more.failures), Relaxed);
         let idle = self.share(ramp, now) == 0 && ramp.by.is_empty();
         if tally.is_past(ramp.stop_at) && !idle {
             self.stop_for(tally, ramp.stop_at, now);
@@ -220,8 +219,7 @@ impl Ramps {
         };
         if to.stopped.is_none() {
             // What failed before is not held against it.
-            *lock(&self.minute) = Minute::default();
-            *lock(&self.networks) = Networks::default();
+            *lock(&self.counted) = Counted::default();
         }
         *steered = to;
         self.share.store(share, Relaxed);
@@ -239,7 +237,7 @@ impl Ramps {
 
     /// What the next side did in the minute before `now`.
     pub fn minute(&self, now: UnixTime) -> Tally {
-        lock(&self.minute).sum(now)
+        lock(&self.counted).minute.sum(now)
     }
 
     /// The side on which an upload goes on, by its next step's target.
@@ -356,30 +354,30 @@ mod tests {
     }
 
     #[test]
-    fn one_client_alone_stops_nothing_and_several_do() {
+    fn one_client_among_many_stops_nothing_and_several_do() {
         let (ramps, ramp, now) = (Ramps::default(), ramp(30), UnixTime(1_000));
         let of = |n: u8| IpAddr::from([10, 0, 0, n]);
         (0..200).for_each(|n| ramps.sent(&ramp, Side::Next, of(n), now));
-        for proof in [Proof::Nothing, Proof::Better] {
-            for _ in 0..20 {
-                ramps.sent(&ramp, Side::Next, of(250), now);
-                ramps.failed(&ramp, Side::Next, (of(250), proof), now);
-                ramps.failed(&ramp, Side::Current, (of(250), proof), now);
-            }
+        for _ in 0..40 {
+            ramps.sent(&ramp, Side::Next, of(250), now);
+            ramps.failed(&ramp, Side::Next, (of(250), 1), now);
+            ramps.failed(&ramp, Side::Current, (of(250), 1), now);
         }
-        assert_eq!((ramps.steered(), ramps.minute(now).failures), (Steered::default(), 2));
-        (0..3).for_each(|n| ramps.failed(&ramp, Side::Next, (of(n), Proof::Better), now));
+        assert_eq!((ramps.steered(), ramps.minute(now).failures), (Steered::default(), 40));
+        (0..3).for_each(|n| ramps.failed(&ramp, Side::Next, (of(n), 1), now));
         let why = ramps.steered().stopped.map(|stopped| stopped.why);
-        assert_eq!(why, Some(Why::Failures(Tally { sends: 240, failures: 5 })));
+        assert_eq!(why, Some(Why::Failures(Tally { sends: 202, failures: 5 })));
+        assert_eq!(ramps.counts(), ([0, 240], 43));
     }
 
     #[test]
-    fn a_client_alone_stops_it_where_all_it_asks_for_does_better_elsewhere() {
+    fn a_client_alone_stops_it_where_there_is_no_other() {
         let (ramps, ramp, now) = (Ramps::default(), ramp(30), UnixTime(1_000));
         let client = IpAddr::from([10, 0, 0, 1]);
         for _ in 0..5 {
+            assert_eq!(ramps.steered(), Steered::default());
             ramps.sent(&ramp, Side::Next, client, now);
-            ramps.failed(&ramp, Side::Next, (client, Proof::Better), now);
+            ramps.failed(&ramp, Side::Next, (client, 1), now);
         }
         assert!(ramps.steered().stopped.is_some());
     }

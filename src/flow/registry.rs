@@ -31,7 +31,7 @@ use super::{
     story::Story,
 };
 use crate::{
-    decisions::{outage::Need, plan::Tried, ramp::Proof, refusal},
+    decisions::{outage::Need, plan::Tried, refusal},
     words::{
         reason::{Reason, Rescue},
         route::{Kind, Registry},
@@ -197,10 +197,7 @@ pub async fn forward(
         begun: false,
         ramped: Ramped::default(),
     };
-    let result = passage.run().await;
-    // What nobody was asked for again, or nobody else has answered.
-    passage.settle_failures(Proof::Nothing);
-    result
+    passage.run().await
 }
 
 impl Passage<'_> {

@@ -27,7 +27,6 @@ use crate::{
     decisions::{
         outage::Need,
         plan::Standing,
-        ramp::Proof,
         resume::{Misfit, Promise, Tries, Way},
     },
     edges::{fleet::Endpoint, pool::Lease},
@@ -200,8 +199,7 @@ impl Pull {
         if status.probed.is_some_and(|probed| probed > self.heard) {
             return;
         }
-        let of = (story.client, Proof::Nothing);
-        worker.shared.failed_after_all(&worker.shared.policy.load(), endpoint, of);
+        worker.shared.failed_after_all(&worker.shared.policy.load(), endpoint, story.client);
         if status.standing == Standing::Healthy {
             fleet.eject(endpoint, CUT);
             worker.shared.probe_now.notify_one();

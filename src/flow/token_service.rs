@@ -34,7 +34,7 @@ use super::{
     story::Story,
 };
 use crate::{
-    decisions::{grace::ends::Seen, outage::Need, ramp::Proof, token::claims},
+    decisions::{grace::ends::Seen, outage::Need, token::claims},
     words::{
         credential::{Credential, basic_user},
         reason::{Outcome, Reason, Rescue},
@@ -342,7 +342,7 @@ impl Flight {
         if let (Inspected::CannotSign, Some(endpoint)) = (inspected, &flown.endpoint)
             && flown.status.is_success()
         {
-            shared.failed_after_all(&self.policy, endpoint, (self.client, Proof::Better));
+            shared.failed_after_all(&self.policy, endpoint, self.client);
         }
         if inspected == Inspected::TooLong {
             tracing::warn!(

@@ -105,29 +105,123 @@ fn a_minute_forgets_what_is_older_and_what_a_clock_left_in_the_future() {
 }
 
 #[test]
-fn failures_of_one_network_are_bounded_unless_it_sends_most() {
-    let (nothing, better) = (Proof::Nothing, Proof::Better);
-    let table = [
-        ((10, 2), 1_000, nothing, true),
-        ((10, 3), 1_000, nothing, false),
-        ((10, 3), 1_000, better, false),
-        ((500, 3), 1_000, better, false),
-        ((501, 3), 1_000, better, true),
-        ((1_000, 3), 1_000, nothing, false),
+fn failures_of_one_network_are_bounded_with_its_sends_unless_there_is_nobody_else_to_judge_by() {
+    let table: [(&str, (u32, u32), &[(u32, u32)], bool); 12] = [
+        // All sends and failures, those of the networks that failed most, past 1 %.
+        ("one ingress, and nobody else", (5, 5), &[(5, 5)], true),
+        ("one ingress after a busy minute", (1_011, 11), &[(1_011, 11)], true),
+        ("one ingress beside some others", (1_000, 100), &[(600, 100)], true),
+        ("one hostile among many", (1_000, 500), &[(500, 500)], false),
+        ("one hostile, and who fails now and then", (2_000, 502), &[(500, 500), (100, 2)], false),
+        ("two hostile among many", (2_000, 400), &[(200, 200), (200, 200)], false),
+        ("two clients, both failed", (8, 8), &[(4, 4), (4, 4)], true),
+        ("two of four clients failed", (400, 20), &[(100, 10), (100, 10)], true),
+        ("four clients after a busy minute", (1_092, 12), &[(273, 3), (273, 3)], true),
+        ("many clients, some of which failed", (1_000, 20), &[(10, 2), (10, 2)], true),
+        ("many clients, few of which failed", (10_000, 20), &[(10, 10), (10, 10)], false),
+        ("nobody's, as where it can't be reached", (10, 10), &[], true),
     ];
-    for ((sends, failures), all, proof, want) in table {
-        let (of_network, all) = (Tally { sends, failures }, Tally { sends: all, failures });
-        assert_eq!(counts(of_network, all, proof), want, "{of_network:?} {all:?} {proof:?}");
+    for (what, (sends, failures), worst, want) in table {
+        let of = |(sends, failures): &(u32, u32)| Tally { sends: *sends, failures: *failures };
+        let worst: Vec<Tally> = worst.iter().map(of).collect();
+        let judged = judged(Tally { sends, failures }, &worst);
+        assert_eq!(judged.is_past(Part::percent(1)), want, "{what}: {judged:?}");
+    }
+}
+
+fn network(n: u8) -> Option<IpAddr> {
+    Some(IpAddr::from([10, 0, 0, n]))
+}
+
+const SENT: Tally = Tally { sends: 1, failures: 0 };
+const FAILED: Tally = Tally { sends: 1, failures: 1 };
+
+/// A minute in which each of `clients` sends `good` requests that are served, then what is sent until the side is past 1 %.
+fn sends_until_past(clients: u8, good: usize, mut more: impl FnMut(usize) -> (u8, Tally)) -> Option<usize> {
+    let (mut networks, now) = (Networks::default(), UnixTime(1_000));
+    for n in 0..clients {
+        (0..good).for_each(|_| networks.count(network(n), SENT, now));
+    }
+    (1..=10_000).find(|sends| {
+        let (n, tally) = more(*sends);
+        networks.count(network(n), tally, now);
+        networks.judged().is_past(Part::percent(1))
+    })
+}
+
+#[test]
+fn a_side_that_fails_everything_is_past_after_few_requests_whatever_was_before() {
+    for clients in [1, 2, 3, 4, 8, 40, 200] {
+        for good in [0, 5, 270, 1_000] {
+            let turn = |n: usize| ((n % usize::from(clients)) as u8, FAILED);
+            let sends = sends_until_past(clients, good, turn).expect("it is past");
+            let most = 9 + usize::from(clients) * good / 50;
+            assert!(sends <= most, "{clients} clients after {good} each: {sends}");
+        }
+    }
+    assert_eq!(sends_until_past(1, 0, |_| (0, FAILED)), Some(5), "behind one address");
+}
+
+#[test]
+fn one_hostile_network_among_many_is_never_enough() {
+    for clients in [10, 40, 200] {
+        let turn = |n: usize| (if n % 2 == 0 { 250 } else { (n / 2 % clients) as u8 }, n % 2 == 0);
+        let sends = |n| {
+            let (of, failed) = turn(n);
+            (of, if failed { FAILED } else { SENT })
+        };
+        assert_eq!(sends_until_past(clients as u8, 10, sends), None, "{clients}: it sends half of all");
     }
 }
 
 #[test]
-fn a_network_is_forgotten_after_a_minute() {
+fn a_network_is_forgotten_after_a_minute_and_the_worst_are_found_again() {
     let mut networks = Networks::default();
-    let network = IpAddr::from([10, 0, 0, 1]);
-    let one = Tally { sends: 1, failures: 1 };
-    let mut count = |network, at| networks.count(network, one, UnixTime(at)).failures;
-    assert_eq!([count(network, 100), count(network, 159), count(network, 160)], [1, 2, 1]);
-    assert_eq!(count(IpAddr::from([10, 0, 0, 2]), 160), 1, "another one's");
-    assert_eq!(count(network, 99), 1, "a clock that was set back");
+    let judged = |networks: &mut Networks, at| {
+        networks.count(None, Tally::default(), UnixTime(at));
+        networks.judged()
+    };
+    for _ in 0..8 {
+        networks.count(network(1), FAILED, UnixTime(100));
+    }
+    networks.count(network(2), Tally { sends: 100, failures: 0 }, UnixTime(125));
+    let bounded = Tally { sends: 102, failures: 2 };
+    assert_eq!([100, 129, 130, 159].map(|at| judged(&mut networks, at)), [bounded; 4]);
+    networks.count(network(1), FAILED, UnixTime(159));
+    assert_eq!(judged(&mut networks, 130), bounded, "a clock that comes late by a little");
+    assert_eq!(judged(&mut networks, 160), FAILED, "what is older than half a minute before this one");
+    assert_eq!(judged(&mut networks, 99), Tally::default(), "a clock that was set back");
+    networks.count(network(3), FAILED, UnixTime(99));
+    assert_eq!(judged(&mut networks, 159), Tally::default(), "a minute without anything");
+}
+
+#[test]
+fn networks_beyond_those_told_apart_are_as_one_that_is_never_bounded() {
+    let mut networks = Networks::default();
+    let (now, of) = (UnixTime(0), |n: u32| Some(IpAddr::from(n.to_be_bytes())));
+    (0..NETWORKS as u32).for_each(|n| networks.count(of(n), SENT, now));
+    for _ in 0..3 {
+        networks.count(of(0), FAILED, now);
+    }
+    (0..300).for_each(|n| networks.count(of(1_000_000 + n), FAILED, now));
+    assert_eq!(networks.judged(), Tally { sends: 10_303 - 4 + 3, failures: 302 });
+    assert_eq!(networks.halves.each_ref().map(HashMap::len), [NETWORKS + 1, 0]);
+}
+
+#[test]
+fn a_client_that_leaves_unanswered_was_failed_by_who_kept_it_waiting() {
+    let waited = |side, millis| Some((side, Duration::from_millis(millis)));
+    let table = [
+        // Failed before, without an answer of whom, what counts.
+        (0, None, (0, 0)),
+        (2, None, (0, 2)),
+        (0, waited(Side::Next, 3_999), (0, 0)),
+        (0, waited(Side::Next, 4_000), (1, 1)),
+        (1, waited(Side::Next, 60_000), (1, 2)),
+        (1, waited(Side::Current, 3_999), (0, 1)),
+        (1, waited(Side::Current, 4_000), (0, 0)),
+    ];
+    for (failed, awaited, (sends, failures)) in table {
+        assert_eq!(settled(failed, awaited), Tally { sends, failures }, "{failed} {awaited:?}");
+    }
 }

@@ -103,6 +103,7 @@ impl Passage<'_> {
         self.story.endpoint = Some(endpoint.clone());
         let harmless = self.outgoing.harmless_twice(self.registry.as_ref());
         let asks = Asks { plan: &plan, bearer: bearer.as_ref(), anonymous, several };
+        self.begins_to_wait(&endpoint);
         let head = {
             let up = (self.worker, &self.outgoing);
             let patience = Patience { most: self.within, doubts: harmless && self.need != Need::Nothing };

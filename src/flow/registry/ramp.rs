@@ -1,13 +1,15 @@
 //! The move to the next side, for one request: where it should go, what is counted of it, and its way back where the next
 //! side fails it.
 
+use std::time::Instant;
+
 use http::{Method, Response, Uri, header};
 
 use super::{Passage, Round, dispatch::Sent};
 use crate::{
     decisions::{
         plan::{Fleet as _, Standing},
-        ramp::{Proof, Side},
+        ramp::{self, Side},
     },
     edges::{
         fleet::{Endpoint, Group},
@@ -16,6 +18,7 @@ use crate::{
     flow::{
         body::DownBody,
         ramps::{self, Way},
+        relay::Relay,
         send::{Answered, SendFault},
         uploads::Name,
     },
@@ -35,8 +38,17 @@ pub(super) struct Ramped {
     told: bool,
     /// Times that the next side has failed it, while nobody else has shown to do better.
     failed: u32,
+    /// Where it was sent, and when, while no answer has come.
+    awaited: Option<(Side, Instant)>,
     /// The browser's session that it began with, of a log-in.
     session: Option<Box<Name>>,
+}
+
+/// Whether it has ended or its client has left meanwhile: what nobody was asked for again, or nobody else has answered.
+impl Drop for Passage<'_> {
+    fn drop(&mut self) {
+        self.settle_failures();
+    }
 }
 
 impl Passage<'_> {
@@ -104,9 +116,17 @@ impl Passage<'_> {
         }
     }
 
+    /// It is sent now.
+    pub(super) fn begins_to_wait(&mut self, endpoint: &Endpoint) {
+        if self.policy.ramp.is_some() && !self.portal {
+            self.ramped.awaited = Some((endpoint.side, Instant::now()));
+        }
+    }
+
     /// Counts a send. Whether it failed (no head of an answer, or 5xx) counts once it is known whether another endpoint
     /// does better: some requests fail everywhere, and anybody may send them.
     pub(super) fn count_sent(&mut self, endpoint: &Endpoint, head: &Result<Answered, SendFault>) {
+        self.ramped.awaited = None;
         let Some(ramp) = self.policy.ramp.as_deref().filter(|_| !self.portal) else { return };
         let failed = match head {
             Ok(answered) => answered.response.status().is_server_error(),
@@ -118,23 +138,29 @@ impl Passage<'_> {
         match (failed, endpoint.side) {
             (true, Side::Next) => self.ramped.failed += 1,
             (true, Side::Current) => self.ramped.failed = 0,
-            (false, _) => self.settle_failures(Proof::Better),
+            (false, _) => self.settle_failures(),
         }
     }
 
-    /// What has failed counts.
-    pub(super) fn settle_failures(&mut self, proof: Proof) {
+    /// What has failed counts, and a send that its client has waited for in vain.
+    fn settle_failures(&mut self) {
         let failed = std::mem::take(&mut self.ramped.failed);
-        let Some(ramp) = self.policy.ramp.as_deref().filter(|_| failed > 0) else { return };
-        let shared = &self.worker.shared;
-        for _ in 0..failed {
-            shared.ramps.failed(ramp, Side::Next, (self.story.client, proof), shared.clock.now());
-        }
+        let awaited = self.ramped.awaited.take();
+        let Some(ramp) = self.policy.ramp.as_deref().filter(|_| failed > 0 || awaited.is_some()) else {
+            return;
+        };
+        // Whose body isn't up yet has no answer to wait for.
+        let awaited = awaited.filter(|_| self.outgoing.body.as_ref().is_none_or(Relay::ended));
+        let settled = ramp::settled(failed, awaited.map(|(side, since)| (side, since.elapsed())));
+        let (ramps, client) = (&self.worker.shared.ramps, self.story.client);
+        let now = self.worker.shared.clock.now();
+        (0..settled.sends).for_each(|_| ramps.sent(ramp, Side::Next, client, now));
+        ramps.failed(ramp, Side::Next, (client, settled.failures), now);
     }
 
     /// Counts an answer that turned out to be a failure of the endpoint's: it refuses a token that must be good.
     pub(super) fn count_refusal(&self, endpoint: &Endpoint) {
-        self.worker.shared.failed_after_all(self.policy, endpoint, (self.story.client, Proof::Better));
+        self.worker.shared.failed_after_all(self.policy, endpoint, self.story.client);
     }
 
     /// Whether the next side has failed it with an answer, and the current one may still serve it (A22).
