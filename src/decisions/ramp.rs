@@ -351,7 +351,9 @@ impl Networks {
         let failed = before.iter().filter(|(_, tally)| tally.failures > 0);
         let failed: Vec<IpAddr> = failed.filter_map(|(network, _)| *network).collect();
         self.worst.clear();
-        failed.into_iter().for_each(|network| self.rank(network));
+        for network in failed {
+            self.rank(network);
+        }
     }
 
     fn of(&self, network: IpAddr) -> Tally {

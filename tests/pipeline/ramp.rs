@@ -15,7 +15,7 @@ use crate::{
         gate::Gate,
         ports, settings, waiting,
     },
-    talk::{Answer, Ask},
+    talk::{Answer, Ask, Line},
 };
 
 const ANONYMOUS: &str = "repository:library/seed:pull";
@@ -192,6 +192,77 @@ fn what_fails_at_both_sides_stops_no_ramp_and_what_fails_at_the_next_one_alone_d
         assert_eq!(status(n), 200, "the current side does better");
     }
     assert!(scene.is_stopped(), "{}", scene.gate.tail());
+}
+
+/// What can't be sent twice gets Harbor's answer, and nobody else is asked: behind one address may be all clients there are.
+#[test]
+fn writes_that_the_next_side_fails_stop_the_ramp_though_all_come_from_one_address() {
+    let scene = Scene::new("share = 100", true);
+    let write = || Ask::new("POST", "/api/v2.0/projects").basic(DEV).body("{}");
+    scene.broken.now(How::AnswersTo("POST /api/v2.0/projects", 500));
+    for n in 1..=5 {
+        assert!(!scene.is_stopped(), "after {} writes: {}", n - 1, scene.gate.tail());
+        assert_eq!(scene.of(1, write()).status, 500, "{}", scene.gate.tail());
+    }
+    assert!(scene.is_stopped(), "{}", scene.gate.tail());
+    assert_eq!(write().at(scene.broken.address).status, 500, "directly");
+    assert_ne!(scene.of(1, write()).status, 500, "the current side serves it");
+}
+
+#[test]
+fn a_busy_good_minute_before_the_next_side_fails_does_not_keep_the_ramp_from_stopping() {
+    let clients = 4;
+    let scene = Scene::new("share = 100", true);
+    let asks = |n: u8| scene.of(n, Ask::get("/api/v2.0/projects").basic(DEV)).status;
+    let good = if settings::long() { 270 } else { 50 };
+    for n in (1..=clients).cycle().take(good * usize::from(clients)) {
+        assert_eq!(asks(n), 200, "{}", scene.gate.tail());
+    }
+    assert!(!scene.is_stopped(), "{}", scene.gate.tail());
+    scene.broken.now(How::AnswersTo("GET /api/v2.0/projects", 500));
+    for n in (1..=clients).cycle().take(16) {
+        assert_eq!(asks(n), 200, "the current side does better: {}", scene.gate.tail());
+    }
+    assert!(scene.is_stopped(), "{}", scene.gate.tail());
+    let directly = Ask::get("/api/v2.0/projects").basic(DEV).at(scene.broken.address);
+    assert_eq!(directly.status, 500, "directly");
+}
+
+#[test]
+fn clients_that_leave_before_they_are_served_elsewhere_stop_the_ramp() {
+    let scene = Scene::new("share = 100", true);
+    scene.broken.now(How::AnswersTo("GET /api/v2.0/projects", 500));
+    scene.steady.now(How::HangsOn("GET /api/v2.0/projects"));
+    for n in 1..=5 {
+        let mut line = Line::open(scene.door);
+        line.send(&Ask::get("/api/v2.0/projects").basic(DEV).head()).expect("it is sent");
+        waiting::holds("the current side has it", Duration::from_secs(20), || scene.steady.failed() >= n);
+    }
+    assert_eq!(scene.broken.failed(), 5, "{}", scene.gate.tail());
+    scene.gate.wait_for("the ramp stops", |metrics| metrics.sum("tidegate_ramp_stopped", &[]) > 0.5);
+}
+
+#[test]
+fn a_next_side_that_hangs_past_its_clients_patience_stops_the_ramp() {
+    let scene = Scene::new("share = 100", true);
+    // A write that changes what a credential may do is heard to its end, whoever leaves; this one isn't.
+    scene.broken.now(How::HangsOn("/artifacts"));
+    let target = "/api/v2.0/projects/priv/repositories/app/artifacts?from=library/seed:1";
+    let write = || Ask::new("POST", target).basic(DEV).body("");
+    let waits = |at: SocketAddr| {
+        let mut line = Line::open(at);
+        line.send(&write().head()).expect("it is sent");
+        line
+    };
+    let lines: Vec<_> = (0..5).map(|_| waits(scene.door)).collect();
+    waiting::holds("the next side has all", Duration::from_secs(20), || scene.broken.failed() == 5);
+    let directly = waits(scene.broken.address);
+    // The clients' own patience, which is a little longer than what is taken for the least of it.
+    std::thread::sleep(Duration::from_millis(4_500));
+    assert!(!scene.is_stopped(), "nobody has left yet: {}", scene.gate.tail());
+    drop((lines, directly));
+    scene.gate.wait_for("the ramp stops", |metrics| metrics.sum("tidegate_ramp_stopped", &[]) > 0.5);
+    assert_eq!(scene.broken.failed(), 6, "directly as well");
 }
 
 /// In observe mode nothing is sent twice, so that no client may meet what fails. The same load in enforce mode goes there.

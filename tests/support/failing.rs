@@ -17,6 +17,8 @@ pub enum How {
     Answers(u16),
     /// The same, but a request whose head has this in it is answered with this status, and the connection closed.
     AnswersTo(&'static str, u16),
+    /// The same, but a request whose head has this in it is not answered.
+    HangsOn(&'static str),
     /// It is closed at once.
     Closes,
     /// It is taken, and nothing on it is answered.
@@ -76,7 +78,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 fn serve(stream: TcpStream, core: SocketAddr, state: &Mutex<State>) {
     let how = lock(state).how;
     match how {
-        How::Passes | How::AnswersTo(..) => pass(&stream, core, state),
+        How::Passes | How::AnswersTo(..) | How::HangsOn(_) => pass(&stream, core, state),
         How::Answers(status) => {
             lock(state).failed += 1;
             answer(stream, status);
@@ -95,7 +97,7 @@ fn pass(downstream: &TcpStream, core: SocketAddr, state: &Mutex<State>) {
     let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle");
     {
         let mut state = lock(state);
-        if !matches!(state.how, How::Passes | How::AnswersTo(..)) {
+        if !matches!(state.how, How::Passes | How::AnswersTo(..) | How::HangsOn(_)) {
             return;
         }
         state.open.extend([clone(downstream), clone(&upstream)]);
@@ -115,6 +117,12 @@ fn pass(downstream: &TcpStream, core: SocketAddr, state: &Mutex<State>) {
             lock(state).failed += 1;
             let _ = from.write_all(broken(status).as_bytes());
             break;
+        }
+        if let How::HangsOn(what) = how
+            && read.windows(what.len()).any(|part| part == what.as_bytes())
+        {
+            lock(state).failed += 1;
+            continue;
         }
         if to.write_all(read).is_err() {
             break;
