@@ -78,7 +78,8 @@ fn a_disk_that_hangs_at_the_start_is_not_waited_for() {
     let mut gate = scene.gate(&limited());
     gate.kill();
     hold(&scene.core.key_file, 1);
-    let Some(held) = Held::of(&scene.stage.path("state/store.redb")) else { return };
+    let held = Held::of(&scene.stage.path("state/store.redb"));
+    let held = held.expect("a lease on a file: F_SETLEASE, and 45 s of lease-break-time");
     let began = Instant::now();
     gate.begin_again();
     waiting::holds("it serves", STARTS, || is_up(&gate));
