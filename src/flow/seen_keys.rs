@@ -8,7 +8,10 @@ use std::{
 
 use tokio::{sync::watch, time};
 
-use super::{replicas::Applied, revocations::Revocations, token_service::Answers, windows::UpgradeWindows};
+use super::{
+    grace::Graces, replicas::Applied, revocations::Revocations, token_service::Answers,
+    windows::UpgradeWindows,
+};
 use crate::{
     decisions::{
         key::Key,
@@ -49,6 +52,7 @@ pub struct Shelves {
     pub windows: Arc<UpgradeWindows>,
     /// What a revocation ends.
     pub answers: Arc<Answers>,
+    pub graces: Arc<Graces>,
 }
 
 /// Keeps the store up to date with the ring, and the ring with the store.
@@ -205,7 +209,14 @@ impl SeenKeys {
             }
         }
         self.shelves.keys.doubt(doubted, now);
-        if self.shelves.revocations.take(self.revoked.values().cloned()) {
+        let new = self.shelves.revocations.take(self.revoked.values().cloned());
+        // Before it is acknowledged: what was granted here by a clock that is ahead looks later than the order.
+        for revocation in &new {
+            if let Revocation::Subject { name, .. } = revocation {
+                self.shelves.graces.forget_subject(name, now);
+            }
+        }
+        if !new.is_empty() {
             self.shelves.answers.forget_all();
         }
     }
