@@ -19,8 +19,8 @@ use crate::{
             Kind, Place, private_half,
             revocation::Revocation,
             seen_key::{
-                Life, SeenKey,
-                due::{self, Windows},
+                SeenKey,
+                due::{self, Said, Windows},
                 place_of,
             },
             window,
@@ -70,7 +70,7 @@ pub struct SeenKeys {
     banned: BTreeSet<String>,
     wiped: BTreeSet<String>,
     /// What of it we wrote last, and when.
-    written: BTreeMap<String, (UnixTime, Life)>,
+    written: BTreeMap<String, (UnixTime, Said)>,
     revoked: BTreeMap<String, Revocation>,
     order: Option<Order>,
     applied: watch::Sender<Applied>,
@@ -304,11 +304,11 @@ impl SeenKeys {
         let windows = Windows { each: self.shelves.keys.window(), open: self.shelves.windows.open(now) };
         let present: BTreeMap<String, SeenKey> = seen.into_iter().map(|seen| (digest(&seen), seen)).collect();
         for (name, seen) in &present {
-            if due::is_due(self.known(name), seen.life, windows, now) {
+            if due::is_due(self.known(name), Said::of(seen), windows, now) {
                 let end = Some(due::end(seen.life, windows));
                 self.store.keep(Place::new(Kind::Key, name), seen.write(), end);
                 self.kept.insert(name.clone(), (seen.clone(), end));
-                self.written.insert(name.clone(), (now, seen.life));
+                self.written.insert(name.clone(), (now, Said::of(seen)));
             }
         }
         self.written.retain(|name, _| present.contains_key(name));
@@ -356,7 +356,7 @@ impl SeenKeys {
 
     fn known(&self, name: &str) -> Option<due::Known> {
         let (seen, end) = self.kept.get(name)?;
-        Some(due::Known { life: seen.life, end: *end, written: self.written.get(name).copied() })
+        Some(due::Known { said: Said::of(seen), end: *end, written: self.written.get(name).copied() })
     }
 
     /// What is over is not written again: it would be removed, and missed, for ever.
