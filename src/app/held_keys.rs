@@ -41,7 +41,7 @@ fn misfit(ring: &Ring, kid: &Kid, now: UnixTime) -> Option<(String, &'static str
     match ring.find(kid.as_str()) {
         Some(entry) if entry.state(now) == State::Retired => Some((
             format!("it holds {held}, which is retired here: the tokens that it issues are refused"),
-            "give core the key that follows; if this one shall live on, list it in keys.sources and restart",
+            "give core the key that follows",
         )),
         Some(entry) if entry.key().can_sign() => None,
         Some(_) => Some((

@@ -252,6 +252,7 @@ async fn store(
         revocations: shared.revocations.clone(),
         windows: shared.windows.clone(),
         answers: shared.answers.clone(),
+        graces: shared.graces.clone(),
     };
     let us = us()?;
     let mut seen_keys = SeenKeys::new(store.clone(), shelves, clock.clone(), us.1.clone());

@@ -202,6 +202,7 @@ mod tests {
             source: "/etc/core/private_key.pem".to_owned(),
             life: Life::Verifying { signed_until: UnixTime(5), until: UnixTime(9) },
             listed_end: None,
+            lists_ends: true,
             is_own: true,
         };
         let retired = Revocation::Key { spki: rsa(2).key().spki().to_vec(), at: UnixTime(7) };

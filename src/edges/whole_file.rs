@@ -13,8 +13,11 @@ use std::{
 
 use super::small_file::{Mode, NONBLOCK};
 
-/// What a file is called that isn't whole yet. The dot before its name: whoever reads a folder of keys passes over it.
-const UNFINISHED: &str = ".tidegate-";
+/// What a file is called that isn't whole yet, with some letters and digits behind it: nobody gives one of his own such a
+/// name. The dot before it: whoever reads a folder of keys passes over it.
+const UNFINISHED: &str = ".tidegate-unfinished-";
+/// So many letters and digits.
+const CHOSEN: usize = 6;
 /// Unfinished files that another process removes in the moment between their making and their lock, one after the
 /// other, before that is an error.
 const TRIES: usize = 8;
@@ -94,7 +97,8 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     clear_beside(path);
     for _ in 0..TRIES {
-        let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder(path))?;
+        let unfinished =
+            tempfile::Builder::new().prefix(UNFINISHED).rand_bytes(CHOSEN).tempfile_in(folder(path))?;
         match unfinished.as_file().try_lock() {
             Err(TryLockError::WouldBlock) => {}
             Ok(()) if unfinished.as_file().metadata()?.nlink() == 0 => {}
@@ -110,11 +114,17 @@ fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
 pub(crate) fn clear_beside(path: &Path) {
     let Ok(entries) = fs::read_dir(folder(path)) else { return };
     for entry in entries.map_while(Result::ok) {
-        let is_unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
-        if is_unfinished && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        if is_unfinished(entry.file_name().as_encoded_bytes())
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
             let _ = remove_if_left(&entry.path());
         }
     }
+}
+
+fn is_unfinished(name: &[u8]) -> bool {
+    let chosen = name.strip_prefix(UNFINISHED.as_bytes());
+    chosen.is_some_and(|chosen| chosen.len() == CHOSEN && chosen.iter().all(u8::is_ascii_alphanumeric))
 }
 
 fn remove_if_left(path: &Path) -> io::Result<()> {
@@ -151,8 +161,9 @@ mod tests {
     fn what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("key.pem");
-        let left = folder.path().join(format!("{UNFINISHED}left"));
-        let others = [".tidegate", ".other-left"].map(|name| folder.path().join(name));
+        let left = folder.path().join(format!("{UNFINISHED}aB3dE6"));
+        let others = [".tidegate", ".tidegate-passphrase", ".tidegate-unfinished-business", ".other-aB3dE6"];
+        let others = others.map(|name| folder.path().join(name));
         for path in others.iter().chain([&left]) {
             fs::write(path, "half a key").expect("a file");
         }

@@ -132,7 +132,7 @@ pub struct Shared {
     /// Former secrets of robots.
     pub formers: Formers,
     /// What grace may grant again.
-    pub graces: Graces,
+    pub graces: Arc<Graces>,
     /// Challenges for when no endpoint gives one.
     pub pings: Pings,
     /// The move to the next side.

@@ -27,6 +27,8 @@ use crate::{
 const GRACE: &str = "grace";
 /// What tokens of our own are sealed by: this, and the day.
 const OWN_TOKEN: &str = "own-token-";
+/// The one that was for ever, before there was one for each day.
+const BEFORE_DAYS: &str = "own-token";
 
 /// How long the start waits for grants: few are there by then, many come while it serves.
 const FIRST: Duration = Duration::from_millis(300);
@@ -129,7 +131,12 @@ impl KeptGraces {
         let today = Day::of(self.shared.clock.now());
         let mut keys = Vec::new();
         for record in self.store.load(Kind::Secret).await? {
-            let Some(day) = day_of(&record.key) else { continue };
+            let Some(day) = day_of(&record.key) else {
+                if record.key == BEFORE_DAYS {
+                    self.store.forget(Place::new(Kind::Secret, record.key));
+                }
+                continue;
+            };
             if day < Day(today.0 - 1) {
                 self.store.forget(Place::new(Kind::Secret, record.key));
             } else if let (true, Ok(key)) = (day < today, record::secret::read(&record.plain)) {

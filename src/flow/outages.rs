@@ -69,6 +69,8 @@ pub struct Outages {
 struct Core {
     asked: tokio::sync::Mutex<Option<Question>>,
     out: Mutex<Option<Instant>>,
+    /// An outage's end made an answer slow: only the next one tells how much time they need.
+    is_unsure: AtomicBool,
 }
 
 /// A question, and what came of it; `None` = its asker left.
@@ -170,20 +172,19 @@ impl Outages {
         let found = ask(endpoint, question.patience()).await;
         let answered = question.answered(found, Instant::now());
         *asked = Some(answered);
-        if answered.slow.is_some() {
-            // An outage's end makes an answer slow, too: only the next one tells how much time they need.
-            self.wanted.notify_one();
-        }
         if found != Found::Well {
             core.is_out();
         }
-        self.settle(endpoint, found);
+        if self.settle(endpoint, found) && found == Found::Well && answered.slow.is_some() {
+            core.is_unsure.store(true, Relaxed);
+            self.wanted.notify_one();
+        }
         found
     }
 
     /// What needs its database passes by the endpoint, or does not any more. Our own questions alone decide that: a
-    /// client may have a hand in what its own request is answered.
-    fn settle(&self, endpoint: &Endpoint, found: Found) {
+    /// client may have a hand in what its own request is answered. Whether it did before.
+    fn settle(&self, endpoint: &Endpoint, found: Found) -> bool {
         let trouble = found.trouble();
         let mut troubled = self.troubled();
         let before = match trouble {
@@ -193,7 +194,7 @@ impl Outages {
         self.any_troubled.store(!troubled.is_empty(), Relaxed);
         drop(troubled);
         if before == trouble {
-            return;
+            return before.is_some();
         }
         if trouble.is_some() {
             // The next round of questions opens it where another endpoint is well.
@@ -211,6 +212,7 @@ impl Outages {
         }
         // To ask until it is well.
         self.wanted.notify_one();
+        before.is_some()
     }
 
     fn troubled(&self) -> MutexGuard<'_, HashMap<u64, Trouble>> {
@@ -252,7 +254,7 @@ impl Outages {
     pub async fn watch(&self, fleet: &Shelf) {
         loop {
             self.wanted.notified().await;
-            while self.wanting.load(SeqCst) > 0 || self.any() || self.any_slow(&fleet.snapshot()).await {
+            while self.wanting.load(SeqCst) > 0 || self.any() || self.any_unsure(&fleet.snapshot()) {
                 let now = Instant::now();
                 let snapshot = fleet.snapshot();
                 self.forget_left(&snapshot);
@@ -275,14 +277,11 @@ impl Outages {
         }
     }
 
-    async fn any_slow(&self, fleet: &Snapshot) -> bool {
-        for status in healthy(fleet) {
-            let core = self.core(status.endpoint.id);
-            if core.asked.lock().await.is_some_and(|asked| asked.slow.is_some()) {
-                return true;
-            }
-        }
-        false
+    /// Once each.
+    fn any_unsure(&self, fleet: &Snapshot) -> bool {
+        let unsure =
+            healthy(fleet).filter(|status| self.core(status.endpoint.id).is_unsure.swap(false, Relaxed));
+        unsure.count() > 0
     }
 
     fn core(&self, id: u64) -> Arc<Core> {

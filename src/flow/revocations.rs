@@ -42,24 +42,24 @@ impl Revocations {
         self.any() && self.revoked.load().ends_subject(subject, issued)
     }
 
-    /// Takes these, whoever says so; whether any is new.
-    pub fn take(&self, all: impl IntoIterator<Item = Revocation>) -> bool {
+    /// Takes these, whoever says so; those that are new.
+    pub fn take(&self, all: impl IntoIterator<Item = Revocation>) -> Vec<Revocation> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut revoked = Revoked::clone(&self.revoked.load());
-        let mut is_new = false;
+        let mut new = Vec::new();
         for revocation in all {
             if revoked.add(&revocation) {
-                is_new = true;
-                known.insert(revocation.place(), revocation);
+                known.insert(revocation.place(), revocation.clone());
+                new.push(revocation);
             }
         }
-        if is_new {
+        if !new.is_empty() {
             // The lock is held, so that a set never follows its successor.
             self.revoked.store(Arc::new(revoked));
             self.any.store(true, Ordering::Release);
             self.changed.notify_one();
         }
-        is_new
+        new
     }
 
     /// What a store or an archive should hold.
@@ -86,9 +86,9 @@ mod tests {
     fn a20_a_revocation_counts_at_once_and_is_kept() {
         let all = Revocations::default();
         assert!(!all.any() && !all.ends_subject("dev", UnixTime(1)));
-        assert!(all.take([of(5)]) && !all.take([of(5), of(4)]));
+        assert_eq!((all.take([of(5)]), all.take([of(5), of(4)])), (vec![of(5)], vec![]));
         assert!(all.any() && all.ends_subject("dev", UnixTime(4)) && !all.ends_subject("dev", UnixTime(5)));
-        assert!(all.take([of(9)]));
+        assert_eq!(all.take([of(9)]), [of(9)]);
         assert_eq!(all.to_keep(), [of(9)]);
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::{sync::watch, time};
 
-use super::{replicas::Applied, revocations::Revocations, token_service::Answers, windows::UpgradeWindows};
+use super::{
+    grace::Graces, replicas::Applied, revocations::Revocations, token_service::Answers,
+    windows::UpgradeWindows,
+};
 use crate::{
     decisions::{
         key::Key,
@@ -16,8 +19,8 @@ use crate::{
             Kind, Place, private_half,
             revocation::Revocation,
             seen_key::{
-                Life, SeenKey,
-                due::{self, Windows},
+                SeenKey,
+                due::{self, Said, Windows},
                 place_of,
             },
             window,
@@ -49,6 +52,7 @@ pub struct Shelves {
     pub windows: Arc<UpgradeWindows>,
     /// What a revocation ends.
     pub answers: Arc<Answers>,
+    pub graces: Arc<Graces>,
 }
 
 /// Keeps the store up to date with the ring, and the ring with the store.
@@ -66,7 +70,7 @@ pub struct SeenKeys {
     banned: BTreeSet<String>,
     wiped: BTreeSet<String>,
     /// What of it we wrote last, and when.
-    written: BTreeMap<String, (UnixTime, Life)>,
+    written: BTreeMap<String, (UnixTime, Said)>,
     revoked: BTreeMap<String, Revocation>,
     order: Option<Order>,
     applied: watch::Sender<Applied>,
@@ -205,7 +209,14 @@ impl SeenKeys {
             }
         }
         self.shelves.keys.doubt(doubted, now);
-        if self.shelves.revocations.take(self.revoked.values().cloned()) {
+        let new = self.shelves.revocations.take(self.revoked.values().cloned());
+        // Before it is acknowledged: what was granted here by a clock that is ahead looks later than the order.
+        for revocation in &new {
+            if let Revocation::Subject { name, .. } = revocation {
+                self.shelves.graces.forget_subject(name, now);
+            }
+        }
+        if !new.is_empty() {
             self.shelves.answers.forget_all();
         }
     }
@@ -293,11 +304,11 @@ impl SeenKeys {
         let windows = Windows { each: self.shelves.keys.window(), open: self.shelves.windows.open(now) };
         let present: BTreeMap<String, SeenKey> = seen.into_iter().map(|seen| (digest(&seen), seen)).collect();
         for (name, seen) in &present {
-            if due::is_due(self.known(name), seen.life, windows, now) {
+            if due::is_due(self.known(name), Said::of(seen), windows, now) {
                 let end = Some(due::end(seen.life, windows));
                 self.store.keep(Place::new(Kind::Key, name), seen.write(), end);
                 self.kept.insert(name.clone(), (seen.clone(), end));
-                self.written.insert(name.clone(), (now, seen.life));
+                self.written.insert(name.clone(), (now, Said::of(seen)));
             }
         }
         self.written.retain(|name, _| present.contains_key(name));
@@ -345,7 +356,7 @@ impl SeenKeys {
 
     fn known(&self, name: &str) -> Option<due::Known> {
         let (seen, end) = self.kept.get(name)?;
-        Some(due::Known { life: seen.life, end: *end, written: self.written.get(name).copied() })
+        Some(due::Known { said: Said::of(seen), end: *end, written: self.written.get(name).copied() })
     }
 
     /// What is over is not written again: it would be removed, and missed, for ever.

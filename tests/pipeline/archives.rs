@@ -186,12 +186,12 @@ fn damaged(whole: &[u8]) -> Vec<Vec<u8>> {
 fn unfinished(scene: &Scene) -> usize {
     let names = scene.stage.path("").read_dir().expect("the folder");
     let names = names.map(|entry| entry.expect("an entry").file_name());
-    names.filter(|name| name.to_string_lossy().starts_with(".tidegate-")).count()
+    names.filter(|name| name.to_string_lossy().starts_with(".tidegate-unfinished-")).count()
 }
 
 /// As one that was killed leaves it, whatever the luck of those that are.
 fn leave_unfinished(scene: &Scene) {
-    fs::write(scene.stage.path(".tidegate-left"), "half a key").expect("a file");
+    fs::write(scene.stage.path(".tidegate-unfinished-aB3dE6"), "half a key").expect("a file");
     assert!(unfinished(scene) > 0);
 }
 

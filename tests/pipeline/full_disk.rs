@@ -4,6 +4,7 @@ use crate::{
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, token},
     support::{
         gate::Gate,
+        harbor::KEY_BITS,
         http,
         process::{self, Program},
         settings, waiting,
@@ -17,8 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use tidegate::rehearsal::harbor::{CoreKey, KeyForm};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// More than the room that is left in a store's file takes.
+const KEYS: usize = 200;
 
 #[test]
 fn a_full_disk_stops_nothing_and_what_was_learned_is_kept_when_there_is_room() {
@@ -78,7 +82,8 @@ fn a_disk_that_hangs_at_the_start_is_not_waited_for() {
     let mut gate = scene.gate(&limited());
     gate.kill();
     hold(&scene.core.key_file, 1);
-    let Some(held) = Held::of(&scene.stage.path("state/store.redb")) else { return };
+    let held = Held::of(&scene.stage.path("state/store.redb"));
+    let held = held.expect("a lease on a file: F_SETLEASE, and 45 s of lease-break-time");
     let began = Instant::now();
     gate.begin_again();
     waiting::holds("it serves", STARTS, || is_up(&gate));
@@ -182,10 +187,25 @@ impl Scene {
     fn fills(&self, starter: &[String], fill: impl Fn(&Gate), empty: impl Fn(&Gate), cause: &str) {
         let mut gate = self.gate(starter);
         fill(&gate);
-        hold(&self.core.key_file, 1);
+        self.uses_up(&gate);
         self.serves_degraded(&gate, cause);
         empty(&gate);
         self.recovers(&mut gate);
+    }
+
+    /// A store's file has some room of its own: core takes new keys until none is left of it.
+    fn uses_up(&self, gate: &Gate) {
+        for _ in 0..KEYS {
+            let key = CoreKey::generate(KEY_BITS).expect("a key");
+            key.rename_into(&self.core.key_file, KeyForm::Pkcs1).expect("the key file is replaced");
+            let kid = key.kid().to_string();
+            gate.wait_for("core's key is known", |metrics| {
+                metrics.sum("tidegate_key_state", &[("kid", &kid), ("state", "signing")]) > 0.5
+            });
+            if readiness(gate).contains("degraded") {
+                return;
+            }
+        }
     }
 
     fn fills_by_limit(&self) {

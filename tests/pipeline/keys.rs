@@ -131,7 +131,7 @@ fn keys_are_listed_for_the_operator_with_their_states() {
 }
 
 /// RFC 3339 in UTC of seconds since 1970.
-fn utc(seconds: i64) -> String {
+pub fn utc(seconds: i64) -> String {
     let at = std::process::Command::new("date")
         .args(["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%SZ"])
         .output();

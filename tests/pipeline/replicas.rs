@@ -172,6 +172,27 @@ fn a20_a_restore_names_the_replica_that_does_not_know_what_it_ended() {
 }
 
 #[test]
+fn a_key_file_is_put_back_though_the_store_is_down() {
+    let (stage, core) = scene();
+    let address = ports::free();
+    let server = redis(&stage, address);
+    let (gate, secret) = with_token(&stage, &shared(&stage, &core, address));
+    let path = |name: &str| stage.path(name).display().to_string();
+    let (archive, key) = (path("before.keys"), path("archive.key"));
+    fs::write(&key, &**seal::written(&[9; seal::KEY])).expect("a key");
+    let before = fs::read(&core.key_file).expect("core's key");
+    told(&gate, &secret, &["revoke", "--subject", "gone"]);
+    told(&gate, &secret, &["keys", "back-up", &archive, "--key-file", &key]);
+    hold(&core.key_file, 1);
+    is_in_state(&gate, 1, "signing");
+    drop(server);
+    let (exit, said) = tell(&gate, &secret, &["keys", "restore", &archive, "--key-file", &key]);
+    assert_eq!(exit, 1, "{said}");
+    assert!(said.contains("it is restored here, but the store didn't take it"), "{said}");
+    assert!(fs::read(&core.key_file).expect("core's key") == before, "{said}");
+}
+
+#[test]
 fn a20_a_command_says_that_the_store_did_not_take_it() {
     let (stage, core) = scene();
     let address = ports::free();

@@ -2,6 +2,7 @@
 
 use crate::{
     gate_clock::GateClock,
+    keys::utc,
     operating::{status, tell, with_token},
     stage::{DEV, MANIFEST, Replica, SCOPE, Setup, Stage, hold, kid, pull, token},
     support::{gate::Gate, http, ports, process::Program, settings, waiting},
@@ -17,7 +18,7 @@ use std::{
     thread,
     time::Duration,
 };
-use tidegate::decisions::record::seal;
+use tidegate::{decisions::record::seal, words::clock::Clock};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -130,6 +131,79 @@ fn a8_a_key_that_came_back_with_a_restart_verifies_until_its_window_ends() {
     is_in_state(&gate, 1, "signing");
 }
 
+/// Another configuration, while nobody looks.
+fn restart_with(gate: &mut Gate, configuration: &str, meanwhile: impl FnOnce()) {
+    gate.signal("TERM");
+    assert_eq!(gate.ends(PATIENCE), Some(0), "{}", gate.tail());
+    meanwhile();
+    gate.configure(configuration);
+    gate.begin_again();
+    gate.becomes_ready();
+}
+
+/// In how many seconds a key's window ends.
+fn ends_in(gate: &Gate, key: usize) -> Option<u64> {
+    let shown = status(gate);
+    let mut keys = shown["keys"].as_array().expect("keys").iter();
+    keys.find(|shown| shown["kid"] == *kid(key)).and_then(|shown| shown["ends_in_seconds"].as_u64())
+}
+
+/// The Secret has changed and core signs with the former key yet, when an operator finds that its tokens live longer
+/// than was written. With the lifetime of before the window stays as short.
+#[test]
+fn a8_a_longer_lifetime_after_a_restart_counts_for_a_key_whose_window_was_open() {
+    for (lifetime, ends) in [("1m", 0..66), ("30m", 1_000..1_806)] {
+        let (stage, core) = scene();
+        let secret = stage.path("secret.pem");
+        hold(&secret, 0);
+        let text = |lifetime: &str| {
+            Setup::before(&[&core], &[&secret])
+                .keys(&format!("token_lifetime = \"{lifetime}\"\nleeway = \"5s\""))
+                .rest("[replay]\nenabled = false\n[timeouts]\ndrain_delay = \"0s\"\n")
+                .rest(&format!("[store]\nurl = \"{}\"\n", file(&stage)))
+                .text()
+        };
+        let mut gate = administered_by(&stage, &text("1m"));
+        is_in_state(&gate, 0, "signing");
+        let former = token(core.address, DEV, SCOPE);
+        hold(&secret, 1);
+        is_in_state(&gate, 0, "verifying");
+        restart_with(&mut gate, &text(lifetime), || ());
+        is_in_state(&gate, 0, "verifying");
+        let found = ends_in(&gate, 0).expect("it ends");
+        assert!(ends.contains(&found), "{lifetime}: in {found} s\n{}", gate.tail());
+        assert_eq!(pulled(&gate, &former), 200, "{lifetime}\n{}", gate.tail());
+    }
+}
+
+#[test]
+fn a9_an_end_that_was_postponed_cuts_no_longer_and_what_was_retired_stays_retired() {
+    for (retires, status) in [(false, 200), (true, 401)] {
+        let (stage, core) = scene();
+        let secret = stage.path("secret.pem");
+        hold(&secret, 0);
+        let text = |seconds: i64| {
+            let until = utc(Clock::system().now().0 + seconds);
+            Setup::before(&[&core], &[])
+                .source(&format!("{{ file = \"{}\", until = {until} }}", secret.display()))
+                .rest("[replay]\nenabled = false\n[timeouts]\ndrain_delay = \"0s\"\n")
+                .rest(&format!("[store]\nurl = \"{}\"\n", file(&stage)))
+                .text()
+        };
+        let mut gate = administered_by(&stage, &text(300));
+        is_in_state(&gate, 0, "signing");
+        let former = token(core.address, DEV, SCOPE);
+        is_written(&gate);
+        if retires {
+            assert_eq!(retire(&gate, 0), 200);
+        }
+        restart_with(&mut gate, &text(7_200), || hold(&secret, 1));
+        let ends = ends_in(&gate, 0);
+        assert_eq!(ends.is_some_and(|end| end > 600), !retires, "{ends:?}\n{}", gate.tail());
+        assert_eq!(pulled(&gate, &former), status, "retired: {retires}\n{}", gate.tail());
+    }
+}
+
 /// The Secret has changed, but the core beside us still holds the former key; tokens come from a replica that holds the
 /// next one. Nothing but the former key's private half makes them good here.
 fn sidecar(stage: &Stage, core: &Replica, keep_private: bool) -> Gate {
@@ -221,10 +295,14 @@ const OPERATOR: &str = "a token of the operator's";
 
 /// A process whose operator has a token.
 fn administered(stage: &Stage, core: &Replica) -> Gate {
+    administered_by(stage, &setup(core, &file(stage)).text())
+}
+
+fn administered_by(stage: &Stage, configuration: &str) -> Gate {
     let admin = stage.path("admin-token");
     fs::write(&admin, OPERATOR).expect("the token file");
     let variable = format!("TIDEGATE_ADMIN__TOKEN_FILE={}", admin.display());
-    Gate::start_by(&["env", &variable], &setup(core, &file(stage)).text())
+    Gate::start_by(&["env", &variable], configuration)
 }
 
 fn retire(gate: &Gate, key: usize) -> u16 {

@@ -90,6 +90,7 @@ fn whole() -> Archive {
         source: "core.pem".to_owned(),
         life: Life::Signing { seen: at },
         listed_end: None,
+        lists_ends: true,
         is_own: true,
     };
     let known = Known::of(&[seen], &[Revocation::Key { spki, at }, revoked()], Some(window()));

@@ -173,6 +173,7 @@ fn written() -> Vec<(&'static str, Place, Vec<u8>)> {
         source: "/etc/core/private_key.pem".to_owned(),
         life,
         listed_end,
+        lists_ends: true,
         is_own: true,
     };
     let added = |life| SeenKey { source: "keys add".to_owned(), is_own: false, ..seen(life, None) };

@@ -96,6 +96,9 @@ pub struct Restored {
     /// Users and tokens that the archive revoked.
     #[serde(default)]
     pub revoked: usize,
+    /// Why what the archive ended isn't known everywhere yet (A20). The files can be put back all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<String>,
 }
 
 /// A key that verifies again, until then (seconds since 1970).
@@ -201,7 +204,7 @@ async fn restore<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Byt
     };
     let dry_run = asked.dry_run;
     match operator.restore(asked) {
-        Ok((restored, ordered)) => {
+        Ok((mut restored, ordered)) => {
             if !dry_run {
                 let (retired, windows) = (restored.retired.len(), restored.windows.len());
                 tracing::warn!(
@@ -209,9 +212,8 @@ async fn restore<O: Operator>(sent: Incoming, operator: &O) -> Response<Full<Byt
                     key.windows = windows,
                     "an operator restored an archive of keys"
                 );
-                if let Some(answer) = orders::unsettled("it is restored here", &ordered, operator).await {
-                    return answer;
-                }
+                restored.unsettled =
+                    orders::settle(&ordered, operator).await.err().map(|why| why.to_string());
             }
             answer::json(StatusCode::OK, &restored)
         }

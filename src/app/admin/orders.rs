@@ -10,7 +10,10 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{Operator, answer, body};
-use crate::{decisions::window, flow::replicas::Ordered};
+use crate::{
+    decisions::window,
+    flow::replicas::{Ordered, Unsettled},
+};
 
 /// Of a body.
 const LONGEST: usize = 64 * 1024;
@@ -123,7 +126,11 @@ pub(super) async fn unsettled<O: Operator>(
     ordered: &[Ordered],
     operator: &O,
 ) -> Option<Response<Full<Bytes>>> {
-    let unsettled = operator.settled(ordered).await.err()?;
-    tracing::warn!(store.cause = %unsettled, "an order is not known everywhere yet");
+    let unsettled = settle(ordered, operator).await.err()?;
     Some(answer::error(StatusCode::SERVICE_UNAVAILABLE, &format!("{here}, but {unsettled}")))
+}
+
+pub(super) async fn settle<O: Operator>(ordered: &[Ordered], operator: &O) -> Result<(), Unsettled> {
+    let settled = operator.settled(ordered).await;
+    settled.inspect_err(|why| tracing::warn!(store.cause = %why, "an order is not known everywhere yet"))
 }

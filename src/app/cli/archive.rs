@@ -192,11 +192,17 @@ impl Restore {
         let archive =
             Archive::read(&plain).map_err(|fault| anyhow!("{shown}: {fault}. Nothing was changed"))?;
         let mut said = format!("{shown}, made at {}\n", archive.made.rfc3339());
-        let (done, left_out) = match &self.to {
-            Some(folder) => extract(&archive, folder, self.dry_run)?,
+        let (done, left_out, unsettled) = match &self.to {
+            Some(folder) => {
+                let (done, left_out) = extract(&archive, folder, self.dry_run)?;
+                (done, left_out, None)
+            }
             None => put_back(&archive, &self.which.client()?, self.dry_run)?,
         };
         said += &done;
+        if let Some(why) = &unsettled {
+            let _ = writeln!(said, "it is restored here, but {why}");
+        }
         if left_out > 0 {
             let _ = writeln!(said, "not all of it: files that are left out: {left_out}");
         }
@@ -204,7 +210,7 @@ impl Restore {
         if self.dry_run {
             said += "nothing was changed (--dry-run)\n";
         }
-        Ok(output::print(&said).max(u8::from(left_out > 0)))
+        Ok(output::print(&said).max(u8::from(left_out > 0 || unsettled.is_some())))
     }
 }
 
@@ -291,8 +297,13 @@ fn line(file: &KeptFile, step: &Step) -> String {
     }
 }
 
-/// All that can be refused is refused before the first change. What was done, and how many files were left out.
-fn put_back(archive: &Archive, client: &Client, dry_run: bool) -> anyhow::Result<(String, usize)> {
+/// All that can be refused is refused before the first change. What was done, how many files were left out, and why what
+/// was ended isn't known everywhere.
+fn put_back(
+    archive: &Archive,
+    client: &Client,
+    dry_run: bool,
+) -> anyhow::Result<(String, usize, Option<String>)> {
     let files: Vec<String> = archive.files.iter().map(|file| file.path.clone()).collect();
     let tell = |dry_run| -> anyhow::Result<Restored> {
         let (deployment, known) = (archive.deployment.clone(), archive.known.clone());
@@ -335,7 +346,7 @@ fn put_back(archive: &Archive, client: &Client, dry_run: bool) -> anyhow::Result
         said += &line(file, step);
     }
     let left_out = steps.iter().filter(|(_, step)| matches!(step, Step::LeftOut(_))).count();
-    Ok((said + &known(&told), left_out))
+    Ok((said + &known(&told), left_out, told.unsettled))
 }
 
 fn steps<'a>(found: &[(&'a KeptFile, Present)], told: &Restored) -> Vec<(&'a KeptFile, Step)> {

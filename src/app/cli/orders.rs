@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use serde::Deserialize;
 
 use super::{
     Failure,
@@ -16,8 +17,9 @@ use crate::{
         config::{amounts::Span, written::Written as _},
         status::{self, WindowReport},
     },
-    decisions::revoked::digest_of,
+    decisions::{revoked::digest_of, token::claims},
     edges::small_file,
+    flow::own_token,
 };
 
 #[derive(Debug, Subcommand)]
@@ -84,6 +86,20 @@ impl Window {
     }
 }
 
+/// The token in a file: by itself, behind `Bearer`, or in the answer to a token request.
+fn token_in(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        token: String,
+    }
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    let token = match serde_json::from_str::<Answer>(text) {
+        Ok(answer) => answer.token,
+        Err(_) => text.strip_prefix("Bearer ").unwrap_or(text).trim_start().to_owned(),
+    };
+    (own_token::claims_to_be_one(token.as_bytes()) || claims::read(&token).is_ok()).then_some(token)
+}
+
 impl RevokeArguments {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let asked = match (self.what.subject, self.what.token_file) {
@@ -91,11 +107,40 @@ impl RevokeArguments {
             (None, Some(path)) => {
                 let read = small_file::read(&path)
                     .map_err(|fault| anyhow!("{}: {fault}; {}", path.display(), fault.remedy()))?;
-                Revoke::token(digest_of(read.bytes.trim_ascii()))
+                let token = token_in(&read.bytes).ok_or_else(|| {
+                    anyhow!("{}: it holds no token; give the token alone, or the answer to a token request as it is", path.display())
+                })?;
+                Revoke::token(digest_of(token.as_bytes()))
             }
             (None, None) => return Err(anyhow!("--subject or --token-file").into()),
         };
         let Done { .. } = block_on(self.which.client()?.post_json("/v1/revoke", &asked))?;
         Ok(output::print("revoked, on all replicas\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decisions::token::forge::Draft;
+
+    #[test]
+    fn a_file_holds_a_token_or_it_is_refused() {
+        let token = Draft::of(0).with_signature(|_| vec![0; 3]);
+        let table = [
+            (token.clone(), Some(&*token)),
+            (format!("\n {token}\r\n"), Some(&*token)),
+            (format!("Bearer {token}\n"), Some(&*token)),
+            (format!(r#"{{"token":"{token}","access_token":"","expires_in":1800}}"#), Some(&*token)),
+            ("tidegate1_AAAA".to_owned(), Some("tidegate1_AAAA")),
+            (String::new(), None),
+            ("a-host-name\n".to_owned(), None),
+            ("a.b.c".to_owned(), None),
+            (r#"{"access_token":"x"}"#.to_owned(), None),
+        ];
+        for (text, want) in table {
+            assert_eq!(token_in(text.as_bytes()).as_deref(), want, "{text}");
+        }
+        assert_eq!(token_in(&[0xff]), None);
     }
 }

@@ -221,6 +221,7 @@ impl Operator for Process {
             banned,
             strangers: archived.files.into_iter().filter(is_stranger).collect(),
             revoked: revoked_count,
+            unsettled: None,
         };
         Ok((restored, ordered))
     }
@@ -332,7 +333,9 @@ impl Process {
     fn after_all_tokens(&self, now: UnixTime) -> UnixTime {
         let fleet = self.shared.fleet.snapshot();
         let ahead = fleet.statuses.iter().map(|status| status.clock_ahead).max().unwrap_or_default().max(0);
-        now.plus(Duration::from_secs(1 + ahead.unsigned_abs()))
+        // What is further ahead verifies nowhere.
+        let leeway = self.shared.policy.load().rules.leeway;
+        now.plus(Duration::from_secs(1) + leeway.min(Duration::from_secs(ahead.unsigned_abs())))
     }
 
     fn is_news(&self, revocation: &Revocation) -> bool {
@@ -345,7 +348,7 @@ impl Process {
                 self.shared.graces.forget_subject(name, now);
             }
         }
-        if self.shared.revocations.take(revoked) {
+        if !self.shared.revocations.take(revoked).is_empty() {
             self.shared.answers.forget_all();
         }
     }

@@ -96,7 +96,7 @@ pub(super) fn wire(settings: &Settings, clock: &Clock) -> anyhow::Result<Wired> 
         replays: Replays::new(settings.replay.entries as u64),
         own: OwnTokens::new(&settings.deployment).ok().context("no randomness")?,
         formers: Formers::new(fresh_key()?),
-        graces: Graces::new(process_id()?, ANSWERS),
+        graces: Arc::new(Graces::new(process_id()?, ANSWERS)),
         pings: Pings::default(),
         ramps: Ramps::default(),
         answers: Arc::new(Answers::new(fresh_key()?, ANSWERS)),

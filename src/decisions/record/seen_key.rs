@@ -31,6 +31,8 @@ pub struct SeenKey {
     pub life: Life,
     /// The end that an operator listed for it.
     pub listed_end: Option<UnixTime>,
+    /// Whether its writer says what was listed. One of a former version didn't: the end of a window alone says it.
+    pub lists_ends: bool,
     /// Whether a file or a token of keys of the process that wrote it held the key: peers are told of no other (A10).
     pub is_own: bool,
 }
@@ -121,6 +123,7 @@ impl SeenKey {
             },
             _ => return None,
         };
+        let lists_ends = written.is_own.is_some() || written.listed_end.is_some();
         let is_own = written.is_own.unwrap_or_else(|| names_own_source(&written.source));
         Some(Self {
             is_own,
@@ -129,6 +132,7 @@ impl SeenKey {
             source: written.source,
             life,
             listed_end: written.listed_end.map(UnixTime),
+            lists_ends,
         })
     }
 
@@ -156,13 +160,24 @@ pub fn place_of(spki_digest: &[u8; 32]) -> String {
 /// A record of a later time was written by a clock that is ahead.
 pub const AHEAD: Duration = Duration::from_mins(1);
 
-/// Of two records of one key the one that saw it in use later; of two windows the longer one; of two ends that were
-/// listed the sooner one. What a clock that is ahead wrote never counts for more than what we say at `now`.
+/// Of two records of one key the one that saw it in use later; of two windows the longer one. Who holds the key says
+/// what is listed for it, and of two that hold it who saw it later; once it ended, the sooner end that was listed. What
+/// a clock that is ahead wrote never counts for more than what we say at `now`.
 pub(super) fn merge(present: &[u8], ours: &[u8], now: UnixTime) -> Vec<u8> {
     let (Ok(theirs), Ok(mine)) = (SeenKey::read(present), SeenKey::read(ours)) else { return ours.to_vec() };
-    let listed_end = [theirs.listed_end, mine.listed_end].into_iter().flatten().min();
+    let is_ahead = theirs.life.evidence() > now.plus(AHEAD);
+    let listed_end = match (theirs.life, mine.life) {
+        (Life::Signing { seen: a }, Life::Signing { seen: b }) if !is_ahead => {
+            if a > b {
+                theirs.listed_end
+            } else {
+                mine.listed_end
+            }
+        }
+        _ => [theirs.listed_end, mine.listed_end].into_iter().flatten().min(),
+    };
     let life = match (theirs.life, mine.life) {
-        (theirs, mine) if theirs.evidence() > now.plus(AHEAD) => mine,
+        (_, mine) if is_ahead => mine,
         (
             Life::Verifying { signed_until: a, until: a_until },
             Life::Verifying { signed_until: b, until: b_until },
@@ -197,6 +212,7 @@ mod tests {
             source: "/etc/core/private_key.pem".into(),
             life,
             listed_end: None,
+            lists_ends: true,
             is_own: true,
         }
     }
@@ -228,7 +244,9 @@ mod tests {
             before["source"] = source.into();
             before.as_object_mut().expect("an object").remove("is_own");
             let read = SeenKey::read(before.to_string().as_bytes()).expect("a record");
-            assert_eq!(read.is_own, is_own, "{source}");
+            assert_eq!((read.is_own, read.lists_ends), (is_own, false), "{source}");
+            let again = SeenKey::read(&read.write()).expect("a record");
+            assert!(again.lists_ends, "what this version says");
         }
         let other = SeenKey { is_own: false, ..seen(signing(8)) };
         for (present, ours) in [(seen(signing(7)), other.clone()), (other, seen(signing(7)))] {
@@ -280,6 +298,26 @@ mod tests {
         for (present, ours, want) in [(Some(5), None, 5), (None, Some(5), 5), (Some(6), Some(5), 5)] {
             let merged = merge(&listed(present).write(), &listed(ours).write(), UnixTime(3));
             assert_eq!(SeenKey::read(&merged), Ok(listed(Some(want))));
+        }
+    }
+
+    #[test]
+    fn who_saw_a_key_sign_later_says_what_is_listed_for_it() {
+        let listed = |life, end: Option<i64>| SeenKey { listed_end: end.map(UnixTime), ..seen(life) };
+        for (present, ours, want) in [
+            (listed(signing(1), Some(5)), listed(signing(2), Some(9)), Some(9)),
+            (listed(signing(1), Some(5)), listed(signing(2), None), None),
+            (listed(signing(2), Some(9)), listed(signing(1), Some(5)), Some(9)),
+            (listed(signing(2), Some(5)), listed(verifying(2, 9), Some(9)), Some(5)),
+            (listed(verifying(1, 9), Some(5)), listed(signing(2), None), Some(5)),
+            (listed(signing(1_000), Some(5)), listed(signing(2), None), Some(5)),
+        ] {
+            let merged = SeenKey::read(&merge(&present.write(), &ours.write(), UnixTime(3)));
+            assert_eq!(
+                merged.map(|merged| merged.listed_end),
+                Ok(want.map(UnixTime)),
+                "{present:?} {ours:?}"
+            );
         }
     }
 }

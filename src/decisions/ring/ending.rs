@@ -53,9 +53,14 @@ impl Ending {
         Self { signed_until, until: signed_until.plus(policy.window()), listed: None, noticed }
     }
 
-    /// As a record has it. An end that is sooner than its last signature asks for was listed by an operator; one that
-    /// is later is none.
-    pub(super) fn kept(signed_until: UnixTime, until: UnixTime, policy: &Policy, noticed: Moment) -> Self {
+    /// As a record has it whose writer said nothing of ends that were listed: one that is sooner than its last signature
+    /// asks for was, by these rules at least. One that is later is none.
+    pub(super) fn inferred(
+        signed_until: UnixTime,
+        until: UnixTime,
+        policy: &Policy,
+        noticed: Moment,
+    ) -> Self {
         let ending = Self::after(signed_until, policy, noticed);
         if until < ending.until { ending.cut(until) } else { ending }
     }
@@ -135,23 +140,41 @@ impl Ending {
 pub(super) struct Ends {
     pub(super) own: Option<Ending>,
     pub(super) elsewhere: Option<Ending>,
+    /// The end that who holds it still lists for it by their last word. The next one may say another, or none.
+    listed_elsewhere: Option<UnixTime>,
 }
 
 impl Ends {
     pub(super) fn own(ending: Ending) -> Self {
-        Self { own: Some(ending), elsewhere: None }
+        Self { own: Some(ending), ..Self::default() }
     }
 
-    pub(super) fn elsewhere(ending: Ending) -> Self {
-        Self { own: None, elsewhere: Some(ending) }
+    pub(super) fn elsewhere(ending: Ending, listed: Option<UnixTime>) -> Self {
+        Self { own: None, elsewhere: Some(ending), listed_elsewhere: listed }
     }
 
+    /// With the soonest end that anybody listed.
     fn each(self) -> impl Iterator<Item = Ending> {
-        self.own.into_iter().chain(self.elsewhere)
+        self.own.into_iter().chain(self.elsewhere).map(move |ending| self.as_listed(ending))
+    }
+
+    fn as_listed(self, ending: Ending) -> Ending {
+        let soonest = self.listed_here().into_iter().chain(self.listed_elsewhere).min();
+        soonest.map_or(ending, |end| ending.cut(end))
+    }
+
+    /// How it ended by its own sources, for whoever asks this process.
+    pub(super) fn own_word(self) -> Option<Ending> {
+        self.own.map(|own| self.as_listed(own))
+    }
+
+    /// The end that stays, whatever others say next.
+    fn listed_here(self) -> Option<UnixTime> {
+        self.own.into_iter().chain(self.elsewhere).filter_map(Ending::listed).min()
     }
 
     fn map(self, change: impl Fn(Ending) -> Ending) -> Self {
-        Self { own: self.own.map(&change), elsewhere: self.elsewhere.map(&change) }
+        Self { own: self.own.map(&change), elsewhere: self.elsewhere.map(&change), ..self }
     }
 
     /// With what a store says of the same key now. Who ended it here after another process last said that it signs
@@ -164,12 +187,11 @@ impl Ends {
         };
         let knows_better = |seen: &Ending| own.is_some_and(|own| own.until >= seen.until);
         let elsewhere = said.elsewhere.filter(|seen| !knows_better(seen));
-        Self { own, elsewhere }.cut_as([self, said])
+        Self { own, elsewhere, listed_elsewhere: said.listed_elsewhere }.cut_as(self)
     }
 
-    fn cut_as<const N: usize>(self, others: [Self; N]) -> Self {
-        let listed = others.into_iter().flat_map(Self::each).filter_map(Ending::listed).min();
-        listed.map_or(self, |end| self.cut(end))
+    fn cut_as(self, before: Self) -> Self {
+        before.listed_here().map_or(self, |end| self.cut(end))
     }
 
     #[must_use]
@@ -185,7 +207,7 @@ impl Ends {
         }
         let held = Ending::after(at.now, policy, at);
         let own = self.own.map_or(held, |own| own.or_later(held));
-        Self { own: Some(own), ..self }.cut_as([self])
+        Self { own: Some(own), ..self }.cut_as(self)
     }
 
     pub(super) fn until_with(self, open: Option<Open>) -> UnixTime {
@@ -274,7 +296,7 @@ mod tests {
 
     #[test]
     fn a8_a_record_of_a_time_to_come_counts_from_when_it_was_read() {
-        let ending = Ending::kept(at(90_000), at(91_000), &POLICY, moment(0, 5));
+        let ending = Ending::after(at(90_000), &POLICY, moment(0, 5));
         assert_eq!(ending.state(moment(0, 5), &POLICY, None), verifying(0, 1_000));
         assert_eq!(ending.state(moment(999, 1_004), &POLICY, None), verifying(0, 1_000));
         assert!(ending.is_over(moment(1_000, 1_005), &POLICY, None));
@@ -303,17 +325,36 @@ mod tests {
         for ending in [
             listed.or_later(later),
             later.or_later(listed),
-            Ending::kept(at(0), at(300), &POLICY, moment(250, 250)).or_later(later),
+            Ending::inferred(at(0), at(300), &POLICY, moment(250, 250)).or_later(later),
         ] {
             assert_eq!(ending.until_with(None), at(300));
         }
-        let too_long = Ending::kept(at(0), at(5_000), &POLICY, moment(0, 0));
+        let too_long = Ending::inferred(at(0), at(5_000), &POLICY, moment(0, 0));
         assert_eq!(too_long.until_with(None), at(1_000), "no record says more than a window");
-        let learned = Ends::elsewhere(Ending::learned(at(200), &POLICY, moment(200, 200)));
+        let learned = Ends::elsewhere(Ending::learned(at(200), &POLICY, moment(200, 200)), None);
         for ends in
             [Ends::own(listed).with(learned), Ends::own(listed).held_at(moment(250, 250), &POLICY, None)]
         {
             assert_eq!(ends.until_with(None), at(300));
         }
+    }
+
+    #[test]
+    fn what_others_list_for_a_key_that_they_hold_counts_until_they_say_another() {
+        let said = |seen: i64, listed: Option<i64>| {
+            let steady = u64::try_from(seen).expect("a time to come");
+            Ends::elsewhere(Ending::learned(at(seen), &POLICY, moment(seen, steady)), listed.map(at))
+        };
+        for (next, until) in [(Some(200), 200), (Some(700), 700), (Some(5_000), 1_010), (None, 1_010)] {
+            let ends = said(0, Some(300)).with(said(10, next));
+            assert_eq!(ends.until_with(None), at(until), "{next:?}");
+            let held = said(0, Some(300)).held_at(moment(5, 5), &POLICY, None);
+            assert_eq!(held.own_word().map(|own| own.until_with(None)), Some(at(300)), "others are told");
+            assert_eq!(held.with(said(10, next)).until_with(None), at(until), "and an endpoint holds it");
+        }
+        let listed_here = said(0, None).cut(at(400));
+        assert_eq!(listed_here.with(said(10, Some(900))).until_with(None), at(400), "ours stays");
+        let ended = Ends::own(Ending::after(at(20), &POLICY, moment(20, 20))).cut(at(600));
+        assert_eq!(said(0, Some(300)).with(ended).until_with(None), at(600), "so it ended there");
     }
 }

@@ -41,7 +41,7 @@ impl Keeper {
         // What only others hold is theirs to say.
         let former = self.holdings.iter().flat_map(|h| {
             let of = |former: &Former| {
-                let own = former.ending.own?;
+                let own = former.ending.own_word()?;
                 let (signed_until, until) = own.times(at, self.policy(), None);
                 Some(self.seen_of(h, &former.key, Life::Verifying { signed_until, until }, own.listed()))
             };
@@ -62,6 +62,7 @@ impl Keeper {
             source: holding.name.as_str().to_owned(),
             life,
             listed_end,
+            lists_ends: true,
             is_own: self.holdings.iter().any(has_held),
         }
     }
@@ -206,27 +207,38 @@ impl Keeper {
     /// When a key that no source holds any more signed last, as far as can be known, and when its last token ends. One
     /// that a source of ours held before this process began may have been in use until then, but not for longer than a
     /// window after it was last seen: who was away for longer has no client that waits. Any other that is said to sign
-    /// is another process's.
+    /// is another process's. An end that was listed counts as the record has it, unless a source of ours held the key
+    /// until now: then as that source lists it now, but for an end that is over, which brings nothing back.
     fn ends(&self, seen: &SeenKey, at: Moment, (noticed, moves): (Moment, bool)) -> Ends {
         let policy = self.policy();
-        let ends = match seen.life {
+        let cut = |ends: Ends, listed: Option<UnixTime>| listed.map_or(ends, |end| ends.cut(end));
+        match seen.life {
             Life::Verifying { signed_until, until } => {
-                Ends::own(Ending::kept(signed_until, until, policy, noticed))
+                let ending = if seen.lists_ends {
+                    Ending::after(signed_until, policy, noticed)
+                } else {
+                    Ending::inferred(signed_until, until, policy, noticed)
+                };
+                cut(Ends::own(ending), seen.listed_end)
             }
             Life::Signing { seen: last } => {
                 let first = last.min(noticed.called(noticed.now(), at));
                 let began = self.looked.map(|looked| looked.called(looked.now(), at));
-                let is_ours = self.holdings.iter().any(|h| h.is_ours && h.name.as_str() == seen.source);
-                match began.filter(|began| is_ours && !moves && first <= *began) {
-                    Some(began) => {
+                let ours = self.holdings.iter().find(|h| h.is_ours && h.name.as_str() == seen.source);
+                let began = began.filter(|began| !moves && first <= *began);
+                match ours.zip(began) {
+                    Some((ours, began)) => {
                         let signed_until = began.min(at.now()).max(last).min(last.plus(policy.window()));
-                        Ends::own(Ending::after(signed_until, policy, noticed))
+                        let over = seen.listed_end.filter(|end| *end <= at.now());
+                        cut(
+                            Ends::own(Ending::after(signed_until, policy, noticed)),
+                            over.or(ours.listing.until),
+                        )
                     }
-                    None => Ends::elsewhere(Ending::learned(last, policy, noticed)),
+                    None => Ends::elsewhere(Ending::learned(last, policy, noticed), seen.listed_end),
                 }
             }
-        };
-        seen.listed_end.map_or(ends, |end| ends.cut(end))
+        }
     }
 }
 
@@ -237,7 +249,7 @@ mod tests {
     use super::*;
     use crate::decisions::{
         key::forge::rsa,
-        ring::{Policy, State},
+        ring::{Listed, Policy, State},
     };
 
     const LIFETIME: Duration = Duration::from_mins(30);
@@ -325,6 +337,7 @@ mod tests {
             source: "/elsewhere.pem".into(),
             life,
             listed_end: None,
+            lists_ends: true,
             is_own: true,
         }]
     }
@@ -421,6 +434,126 @@ mod tests {
         next.observe(&file(), Ok(vec![rsa(2).key()]), at(300));
         let (ring, _) = next.recall(kept, at(300));
         assert_eq!(state(&ring, 0, 300), verifying(300, 600), "nor another process's");
+    }
+
+    /// By the lifetime that the next process goes by, whatever the former one did; and the end that another replica with
+    /// a shorter one wrote is none that was listed.
+    #[test]
+    fn a8_another_lifetime_after_a_restart_moves_the_end_and_listed_ends_alone_stay() {
+        let short = Policy {
+            overlap: Overlap::Auto,
+            token_lifetime: Duration::from_mins(1),
+            leeway: Duration::from_mins(1),
+        };
+        let mut before = Keeper::new(short);
+        before.observe(&file(), Ok(vec![rsa(0).key()]), at(0));
+        before.observe(&file(), Ok(vec![rsa(1).key()]), at(100));
+        let kept = before.seen(at(110));
+        let of = |kept: &[SeenKey], life: fn(&mut SeenKey)| {
+            let mut kept = kept.to_vec();
+            kept.iter_mut().for_each(life);
+            kept
+        };
+        for (name, kept, first, last) in [
+            ("a longer one", kept.clone(), 100 + WINDOW, 150 + WINDOW),
+            ("as listed", of(&kept, |seen| seen.listed_end = Some(at(220))), 220, 220),
+            ("a former version's", of(&kept, |seen| seen.lists_ends = false), 220, 220),
+        ] {
+            let mut keeper = keeper(Overlap::Auto);
+            keeper.observe(&file(), Ok(vec![rsa(1).key()]), at(120));
+            let (ring, _) = keeper.recall(kept.clone(), at(120));
+            assert_eq!(state(&ring, 0, 120), verifying(100, first), "{name}");
+            let (ring, _) = keeper.observe_held([rsa(0).key().kid()], at(150));
+            assert_eq!(state(&ring, 0, 150), verifying(150, last), "{name}");
+            let (ring, _) = keeper.recall(kept, at(160));
+            assert_eq!(state(&ring, 0, 160), verifying(150, last), "{name}, again");
+            let ours = keeper.seen(at(160)).into_iter().find(|seen| seen.spki == rsa(0).key().spki());
+            let listed = ours.and_then(|seen| seen.listed_end);
+            assert_eq!(listed, (last == 220).then(|| at(220)), "{name}: as it is told to others");
+        }
+    }
+
+    /// Ring at 200 s, where a file held key 0 until 100 s, listed with one end, and holds key 1 after a restart, listed with
+    /// another.
+    fn relisted(before: Option<i64>, after: Option<i64>) -> (Keeper, Arc<Ring>) {
+        let listed = |until: Option<i64>| crate::decisions::ring::Listing {
+            until: until.map(at),
+            ..Default::default()
+        };
+        let mut former = keeper(Overlap::Auto);
+        former.declare(&file(), listed(before));
+        former.observe(&file(), Ok(vec![rsa(0).key()]), at(0));
+        let kept = former.seen(at(100));
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.declare(&file(), listed(after));
+        keeper.observe(&file(), Ok(vec![rsa(1).key()]), at(200));
+        let (ring, _) = keeper.recall(kept, at(200));
+        (keeper, ring)
+    }
+
+    #[test]
+    fn a8_an_end_that_was_postponed_before_the_restart_that_finds_the_file_replaced_counts_as_it_is_now() {
+        let end = 200 + WINDOW;
+        for (before, after, until) in [
+            (Some(300), Some(9_000), end),
+            (Some(300), Some(900), 900),
+            (Some(900), Some(300), 300),
+            (Some(300), None, end),
+            (None, Some(300), 300),
+        ] {
+            let (keeper, ring) = relisted(before, after);
+            assert_eq!(state(&ring, 0, 200), verifying(200, until), "{before:?} {after:?}");
+            let of_key = keeper.seen(at(200)).into_iter().find(|seen| seen.spki == rsa(0).key().spki());
+            assert_eq!(of_key.expect("it is kept").listed_end, after.map(at), "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a9_what_was_over_or_retired_does_not_come_back_by_another_list() {
+        for after in [None, Some(9_000)] {
+            let (_, ring) = relisted(Some(150), after);
+            assert_eq!(state(&ring, 0, 200), None, "its end was over: {after:?}");
+            let (mut keeper, _) = relisted(Some(300), after);
+            keeper.ban(Arc::new(rsa(0).key()), at(200), at(200));
+            let (ring, _) = keeper.recall(signing(100), at(210));
+            assert_eq!(state(&ring, 0, 210), Some(State::Retired), "{after:?}");
+        }
+        let mut keeper = keeper(Overlap::Auto);
+        let retired = crate::decisions::ring::Listing { state: Some(Listed::Retired), ..Default::default() };
+        keeper.declare(&SourceName::new("/leaked.pem"), retired);
+        keeper.observe(&SourceName::new("/leaked.pem"), Ok(vec![rsa(0).key()]), at(200));
+        keeper.observe(&file(), Ok(vec![rsa(1).key()]), at(200));
+        let (ring, _) = keeper.recall(kept(100), at(200));
+        assert_eq!(state(&ring, 0, 200), Some(State::Retired));
+    }
+
+    /// Once it was replaced, the list is about what the file holds since.
+    #[test]
+    fn a9_the_end_that_was_listed_when_the_key_was_replaced_stays_after_a_restart() {
+        let mut before = keeper(Overlap::Auto);
+        let listed = || crate::decisions::ring::Listing { until: Some(at(600)), ..Default::default() };
+        before.declare(&file(), listed());
+        before.observe(&file(), Ok(vec![rsa(0).key()]), at(0));
+        before.observe(&file(), Ok(vec![rsa(1).key()]), at(100));
+        let mut next = keeper(Overlap::Auto);
+        next.observe(&file(), Ok(vec![rsa(1).key()]), at(200));
+        let (ring, _) = next.recall(before.seen(at(100)), at(200));
+        assert_eq!(state(&ring, 0, 200), verifying(100, 600));
+    }
+
+    #[test]
+    fn an_end_that_another_replica_postpones_is_postponed_here() {
+        let listed = |seen: i64, end: Option<i64>| {
+            signing(seen).into_iter().map(|seen| SeenKey { listed_end: end.map(at), ..seen }).collect()
+        };
+        let mut keeper = keeper(Overlap::Auto);
+        keeper.observe(&file(), Ok(vec![rsa(2).key()]), at(0));
+        for (now, end, until) in
+            [(10, Some(600), 600), (20, Some(300), 300), (30, Some(900), 900), (40, None, 40 + WINDOW)]
+        {
+            let ring = said(&mut keeper, listed(now, end), now);
+            assert_eq!(state(&ring, 0, now), verifying(now, until), "{end:?}");
+        }
     }
 
     #[test]

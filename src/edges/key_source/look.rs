@@ -308,7 +308,7 @@ fn warnings(path: &Path, keys: &[Key], read: &Read, now: UnixTime) -> Vec<Alarm>
     let cautions = keys.iter().filter_map(Key::caution).map(|c| alarm(c.to_string(), c.remedy()));
     let mut warnings: Vec<_> = cautions.collect();
     if read.mode.is_world_readable() && keys.iter().any(Key::can_sign) {
-        let remedy = "`chmod 640`, or `defaultMode: 0440` with `fsGroup: 10000` in Kubernetes";
+        let remedy = "`chown 10000:10000` (core's) and `chmod 640`, or `defaultMode: 0440` with `fsGroup: 10000` in Kubernetes";
         warnings.push(alarm("the private key is readable by the world".to_owned(), remedy));
     }
     warnings

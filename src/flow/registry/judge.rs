@@ -213,7 +213,7 @@ impl Passage<'_> {
         {
             return Some(judgement);
         }
-        let graces = Some((&shared.graces, self.policy.grace));
+        let graces = Some((&*shared.graces, self.policy.grace));
         let (judgement, by_memory) = shared.known.judge(bearer.text(), ring, &rules, now, graces);
         let counter =
             if by_memory { &self.worker.counters.token_hits } else { &self.worker.counters.token_misses };

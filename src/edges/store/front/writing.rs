@@ -41,7 +41,8 @@ impl Emptied {
 /// What became of the changes of a kind.
 enum Step {
     Nothing,
-    Written,
+    /// Whether it was asked to write any.
+    Written(bool),
     Failed(StoreFault),
 }
 
@@ -91,12 +92,14 @@ impl Store {
                 for (kind, step) in kinds.into_iter().zip(steps) {
                     match step {
                         Step::Nothing => {}
-                        Step::Written => open.push(kind),
+                        Step::Written(any) => {
+                            open.push(kind);
+                            is_written |= any;
+                        }
                         Step::Failed(failed) => drop(fault.get_or_insert(failed)),
                     }
                 }
             }
-            is_written |= !open.is_empty();
         }
         match fault {
             Some(fault) => self.note(Asked::Write, Err(&fault)),
@@ -123,11 +126,13 @@ impl Store {
             self.queue_unless_newer(place, change);
         }
         self.tell_pending(&self.state());
-        result.map_or_else(Step::Failed, |()| Step::Written)
+        result.map_or_else(Step::Failed, Step::Written)
     }
 
     /// What of a batch is left to do, and why: what was done isn't done again.
-    async fn write(&self, batch: Vec<(Place, Change)>) -> (Vec<(Place, Change)>, Result<(), StoreFault>) {
+    /// Whether there was any: what is to be removed and isn't there is nothing to write, and shows no store that takes
+    /// writes.
+    async fn write(&self, batch: Vec<(Place, Change)>) -> (Vec<(Place, Change)>, Result<bool, StoreFault>) {
         let known = |place: &Place| self.state().generations.get(place).copied();
         let sealed = |(place, change): &(Place, Change)| {
             let home = self.target(place, change);
@@ -135,6 +140,9 @@ impl Store {
         };
         let (changes, writes): (Vec<_>, Vec<Write>) =
             batch.into_iter().filter_map(|change| sealed(&change).map(|write| (change, write))).unzip();
+        if writes.is_empty() {
+            return (changes, Ok(false));
+        }
         let results = match in_time(self.backend.put(writes.clone())).await {
             Ok(results) => results,
             Err(fault) => return (changes, Err(fault)),
@@ -155,7 +163,7 @@ impl Store {
                 fault.get_or_insert(failed);
             }
         }
-        (left, fault.map_or(Ok(()), Err))
+        (left, fault.map_or(Ok(true), Err))
     }
 
     /// Somebody else wrote this place: what they wrote and what we want become one record.
