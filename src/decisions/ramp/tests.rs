@@ -106,7 +106,9 @@ fn a_minute_forgets_what_is_older_and_what_a_clock_left_in_the_future() {
 
 #[test]
 fn failures_of_one_network_are_bounded_with_its_sends_unless_there_is_nobody_else_to_judge_by() {
-    let table: [(&str, (u32, u32), &[(u32, u32)], bool); 12] = [
+    type Sent = (u32, u32);
+    type Row = (&'static str, Sent, &'static [Sent], bool);
+    let table: [Row; 12] = [
         // All sends and failures, those of the networks that failed most, past 1 %.
         ("one ingress, and nobody else", (5, 5), &[(5, 5)], true),
         ("one ingress after a busy minute", (1_011, 11), &[(1_011, 11)], true),
@@ -129,8 +131,8 @@ fn failures_of_one_network_are_bounded_with_its_sends_unless_there_is_nobody_els
     }
 }
 
-fn network(n: u8) -> Option<IpAddr> {
-    Some(IpAddr::from([10, 0, 0, n]))
+fn network(n: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, n])
 }
 
 const SENT: Tally = Tally { sends: 1, failures: 0 };
@@ -140,11 +142,11 @@ const FAILED: Tally = Tally { sends: 1, failures: 1 };
 fn sends_until_past(clients: u8, good: usize, mut more: impl FnMut(usize) -> (u8, Tally)) -> Option<usize> {
     let (mut networks, now) = (Networks::default(), UnixTime(1_000));
     for n in 0..clients {
-        (0..good).for_each(|_| networks.count(network(n), SENT, now));
+        (0..good).for_each(|_| networks.count(Some(network(n)), SENT, now));
     }
     (1..=10_000).find(|sends| {
         let (n, tally) = more(*sends);
-        networks.count(network(n), tally, now);
+        networks.count(Some(network(n)), tally, now);
         networks.judged().is_past(Part::percent(1))
     })
 }
@@ -165,10 +167,8 @@ fn a_side_that_fails_everything_is_past_after_few_requests_whatever_was_before()
 #[test]
 fn one_hostile_network_among_many_is_never_enough() {
     for clients in [10, 40, 200] {
-        let turn = |n: usize| (if n % 2 == 0 { 250 } else { (n / 2 % clients) as u8 }, n % 2 == 0);
-        let sends = |n| {
-            let (of, failed) = turn(n);
-            (of, if failed { FAILED } else { SENT })
+        let sends = |n: usize| {
+            if n.is_multiple_of(2) { (250, FAILED) } else { ((n / 2 % clients) as u8, SENT) }
         };
         assert_eq!(sends_until_past(clients as u8, 10, sends), None, "{clients}: it sends half of all");
     }
@@ -182,16 +182,16 @@ fn a_network_is_forgotten_after_a_minute_and_the_worst_are_found_again() {
         networks.judged()
     };
     for _ in 0..8 {
-        networks.count(network(1), FAILED, UnixTime(100));
+        networks.count(Some(network(1)), FAILED, UnixTime(100));
     }
-    networks.count(network(2), Tally { sends: 100, failures: 0 }, UnixTime(125));
+    networks.count(Some(network(2)), Tally { sends: 100, failures: 0 }, UnixTime(125));
     let bounded = Tally { sends: 102, failures: 2 };
     assert_eq!([100, 129, 130, 159].map(|at| judged(&mut networks, at)), [bounded; 4]);
-    networks.count(network(1), FAILED, UnixTime(159));
+    networks.count(Some(network(1)), FAILED, UnixTime(159));
     assert_eq!(judged(&mut networks, 130), bounded, "a clock that comes late by a little");
     assert_eq!(judged(&mut networks, 160), FAILED, "what is older than half a minute before this one");
     assert_eq!(judged(&mut networks, 99), Tally::default(), "a clock that was set back");
-    networks.count(network(3), FAILED, UnixTime(99));
+    networks.count(Some(network(3)), FAILED, UnixTime(99));
     assert_eq!(judged(&mut networks, 159), Tally::default(), "a minute without anything");
 }
 
