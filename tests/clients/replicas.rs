@@ -2,7 +2,8 @@
 //! with it, just when it has seen a key that no store could take. Both come back.
 //!
 //! What a killed process had in its hands is lost, whoever stands behind it: a client whose operation ran at a kill does
-//! it once more, as jobs do, in both lanes. Every other failure counts.
+//! it once more, as jobs do, in both lanes. So does a push that ran when a core was terminated: its bytes may come by
+//! another tidegate than the one that began the upload, and that one can't begin it anew. Every other failure counts.
 
 use crate::{
     crew::{Clients, Crew, SEED, StopAtEnd},
@@ -76,6 +77,7 @@ struct Scene {
     redis: Option<Redis>,
     at: SocketAddr,
     killed: Killed,
+    terminated: Killed,
     _files: TempDir,
     _harbor: Harbor,
 }
@@ -113,6 +115,7 @@ impl Scene {
             redis: Some(redis),
             at,
             killed: Killed::default(),
+            terminated: Killed::default(),
             _files: files,
             _harbor: harbor,
         }
@@ -122,15 +125,21 @@ impl Scene {
         let [direct, through] = [self.fronts[0].address, self.fronts[1].address];
         Lane::both(direct, through).map(|lane| {
             let again = |client: Box<dyn Client>| -> Box<dyn Client> {
-                Box::new(Again { client, killed: Arc::clone(&self.killed) })
+                let (killed, terminated) = (Arc::clone(&self.killed), Arc::clone(&self.terminated));
+                Box::new(Again { client, killed, terminated })
             };
             let clients: Clients = vec![again(Box::new(Skopeo::new())), again(Box::new(Crane::new()))];
             Crew::new(lane, clients, Vec::new()).with_layers(LAYER)
         })
     }
 
+    fn terminate(&self, core: usize) {
+        self.terminated.lock().expect("no client panics").push(Instant::now());
+        self.cores[core].terminate();
+    }
+
     fn upgrade(&mut self, ledger: &Ledger, crews: &[Crew]) {
-        self.cores[0].terminate();
+        self.terminate(0);
         drop(self.redis.take());
         self.cores[0].take_a_key_of_its_own();
         for gate in &self.gates {
@@ -151,7 +160,7 @@ impl Scene {
                     && metrics.sum("tidegate_store_degraded_since_seconds", &[]) == 0.0
             });
         }
-        self.cores[1].terminate();
+        self.terminate(1);
         self.cores[1].hold_the_key_of(&self.cores[0]);
         self.cores[1].start_again();
         all_work_on(ledger, crews);
@@ -162,16 +171,19 @@ impl Scene {
 struct Again {
     client: Box<dyn Client>,
     killed: Killed,
+    terminated: Killed,
 }
 
 impl Again {
     fn at_a_kill(&self, act: impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
-        let began = Instant::now();
-        act().or_else(|failure| {
-            let met = self.killed.lock().expect("no client panics").iter().any(|at| *at >= began);
-            if met { act() } else { Err(failure) }
-        })
+        again_if_met(&[&self.killed], act)
     }
+}
+
+fn again_if_met(ends: &[&Killed], act: impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
+    let began = Instant::now();
+    let met = |ends: &&Killed| ends.lock().expect("no client panics").iter().any(|at| *at >= began);
+    act().or_else(|failure| if ends.iter().any(met) { act() } else { Err(failure) })
 }
 
 impl Client for Again {
@@ -184,7 +196,7 @@ impl Client for Again {
     }
 
     fn push(&self, at: &Account, image: &Image, repository: &str) -> Result<(), Failure> {
-        self.at_a_kill(|| self.client.push(at, image, repository))
+        again_if_met(&[&self.killed, &self.terminated], || self.client.push(at, image, repository))
     }
 
     fn pull(&self, at: &Account, repository: &str) -> Result<(), Failure> {
