@@ -69,8 +69,6 @@ pub struct Outages {
 struct Core {
     asked: tokio::sync::Mutex<Option<Question>>,
     out: Mutex<Option<Instant>>,
-    /// An outage's end made an answer slow: only the next one tells how much time they need.
-    is_unsure: AtomicBool,
 }
 
 /// A question, and what came of it; `None` = its asker left.
@@ -170,21 +168,17 @@ impl Outages {
         let question = Question::after(*asked, Instant::now());
         *asked = Some(question);
         let found = ask(endpoint, question.patience()).await;
-        let answered = question.answered(found, Instant::now());
-        *asked = Some(answered);
+        *asked = Some(question.answered(found, Instant::now()));
         if found != Found::Well {
             core.is_out();
         }
-        if self.settle(endpoint, found) && found == Found::Well && answered.slow.is_some() {
-            core.is_unsure.store(true, Relaxed);
-            self.wanted.notify_one();
-        }
+        self.settle(endpoint, found);
         found
     }
 
     /// What needs its database passes by the endpoint, or does not any more. Our own questions alone decide that: a
-    /// client may have a hand in what its own request is answered. Whether it did before.
-    fn settle(&self, endpoint: &Endpoint, found: Found) -> bool {
+    /// client may have a hand in what its own request is answered.
+    fn settle(&self, endpoint: &Endpoint, found: Found) {
         let trouble = found.trouble();
         let mut troubled = self.troubled();
         let before = match trouble {
@@ -194,7 +188,7 @@ impl Outages {
         self.any_troubled.store(!troubled.is_empty(), Relaxed);
         drop(troubled);
         if before == trouble {
-            return before.is_some();
+            return;
         }
         if trouble.is_some() {
             // The next round of questions opens it where another endpoint is well.
@@ -212,7 +206,6 @@ impl Outages {
         }
         // To ask until it is well.
         self.wanted.notify_one();
-        before.is_some()
     }
 
     fn troubled(&self) -> MutexGuard<'_, HashMap<u64, Trouble>> {
@@ -254,7 +247,7 @@ impl Outages {
     pub async fn watch(&self, fleet: &Shelf) {
         loop {
             self.wanted.notified().await;
-            while self.wanting.load(SeqCst) > 0 || self.any() || self.any_unsure(&fleet.snapshot()) {
+            while self.wanting.load(SeqCst) > 0 || self.any() {
                 let now = Instant::now();
                 let snapshot = fleet.snapshot();
                 self.forget_left(&snapshot);
@@ -275,13 +268,6 @@ impl Outages {
             // Whoever waits next waits for an answer to a question of its own time.
             self.lot.tell(false);
         }
-    }
-
-    /// Once each.
-    fn any_unsure(&self, fleet: &Snapshot) -> bool {
-        let unsure =
-            healthy(fleet).filter(|status| self.core(status.endpoint.id).is_unsure.swap(false, Relaxed));
-        unsure.count() > 0
     }
 
     fn core(&self, id: u64) -> Arc<Core> {
